@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+/// Text to token ids and back, exactly as PyPI's `tokenizers` 0.23.3 does from the same tokenizer.json.
+///
+///     Tokenizer tokenizer = Tokenizer::load("models/llama");
+///     std::vector<int32_t> ids = tokenizer.encode("Hello");          // with the post-processor's special tokens
+///     std::string text = tokenizer.decode(ids, /*skip_special_tokens=*/true);
+///
+/// A Tokenizer is a cheap handle to immutable tables: copy it freely; all const members may be called from several threads.
+namespace temper::data {
+
+struct Encoding {
+  std::vector<int32_t> ids;
+  /// [start, end) of each token in bytes of the text that was encoded; (0, 0) for tokens of the post-processor.
+  std::vector<std::pair<uint32_t, uint32_t>> offsets;
+};
+
+class Tokenizer {
+ public:
+  /// Reads tokenizer.json and, where present, tokenizer_config.json of a model directory (a directory with only tokenizer
+  /// files is enough). Throws UserError naming file and component for what is missing, malformed or not supported.
+  static Tokenizer load(const std::filesystem::path& directory);
+
+  std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = true) const;
+  Encoding encode_with_offsets(std::string_view text, bool add_special_tokens = true) const;
+  std::string decode(std::span<const int32_t> ids, bool skip_special_tokens) const;
+
+  /// Number of ids, added tokens included (`len(tokenizer)`): one above the largest id.
+  int64_t size() const;
+  std::optional<int32_t> token_to_id(std::string_view token) const;
+  /// The token's spelling in the vocabulary; "" for an id outside it.
+  std::string id_to_token(int32_t id) const;
+  bool is_special(int32_t id) const;
+
+  /// From tokenizer_config.json (special_tokens_map.json where that lacks them); unset where the model has none.
+  std::optional<int32_t> bos_id() const;
+  std::optional<int32_t> eos_id() const;
+  std::optional<int32_t> pad_id() const;
+  /// Contents of the named special tokens ("bos_token" -> "<s>"), the variables of chat templates.
+  const std::vector<std::pair<std::string, std::string>>& special_tokens() const;
+  /// Hex hash of everything that decides ids: part of the token cache's key.
+  const std::string& fingerprint() const;
+
+ private:
+  struct State;
+  explicit Tokenizer(std::shared_ptr<const State> state);
+  std::shared_ptr<const State> state_;
+};
+
+}  // namespace temper::data

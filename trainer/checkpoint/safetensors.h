@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+/// The safetensors format (github.com/huggingface/safetensors): 8 bytes of header length, a JSON header, the bytes.
+namespace temper::trainer {
+
+/// A read-only view of one file, memory-mapped; the header is checked whole before anything is used (length, JSON, dtypes, shapes,
+/// offsets in range, no overlap, no holes, product of shape = bytes). Throws UserError, one line naming file and tensor.
+class SafetensorsFile {
+ public:
+  explicit SafetensorsFile(const std::filesystem::path& path);
+  std::vector<std::string> names() const;                       // in file order
+  bool contains(const std::string& name) const;
+  std::vector<int64_t> shape(const std::string& name) const;
+  at::ScalarType dtype(const std::string& name) const;
+  /// A tensor over the mapped bytes (not to be written); keeps the mapping alive.
+  at::Tensor tensor(const std::string& name) const;
+  const std::map<std::string, std::string>& metadata() const;
+
+ private:
+  struct State;
+  std::shared_ptr<const State> state_;
+};
+
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+/// Writes contiguous CPU tensors, streaming, complete or absent (temporary name, fsync, rename). Throws RunError (disk full, ...).
+void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
+                       const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+
+}  // namespace temper::trainer

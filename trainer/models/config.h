@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/io/json.h"
+
+/// config.json of a decoder, in the names of transformers 5.23; old spellings (rope_theta, rope_scaling, torch_dtype) are read too.
+namespace temper::trainer {
+
+struct RopeConfig {
+  std::string type = "default";  // default | linear | dynamic | yarn | longrope | llama3
+  double theta = 10000.0;
+  double factor = 1.0;
+  double partial_rotary_factor = 1.0;
+  double low_freq_factor = 1.0;          // llama3
+  double high_freq_factor = 4.0;         // llama3
+  int64_t original_max_position_embeddings = 0;
+  std::optional<double> attention_factor;  // yarn, longrope
+  double beta_fast = 32.0;               // yarn
+  double beta_slow = 1.0;                // yarn
+  std::optional<double> mscale;          // yarn
+  std::optional<double> mscale_all_dim;  // yarn
+  bool truncate = true;                  // yarn
+  std::vector<double> short_factor;      // longrope
+  std::vector<double> long_factor;       // longrope
+};
+
+struct ModelConfig {
+  std::string architecture;  // "LlamaForCausalLM", ...
+  std::string model_type;
+  int64_t vocab_size = 0;
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t num_hidden_layers = 0;
+  int64_t num_attention_heads = 0;
+  int64_t num_key_value_heads = 0;
+  int64_t head_dim = 0;
+  int64_t max_position_embeddings = 0;
+  double rms_norm_eps = 1e-6;
+  double initializer_range = 0.02;
+  bool tie_word_embeddings = false;
+  bool attention_bias = false;     // on q, k, v (qwen2: always; llama: also on o)
+  bool output_bias = false;        // on o
+  bool mlp_bias = false;
+  bool qk_norm = false;            // qwen3: RMSNorm of queries and keys over the head
+  /// Per layer: tokens a position may look back at (itself included), or 0 for all. Size num_hidden_layers.
+  std::vector<int64_t> sliding_window;
+  RopeConfig rope;
+  std::string stored_dtype;        // "float32" | "bfloat16" | "float16" | ""
+  data::Json json;                 // the file, for export
+};
+
+/// Throws UserError naming file and key for what is missing, of the wrong type, inconsistent or not supported.
+ModelConfig load_config(const std::filesystem::path& model_directory);
+
+}  // namespace temper::trainer

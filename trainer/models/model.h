@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "trainer/models/config.h"
+
+namespace temper::data {
+struct Batch;
+}
+
+/// A decoder: parameters with their safetensors names, and hidden states from a packed batch. A model knows one device and
+/// nothing of ranks; the head and the loss are the objective's (ops/head_cross_entropy.h), so logits of a batch never exist.
+namespace temper::trainer {
+
+/// A trained or frozen tensor. `value` is the leaf that the forward pass uses, in the compute type. Where that (or
+/// model.dtype) is not float32, `master` holds the float32 weights that the optimizer updates; else `master` is `value` itself.
+struct Parameter {
+  std::string name;      // as in safetensors: "model.layers.0.self_attn.q_proj.weight"
+  at::Tensor value;
+  at::Tensor master;
+  bool decay = true;     // weight decay applies: not for biases and norms
+  bool trainable() const { return value.requires_grad(); }
+};
+
+struct ModelOptions {
+  at::ScalarType compute = at::kFloat;   // train.precision
+  at::ScalarType weights = at::kFloat;   // model.dtype: what forward sees is rounded to it
+  int activation_checkpointing = 0;      // 0 none, 1 full, 2 selective (recipes::ActivationCheckpointing)
+};
+
+class KvCache;  // generation/kv_cache.h
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  virtual const ModelConfig& config() const = 0;
+  /// In forward order; tied weights once (under the embedding's name).
+  virtual std::vector<Parameter>& parameters() = 0;
+  /// Final hidden states (after the last norm) [B, T, D] in the compute type; differentiable unless in no-grad mode.
+  virtual at::Tensor hidden(const data::Batch& batch) = 0;
+  /// Hidden states [B, T, D] of the next T tokens of B sequences, given and extending what `cache` holds of them (no-grad).
+  virtual at::Tensor hidden_cached(const at::Tensor& token_ids, KvCache& cache) = 0;
+  /// Output projection [V, D] (the embedding when tied).
+  virtual const at::Tensor& head_weight() const = 0;
+};
+
+/// Builds the model for config.architecture from the registry. Weights are uninitialised. Throws UserError for an
+/// architecture that is not there (lists what is).
+std::unique_ptr<Model> build_model(const ModelConfig& config, const ModelOptions& options);
+
+/// Reads weights of `directory` (model.safetensors or model.safetensors.index.json) into values and masters. Checks everything
+/// before use: missing, unknown and misshapen tensors, NaN and infinities, pickle-only directories; throws UserError with all findings.
+void load_weights(Model& model, const ModelOptions& options, const std::filesystem::path& directory);
+
+/// Draws weights from config.json alone as transformers does (normal with initializer_range, norms one, biases zero),
+/// from the seed of each parameter's name: the same on every rank and layout.
+void draw_weights(Model& model, const ModelOptions& options, int64_t seed);
+
+/// Copies master into value (through model.dtype's rounding) where they differ. The optimizers do this in their own pass.
+void refresh_values(Model& model, const ModelOptions& options);
+
+/// Multiply-adds x 2 of forward + backward for one token: 6 a matmul weight (4 where frozen) + causal attention over `length`.
+double training_flops_per_token(const ModelConfig& config, double mean_attended_length);
+
+}  // namespace temper::trainer
