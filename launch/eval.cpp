@@ -1,9 +1,8 @@
 #include <cstdio>
 #include <optional>
 
-#include "launch/arguments.h"
 #include "launch/command.h"
-#include "launch/source.h"
+#include "launch/recipe_arguments.h"
 #include "launch/startup.h"
 #include "parallel/log.h"
 #include "recipes/diagnostic.h"
@@ -44,29 +43,29 @@ void load_weights_from(trainer::Run& run, const std::filesystem::path& checkpoin
 }  // namespace
 
 int eval(const std::vector<std::string>& arguments) {
-  const RecipeArguments given = parse_recipe_arguments(
-      arguments, {.command = "eval",
-                  .sentence = "Evaluates on [[data.eval]]; the last line is one JSON object. Writes no run directory.",
-                  .example = "temper eval configs/quickstart.toml --checkpoint last",
-                  .options = {{"checkpoint", "last | best | DIR: the run's weights instead of model.path's"}}});
-  if (given.help) return kDone;
+  ArgumentParser parser("temper eval RECIPE [key=value ...] [options]",
+                        "Evaluates on [[data.eval]]; the last line is one JSON object; writes no run directory",
+                        "temper eval configs/quickstart.toml --checkpoint last");
+  add_recipe_arguments(parser);
+  parser.options().add_options()("checkpoint", po::value<std::string>(), "last | best | DIR: the run's weights, not model.path's");
+  const auto given = parser.parse(arguments);
+  if (!given) return kDone;
 
   parallel::Session session = start_session();
   return together(session, [&](Phases& phase) {
     trainer::Run run;
     phase([&] {
-      recipes::Recipe recipe = read_recipe(given, {.world_size = session.world().size, .trains = false});
+      recipes::Recipe recipe = read_recipe(*given, {.world_size = session.world().size, .trains = false});
       session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
       trainer::Inputs inputs = trainer::read_inputs(recipe);
       recipe.data.train.clear();  // only [[data.eval]] is read
       trainer::Datasets datasets = trainer::prepare_datasets(recipe, inputs, session.world());
       run = trainer::assemble(std::move(recipe), std::move(inputs), std::move(datasets), session.world());
-      const std::string choice = given.option("checkpoint");
-      if (choice.empty()) {
-        trainer::fill_model(run);
-      } else {
+      if (given->count("checkpoint")) {
         run.model = trainer::build_model(run.inputs.config, trainer::model_options(run.recipe));
-        load_weights_from(run, chosen_checkpoint(run.recipe, choice));
+        load_weights_from(run, chosen_checkpoint(run.recipe, (*given)["checkpoint"].as<std::string>()));
+      } else {
+        trainer::fill_model(run);
       }
     });
     for (const std::string& line : run.datasets.statements) parallel::say(line);

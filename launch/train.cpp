@@ -1,8 +1,8 @@
-#include <iostream>
+#include <optional>
 
-#include "launch/arguments.h"
 #include "launch/command.h"
 #include "launch/environment.h"
+#include "launch/recipe_arguments.h"
 #include "launch/signals.h"
 #include "launch/startup.h"
 #include "parallel/log.h"
@@ -15,11 +15,11 @@
 namespace temper::launch {
 
 int train(const std::vector<std::string>& arguments) {
-  const RecipeArguments given = parse_recipe_arguments(
-      arguments, {.command = "train",
-                  .sentence = "Runs a recipe: trains, checkpoints, exports. Resumes by itself.",
-                  .example = "mpirun -n 2 temper train configs/quickstart.toml train.steps=20"});
-  if (given.help) return kDone;
+  ArgumentParser parser("temper train RECIPE [key=value ...]", "Runs a recipe: trains, checkpoints, exports; resumes by itself",
+                        "mpirun -n 2 temper train configs/quickstart.toml train.steps=20");
+  add_recipe_arguments(parser);
+  const auto given = parser.parse(arguments);
+  if (!given) return kDone;
 
   install_signal_handlers();
   parallel::Session session = start_session();
@@ -27,7 +27,7 @@ int train(const std::vector<std::string>& arguments) {
     recipes::Recipe recipe;
     std::optional<trainer::Inputs> inputs;
     phase([&] {
-      recipe = read_recipe(given, {.world_size = session.world().size, .trains = true});
+      recipe = read_recipe(*given, {.world_size = session.world().size, .trains = true});
       session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
       inputs.emplace(trainer::read_inputs(recipe));
     });
