@@ -48,7 +48,7 @@ RECIPE_CASES = [
 ]
 
 
-class BadInput(SystemTest):
+class Refusing(SystemTest):
     def refuse(self, *overrides, says, lines=1, ranks=1, command="train"):
         start = time.monotonic()
         result = self.run_temper(command, self.write_recipe(), *overrides, ranks=ranks)
@@ -61,6 +61,8 @@ class BadInput(SystemTest):
         self.assertFalse((self.directory / "runs").exists() and any((self.directory / "runs").iterdir()), "a run directory was left")
         return result
 
+
+class BadRecipe(Refusing):
     def test_recipes(self):
         for name, overrides, says in RECIPE_CASES:
             with self.subTest(name):
@@ -85,10 +87,8 @@ class BadInput(SystemTest):
         self.assertRegex(result.stderr, r"missing\.toml")
 
 
-class BadModel(BadInput):
+class BadModel(Refusing):
     """Model files that lie."""
-
-    RECIPE_CASES = []
 
     def setUp(self):
         super().setUp()
@@ -110,9 +110,6 @@ class BadModel(BadInput):
 
     def refuse_model(self, says):
         return self.refuse("model.init=pretrained", says=says)
-
-    test_recipes = test_all_findings_at_once = test_one_rank_speaks_for_all = None
-    test_syntax_error_names_line_and_column = test_missing_recipe = None
 
     def test_header_length_lies(self):
         data = self.file.read_bytes()
@@ -202,10 +199,7 @@ class BadModel(BadInput):
         self.refuse(says=r"tokenizer\.json")
 
 
-class BadData(BadInput):
-    test_recipes = test_all_findings_at_once = test_one_rank_speaks_for_all = None
-    test_syntax_error_names_line_and_column = test_missing_recipe = None
-
+class BadData(Refusing):
     def refuse_rows(self, text, says, *overrides, name="train.jsonl", mode="w"):
         if isinstance(text, bytes):
             (self.directory / name).write_bytes(text)
@@ -258,10 +252,7 @@ class BadData(BadInput):
         self.refuse_rows(b"\x1f\x8b\x08garbage", r"train\.jsonl\.gz", name="train.jsonl.gz")
 
 
-class BadPlaces(BadInput):
-    test_recipes = test_all_findings_at_once = test_one_rank_speaks_for_all = None
-    test_syntax_error_names_line_and_column = test_missing_recipe = None
-
+class BadPlaces(Refusing):
     def test_output_is_a_file(self):
         (self.directory / "occupied").write_text("x")
         self.refuse("run.output=occupied", says=r"occupied")
