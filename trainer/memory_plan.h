@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "recipes/recipe.h"
 #include "trainer/models/config.h"
@@ -23,6 +24,9 @@ struct MemoryPlan {
 };
 
 MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks);
+
+/// The one key whose change saves most, and how much, in a line.
+std::string memory_advice(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks);
 
 /// Weights of the model, tied ones once.
 int64_t parameter_count(const ModelConfig& config);

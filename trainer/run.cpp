@@ -98,14 +98,16 @@ Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, c
                                      .rank = world.rank,
                                      .ranks = world.size};
   Datasets datasets;
-  const auto prepare = [&](const std::string& set, const std::vector<recipes::DataSource>& sources) {
-    data::PrepareReport report;
+  const auto prepare = [&](const std::string& set, const std::vector<recipes::DataSource>& sources, data::PrepareReport& report) {
     auto dataset = data::prepare(sources, factory, options, &report);
     for (std::string& line : describe(set, report, recipe.data.max_length)) datasets.statements.push_back(std::move(line));
     return dataset;
   };
-  if (!recipe.data.train.empty()) datasets.train = prepare("data.train", recipe.data.train);
-  if (!recipe.data.eval.empty()) datasets.eval = prepare("data.eval", recipe.data.eval);
+  data::PrepareReport train, eval;
+  if (!recipe.data.train.empty()) datasets.train = prepare("data.train", recipe.data.train, train);
+  if (!recipe.data.eval.empty()) datasets.eval = prepare("data.eval", recipe.data.eval, eval);
+  datasets.train_rows = train.rows;
+  datasets.train_tokens = train.tokens;
   return datasets;
 }
 

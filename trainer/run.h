@@ -37,7 +37,8 @@ struct Datasets {
   std::shared_ptr<const data::TokenDataset> train;   // null without [[data.train]]
   std::shared_ptr<const data::TokenDataset> eval;    // null without [[data.eval]]
   std::vector<std::string> statements;               // what was recognised, truncated, dropped: a line each
-  int64_t bad_rows = 0;
+  int64_t train_rows = 0;
+  int64_t train_tokens = 0;
 };
 
 /// Tokenizes what the cache lacks, sharing the work with the other ranks; no collective. Throws UserError.
