@@ -18,7 +18,7 @@ std::string plain(double value) {
 std::string or_auto(const KeyInfo& key) { return key.optional ? " or \"auto\"" : ""; }
 
 std::string choices_text(const std::vector<std::string>& choices) {
-  return choices.size() == 1 ? quoted(choices.front()) : "one of " + quoted_list(choices);
+  return choices.size() == 1 ? in_quotes(choices.front()) : "one of " + all_in_quotes(choices);
 }
 
 }  // namespace
@@ -55,7 +55,7 @@ std::string requirement(const KeyInfo& key) {
     case Type::kChoice:
       return choices_text(key.choices) + or_auto(key);
     case Type::kBoolOrChoice:
-      return "true, false or " + quoted_list(key.choices);
+      return "true, false or " + all_in_quotes(key.choices);
     case Type::kStrings:
       return "a list of strings" +
              (key.choices.empty() ? "" : ", each " + choices_text(key.choices));
@@ -77,7 +77,7 @@ std::string problem_with(const KeyInfo& key, const Value& value) {
       return "";
     const std::string nearest = nearest_name(name, key.choices);
     return "must be " + requirement(key) +
-           (nearest.empty() ? "" : " (nearest: " + quoted(nearest) + ")");
+           (nearest.empty() ? "" : " (nearest: " + in_quotes(nearest) + ")");
   };
   if (const auto* whole = std::get_if<int64_t>(&value))
     return out_of_range(static_cast<double>(*whole));

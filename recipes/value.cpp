@@ -24,7 +24,7 @@ std::string bare_or_quoted_key(const std::string& key) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
            c == '-';
   });
-  return bare ? key : quoted(key);
+  return bare ? key : in_quotes(key);
 }
 
 struct ToToml {
@@ -32,9 +32,9 @@ struct ToToml {
   std::string operator()(bool value) const { return value ? "true" : "false"; }
   std::string operator()(int64_t value) const { return std::to_string(value); }
   std::string operator()(double value) const { return number(value); }
-  std::string operator()(const std::string& value) const { return quoted(value); }
+  std::string operator()(const std::string& value) const { return in_quotes(value); }
   std::string operator()(const std::vector<std::string>& values) const {
-    return "[" + quoted_list(values) + "]";
+    return "[" + all_in_quotes(values) + "]";
   }
   std::string operator()(const std::vector<double>& values) const {
     std::vector<std::string> texts;
@@ -44,7 +44,7 @@ struct ToToml {
   std::string operator()(const std::map<std::string, std::string>& entries) const {
     std::vector<std::string> pairs;
     for (const auto& [key, value] : entries) {
-      pairs.push_back(bare_or_quoted_key(key) + " = " + quoted(value));
+      pairs.push_back(bare_or_quoted_key(key) + " = " + in_quotes(value));
     }
     return pairs.empty() ? "{}" : "{ " + join(pairs) + " }";
   }
@@ -54,7 +54,7 @@ struct ToToml {
 
 std::string to_toml(const Value& value) { return std::visit(ToToml{}, value); }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string out = "\"";
   for (const char c : text) {
     switch (c) {
@@ -86,9 +86,9 @@ std::string quoted(std::string_view text) {
   return out + "\"";
 }
 
-std::string quoted_list(const std::vector<std::string>& names) {
+std::string all_in_quotes(const std::vector<std::string>& names) {
   std::vector<std::string> texts;
-  for (const std::string& name : names) texts.push_back(quoted(name));
+  for (const std::string& name : names) texts.push_back(in_quotes(name));
   return join(texts);
 }
 

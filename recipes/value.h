@@ -20,9 +20,9 @@ using Value =
 std::string to_toml(const Value& value);
 
 /// A TOML basic string with its quotes.
-std::string quoted(std::string_view text);
+std::string in_quotes(std::string_view text);
 
 /// "a", "b", "c" with each name quoted, for messages.
-std::string quoted_list(const std::vector<std::string>& names);
+std::string all_in_quotes(const std::vector<std::string>& names);
 
 }  // namespace temper::recipes
