@@ -21,6 +21,9 @@ struct ChatTemplate::State {
   Variables special_tokens;
   jinja::Template parsed;
   std::string fingerprint;
+
+  static std::shared_ptr<const State> make(std::string source, std::string name,
+                                           Variables special_tokens);
 };
 
 namespace {
@@ -150,7 +153,9 @@ std::string read_text(const std::filesystem::path& path) {
 
 ChatTemplate::ChatTemplate(std::shared_ptr<const State> state) : state_(std::move(state)) {}
 
-ChatTemplate ChatTemplate::parse(std::string source, std::string name) {
+std::shared_ptr<const ChatTemplate::State> ChatTemplate::State::make(std::string source,
+                                                                     std::string name,
+                                                                     Variables special_tokens) {
   auto state = std::make_shared<State>();
   try {
     state->parsed = jinja::parse(source);
@@ -158,10 +163,15 @@ ChatTemplate ChatTemplate::parse(std::string source, std::string name) {
     throw UserError(name + ":" + std::to_string(error.line) + ":" + std::to_string(error.column) +
                     ": " + error.what());
   }
+  state->fingerprint = hash(source, special_tokens);
   state->name = std::move(name);
   state->source = std::move(source);
-  state->fingerprint = hash(state->source, {});
-  return ChatTemplate(std::move(state));
+  state->special_tokens = std::move(special_tokens);
+  return state;
+}
+
+ChatTemplate ChatTemplate::parse(std::string source, std::string name) {
+  return ChatTemplate(State::make(std::move(source), std::move(name), {}));
 }
 
 std::optional<ChatTemplate> ChatTemplate::load(const std::filesystem::path& directory,
@@ -183,12 +193,7 @@ std::optional<ChatTemplate> ChatTemplate::load(const std::filesystem::path& dire
     source = select_template(config["chat_template"], with_tools, config_path.string());
   }
   if (!source) return std::nullopt;
-  const ChatTemplate parsed = parse(std::move(*source), origin.string());
-  auto state = std::make_shared<State>(
-      State{parsed.state_->name, parsed.state_->source, special_tokens_of(config), {}, {}});
-  state->parsed = jinja::parse(state->source);
-  state->fingerprint = hash(state->source, state->special_tokens);
-  return ChatTemplate(std::move(state));
+  return ChatTemplate(State::make(std::move(*source), origin.string(), special_tokens_of(config)));
 }
 
 RenderedChat ChatTemplate::render(const ChatInput& input) const {
