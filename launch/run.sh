@@ -29,8 +29,10 @@ export OMPI_MCA_hwloc_base_binding_policy="${OMPI_MCA_hwloc_base_binding_policy:
 child=
 stopping=
 interrupted=
+signalled=
 stop() {
   stopping=yes
+  signalled=yes
   [[ -n "$child" ]] && kill -USR1 "$child" 2>/dev/null
 }
 interrupt() {
@@ -45,15 +47,20 @@ trap interrupt INT
 
 set -m  # a process group of its own: INT from the terminal reaches this script alone
 while true; do
-  # /dev/stdin by name: a background command would otherwise read nothing.
-  "$@" <&0 &
+  "$@" </dev/null &
   child=$!
   [[ -n "$stopping" ]] && kill -USR1 "$child" 2>/dev/null
-  # wait returns early, with more than 128, for each signal that a trap has handled.
+  # A signal that a trap handles ends `wait` early, perhaps just as the command itself ends.
   while true; do
+    signalled=
     wait "$child"
     code=$?
-    kill -0 "$child" 2>/dev/null || break
+    [[ -z "$signalled" ]] && break
+    kill -0 "$child" 2>/dev/null && continue
+    wait "$child" 2>/dev/null
+    last=$?
+    [[ "$last" -ne 127 ]] && code=$last
+    break
   done
   child=
   case "$code" in 0 | 2 | 75) exit "$code" ;; esac

@@ -1,10 +1,10 @@
 #include "launch/signals.h"
 
-#include <signal.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <initializer_list>
+
+#include <signal.h>
+#include <unistd.h>
 
 namespace temper::launch {
 

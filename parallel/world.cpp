@@ -319,7 +319,8 @@ void Session::finish() {
   // Where a rank is lost, MPI_Finalize would wait for it: leaving without makes the launcher end
   // all the others.
   if (!state_->all_arrived) return;
-  state_->engine->exclusively([] { MPI_Finalize(); });
+  state_->engine->stop();
+  MPI_Finalize();
 }
 
 }  // namespace temper::parallel
