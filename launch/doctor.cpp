@@ -16,6 +16,7 @@
 #include "launch/arguments.h"
 #include "launch/command.h"
 #include "launch/measure.h"
+#include "launch/startup.h"
 #include "launch/version.h"
 #include "parallel/world.h"
 #include "recipes/diagnostic.h"
@@ -221,29 +222,17 @@ int doctor(const std::vector<std::string>& arguments) {
   const auto given = parser.parse(arguments);
   if (!given) return kDone;
 
-  parallel::Session session = parallel::Session::start();
-  int code = kDone;
-  std::string error;
-  try {
-    if (const Json report = examine(session); !report.is_null()) {
-      if (given->count("json") != 0) {
-        std::cout << data::dump_json(report);
-      } else {
-        print_text(report);
-      }
+  parallel::Session session = start_session();
+  return together(session, [&](Phases&) {
+    const Json report = examine(session);
+    if (report.is_null()) return int{kDone};
+    if (given->count("json") != 0) {
+      std::cout << data::dump_json(report);
+    } else {
+      print_text(report);
     }
-  } catch (const parallel::PeerStopped& stopped) {
-    code = stopped.exit_code();
-  } catch (const UserError& wrong) {
-    code = kWrongInput;
-    error = wrong.what();
-  } catch (const std::exception& failed) {
-    code = kFailed;
-    error = failed.what();
-  }
-  code = session.agree_exit_code(code, error);
-  session.finish();
-  return code;
+    return int{kDone};
+  });
 }
 
 }  // namespace temper::launch

@@ -20,7 +20,8 @@ std::string cpu_model();
 /// Unset when doctor has not run here with this number of threads (or the file cannot be read).
 std::optional<DevicePeak> stored_peak(int threads);
 
-/// Adds to the file, creating it. Throws RunError when it cannot be written.
+/// Adds to the file, creating it; of several measurements the best is kept. Throws RunError when it
+/// cannot be written.
 void store_peak(int threads, const DevicePeak& peak);
 
 }  // namespace temper::trainer
