@@ -1,5 +1,5 @@
 #include <cstdio>
-#include <optional>
+#include <filesystem>
 
 #include "launch/command.h"
 #include "launch/recipe_arguments.h"
@@ -51,25 +51,24 @@ int eval(const std::vector<std::string>& arguments) {
   const auto given = parser.parse(arguments);
   if (!given) return kDone;
 
-  parallel::Session session = start_session();
-  return together(session, [&](Phases& phase) {
-    trainer::Run run;
-    phase([&] {
-      recipes::Recipe recipe = read_recipe(*given, {.world_size = session.world().size, .trains = false});
-      session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
-      trainer::Inputs inputs = trainer::read_inputs(recipe);
-      recipe.data.train.clear();  // only [[data.eval]] is read
-      trainer::Datasets datasets = trainer::prepare_datasets(recipe, inputs, session.world());
-      run = trainer::assemble(std::move(recipe), std::move(inputs), std::move(datasets), session.world());
-      if (given->count("checkpoint")) {
-        run.model = trainer::build_model(run.inputs.config, trainer::model_options(run.recipe));
-        load_weights_from(run, chosen_checkpoint(run.recipe, (*given)["checkpoint"].as<std::string>()));
-      } else {
-        trainer::fill_model(run);
-      }
-    });
-    for (const std::string& line : run.datasets.statements) parallel::say(line);
+  return run_on_all_ranks([&](parallel::Session& session) {
+    recipes::Recipe recipe = read_recipe(*given, {.world_size = session.world().size, .trains = false});
+    if (recipe.data.eval.empty()) throw UserError("[[data.eval]]: missing: there is nothing to evaluate on");
+    session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
+    recipe.data.train.clear();  // only [[data.eval]] is read
+
+    trainer::Inputs inputs = trainer::read_inputs(recipe);
+    trainer::Datasets datasets = trainer::prepare_datasets(recipe, inputs, session.world());
+    trainer::Run run = trainer::assemble(std::move(recipe), std::move(inputs), std::move(datasets), session.world());
+    if (given->count("checkpoint")) {
+      run.model = trainer::build_model(run.inputs.config, trainer::model_options(run.recipe));
+      load_weights_from(run, chosen_checkpoint(run.recipe, (*given)["checkpoint"].as<std::string>()));
+    } else {
+      trainer::fill_model(run);
+    }
     run.communicator = session.communicator(run.recipe.parallel.timeout);
+    for (const std::string& line : run.datasets.statements) parallel::say(line);
+
     data::Json line;
     for (const auto& [name, value] : trainer::evaluate(run)) line[name] = value;
     if (session.world().rank == 0) std::printf("%s\n", line.dump().c_str());

@@ -1,5 +1,4 @@
 #include <cstdio>
-#include <optional>
 
 #include "data/loader/loader.h"
 #include "launch/command.h"
@@ -70,30 +69,27 @@ int plan(const std::vector<std::string>& arguments) {
 
   const int world = (*given)["world"].as<int>();
   if (world < 1) throw UserError("temper plan: --world " + std::to_string(world) + ": must be at least 1");
-  parallel::Session session = start_session();
-  return together(session, [&](Phases& phase) {
-    phase([&] {
-      recipes::Recipe recipe = read_recipe(*given, {.world_size = world, .trains = true});
-      session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
-      trainer::Inputs inputs = trainer::read_inputs(recipe);
-      trainer::Datasets datasets = trainer::prepare_datasets(recipe, inputs, session.world());
-      const parallel::World planned{.rank = 0, .size = world};
-      const trainer::Run run = trainer::assemble(recipe, std::move(inputs), std::move(datasets), planned);
-      const trainer::MemoryPlan plan = trainer::plan_memory(recipe, run.inputs.config, world);
-      if (session.world().rank == 0) {
-        if (given->count("json")) {
-          std::printf("%s\n", to_json(run, plan, world).dump(2).c_str());
-        } else {
-          print(run, plan, world);
-        }
+  return run_on_all_ranks([&](parallel::Session& session) {
+    recipes::Recipe recipe = read_recipe(*given, {.world_size = world, .trains = true});
+    session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
+    trainer::Inputs inputs = trainer::read_inputs(recipe);
+    trainer::Datasets datasets = trainer::prepare_datasets(recipe, inputs, session.world());
+    const trainer::Run run =
+        trainer::assemble(recipe, std::move(inputs), std::move(datasets), parallel::World{.rank = 0, .size = world});
+    const trainer::MemoryPlan plan = trainer::plan_memory(recipe, run.inputs.config, world);
+    if (session.world().rank == 0) {
+      if (given->count("json")) {
+        std::printf("%s\n", to_json(run, plan, world).dump(2).c_str());
+      } else {
+        print(run, plan, world);
       }
-      if (given->count("device-memory")) {
-        const std::string limit = (*given)["device-memory"].as<std::string>();
-        if (plan.total() > trainer::parse_size(limit)) {
-          throw UserError("plan: " + mib(plan.total()) + " a rank do not fit into " + limit + ": " + trainer::memory_advice(recipe, run.inputs.config, world));
-        }
-      }
-    });
+    }
+    if (!given->count("device-memory")) return int{kDone};
+    const std::string limit = (*given)["device-memory"].as<std::string>();
+    if (plan.total() > trainer::parse_size(limit)) {
+      throw UserError("plan: " + mib(plan.total()) + " a rank do not fit into " + limit + ": " +
+                      trainer::memory_advice(recipe, run.inputs.config, world));
+    }
     return int{kDone};
   });
 }

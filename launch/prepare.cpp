@@ -14,14 +14,10 @@ int prepare(const std::vector<std::string>& arguments) {
   const auto given = parser.parse(arguments);
   if (!given) return kDone;
 
-  parallel::Session session = start_session();
-  return together(session, [&](Phases& phase) {
-    trainer::Datasets datasets;
-    phase([&] {
-      const recipes::Recipe recipe = read_recipe(*given, {.world_size = session.world().size, .trains = false});
-      session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
-      datasets = trainer::prepare_datasets(recipe, trainer::read_inputs(recipe), session.world());
-    });
+  return run_on_all_ranks([&](parallel::Session& session) {
+    const recipes::Recipe recipe = read_recipe(*given, {.world_size = session.world().size, .trains = false});
+    session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
+    const trainer::Datasets datasets = trainer::prepare_datasets(recipe, trainer::read_inputs(recipe), session.world());
     for (const std::string& line : datasets.statements) parallel::say(line);
     return int{kDone};
   });
