@@ -222,8 +222,7 @@ int doctor(const std::vector<std::string>& arguments) {
   const auto given = parser.parse(arguments);
   if (!given) return kDone;
 
-  parallel::Session session = start_session();
-  return together(session, [&](Phases&) {
+  return run_on_all_ranks([&](parallel::Session& session) {
     const Json report = examine(session);
     if (report.is_null()) return int{kDone};
     if (given->count("json") != 0) {

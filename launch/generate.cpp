@@ -10,6 +10,7 @@
 #include "launch/arguments.h"
 #include "launch/command.h"
 #include "launch/source.h"
+#include "launch/startup.h"
 #include "parallel/world.h"
 #include "recipes/diagnostic.h"
 #include "trainer/models/model.h"
@@ -156,17 +157,18 @@ int generate(const std::vector<std::string>& arguments) {
   const auto prompt = prompt_ids(source.model, tokenizer, (*given)["prompt"].as<std::string>(),
                                  given->count("chat") != 0);
 
-  parallel::Session session = parallel::Session::start();
-  session.use_threads(0);
-  const at::ScalarType type = compute_type(dtype, trainer::load_config(source.model));
-  const auto model = load_model(source, {.compute = type, .weights = type});
-  const auto completion =
-      trainer::generate(*model, tokenizer, prompt, settings,
-                        [](const std::string& piece) { std::cout << piece << std::flush; });
-  std::cout << std::endl;
-  print_statistics(completion);
-  session.finish();
-  return kDone;
+  return run_on_all_ranks([&](parallel::Session& session) {
+    if (session.world().rank != 0) return int{kDone};
+    session.use_threads(0);
+    const at::ScalarType type = compute_type(dtype, trainer::load_config(source.model));
+    const auto model = load_model(source, {.compute = type, .weights = type});
+    const auto completion =
+        trainer::generate(*model, tokenizer, prompt, settings,
+                          [](const std::string& piece) { std::cout << piece << std::flush; });
+    std::cout << std::endl;
+    print_statistics(completion);
+    return int{kDone};
+  });
 }
 
 }  // namespace temper::launch

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <utility>
 
 #include "data/io/atomic_file.h"
 #include "data/io/json.h"
@@ -31,6 +32,18 @@ std::string key_of(int threads) {
   return cpu_model() + ", " + std::to_string(threads) + " threads";
 }
 
+constexpr const char* kFp32 = "fp32_flops";
+constexpr const char* kBf16 = "bf16_flops";
+constexpr const char* kCopy = "copy_bytes_per_second";
+
+/// 0 where there is none.
+double stored(const data::Json& peaks, int threads, const char* rate) {
+  const auto machine = peaks.find(key_of(threads));
+  if (machine == peaks.end() || !machine->is_object()) return 0;
+  const auto value = machine->find(rate);
+  return value != machine->end() && value->is_number() ? value->get<double>() : 0;
+}
+
 }  // namespace
 
 std::string cpu_model() {
@@ -42,29 +55,23 @@ std::string cpu_model() {
   return "unknown CPU";
 }
 
-std::optional<DevicePeak> stored_peak(int threads) {
-  const data::Json peaks = read_peaks();
-  const auto found = peaks.find(key_of(threads));
-  if (found == peaks.end() || !found->is_object()) return std::nullopt;
-  const auto number = [&](const char* key) {
-    const auto value = found->find(key);
-    return value != found->end() && value->is_number() ? value->get<double>() : 0.0;
-  };
-  return DevicePeak{.fp32_flops = number("fp32_flops"),
-                    .bf16_flops = number("bf16_flops"),
-                    .copy_bytes_per_second = number("copy_bytes_per_second")};
+std::optional<double> stored_peak_flops(int threads, bool bf16) {
+  const double flops = stored(read_peaks(), threads, bf16 ? kBf16 : kFp32);
+  return flops > 0 ? std::optional(flops) : std::nullopt;
 }
 
 void store_peak(int threads, const DevicePeak& peak) {
   const auto file = peaks_file();
   if (file.empty()) throw RunError("HOME is not set: the measured peaks cannot be stored");
   // Whatever else ran at the time only lowers a measurement, so the best one so far is the peak.
-  const DevicePeak before = stored_peak(threads).value_or(DevicePeak{});
   data::Json peaks = read_peaks();
-  peaks[key_of(threads)] = {{"fp32_flops", std::max(before.fp32_flops, peak.fp32_flops)},
-                            {"bf16_flops", std::max(before.bf16_flops, peak.bf16_flops)},
-                            {"copy_bytes_per_second",
-                             std::max(before.copy_bytes_per_second, peak.copy_bytes_per_second)}};
+  data::Json best;
+  for (const auto& [rate, value] : {std::pair{kFp32, peak.fp32_flops},
+                                    {kBf16, peak.bf16_flops},
+                                    {kCopy, peak.copy_bytes_per_second}}) {
+    best[rate] = std::max(value, stored(peaks, threads, rate));
+  }
+  peaks[key_of(threads)] = best;
   std::error_code error;
   std::filesystem::create_directories(file.parent_path(), error);
   if (error) throw RunError(file.parent_path().string() + ": cannot create: " + error.message());

@@ -17,8 +17,9 @@ struct DevicePeak {
 /// "AMD EPYC 9R14"; "unknown CPU" where /proc/cpuinfo does not say.
 std::string cpu_model();
 
-/// Unset when doctor has not run here with this number of threads (or the file cannot be read).
-std::optional<DevicePeak> stored_peak(int threads);
+/// FLOP/s of products in bfloat16 or float32 on `threads` threads; unset when doctor has not run
+/// here with that number of threads.
+std::optional<double> stored_peak_flops(int threads, bool bf16);
 
 /// Adds to the file, creating it; of several measurements the best is kept. Throws RunError when it
 /// cannot be written.
