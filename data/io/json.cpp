@@ -78,7 +78,8 @@ Json convert(simdjson::dom::element value) {
       return convert_object(value.get_object().value_unsafe());
     case simdjson::dom::element_type::ARRAY: {
       Json result = Json::array();
-      for (const simdjson::dom::element item : value.get_array().value_unsafe()) {
+      const simdjson::dom::array items = value.get_array().value_unsafe();
+      for (const simdjson::dom::element item : items) {
         result.push_back(convert(item));
       }
       return result;
