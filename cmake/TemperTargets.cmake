@@ -21,6 +21,7 @@ function(temper_use_aten_pch target)
     target_precompile_headers(temper_aten_pch PRIVATE <ATen/ATen.h>)
   endif()
   target_link_libraries(${target} PUBLIC LibTorch::cpu OpenMP::OpenMP_CXX)
+  target_compile_options(${target} PRIVATE -fPIC)  # not an executable's -fPIE: the header's own setting
   target_precompile_headers(${target} REUSE_FROM temper_aten_pch)
 endfunction()
 

@@ -9,13 +9,14 @@ namespace at {
 class Tensor;
 }
 
-/// Collectives over one group of ranks: the contract, and its three honest implementations (solo, MPI for CPU tensors,
-/// NCCL for CUDA tensors in the plugin).
+/// Collectives over one group of ranks: the contract, and its three honest implementations (solo,
+/// MPI for CPU tensors, NCCL for CUDA tensors in the plugin).
 ///
-/// Every call is asynchronous and returns a Work; tensors stay alive and untouched until wait() has returned. All ranks
-/// of a group issue the same calls in the same order, from one thread (the training thread). Tensors are contiguous.
-/// MPI: float32, float64, int32, int64, uint8 (no bf16: there is no such MPI type). A call that does not finish within
-/// the time-out throws RunError that names collective, rank, host and group.
+/// Every call is asynchronous and returns a Work; tensors stay alive and untouched until wait() has
+/// returned. All ranks of a group issue the same calls in the same order, from one thread (the
+/// training thread). Tensors are contiguous. MPI: float32, float64, int32, int64, uint8 (no bf16:
+/// there is no such MPI type). A call that does not finish within the time-out throws RunError that
+/// names collective, rank, host and group.
 ///
 ///     auto work = communicator.all_reduce(bucket);
 ///     ...                       // backward goes on
@@ -27,7 +28,8 @@ enum class ReduceOp { kSum, kMax, kMin };
 class Work {
  public:
   virtual ~Work() = default;
-  /// Returns when the result is in the tensor (CPU) or ordered before the current stream (CUDA). Throws RunError.
+  /// Returns when the result is in the tensor (CPU) or ordered before the current stream (CUDA).
+  /// Throws RunError.
   virtual void wait() = 0;
   virtual bool done() = 0;
 };

@@ -8,25 +8,30 @@
 
 #include "parallel/communicator.h"
 
-/// Replicated data parallelism (Li et al. 2020, arXiv:2006.15704): gradients live in flat float32 buckets, filled in reverse
-/// order of the parameters, and a bucket's all-reduce starts as soon as backward has finished with its last parameter.
+/// Replicated data parallelism (Li et al. 2020, arXiv:2006.15704): gradients live in flat float32
+/// buckets, filled in reverse order of the parameters, and a bucket's all-reduce starts as soon as
+/// backward has finished with its last parameter.
 ///
-/// The reducer owns the buckets and sets every parameter's `.grad` to a view of one (float32, also for bf16 parameters:
-/// ops accumulate into that view themselves, see trainer/ops/linear.h). Sums are not divided: the caller scales by the
-/// global count of supervised tokens in the optimizer's pass, so a result does not depend on how a batch is cut.
+/// The reducer owns the buckets and sets every parameter's `.grad` to a view of one (float32, also
+/// for bf16 parameters: ops accumulate into that view themselves, see trainer/ops/linear.h). Sums
+/// are not divided: the caller scales by the global count of supervised tokens in the optimizer's
+/// pass, so a result does not depend on how a batch is cut.
 ///
 ///     reducer.begin_step();                       // zeroes the buckets
 ///     for (int64_t i = 0; i < micro_batches; ++i) {
 ///       reducer.exchange_after_backward(i + 1 == micro_batches);
 ///       loss.backward();
 ///     }
-///     reducer.finish();                           // every exchange done; unused parameters count as zero
+///     reducer.finish();                           // every exchange done; unused parameters count
+///     as zero
 namespace temper::parallel {
 
 class GradientReducer {
  public:
-  /// `parameters` in forward order; those that do not require a gradient are left out. The communicator outlives it.
-  GradientReducer(std::vector<at::Tensor> parameters, Communicator& communicator, int64_t bucket_bytes);
+  /// `parameters` in forward order; those that do not require a gradient are left out. The
+  /// communicator outlives it.
+  GradientReducer(std::vector<at::Tensor> parameters, Communicator& communicator,
+                  int64_t bucket_bytes);
   ~GradientReducer();
   GradientReducer(const GradientReducer&) = delete;
   GradientReducer& operator=(const GradientReducer&) = delete;
@@ -34,11 +39,13 @@ class GradientReducer {
   void begin_step();
   /// Whether the next backward is the last of the window: only then do hooks start exchanges.
   void exchange_after_backward(bool last);
-  /// Starts what no hook has started (a rank without rows, an unused parameter) and waits for all buckets.
+  /// Starts what no hook has started (a rank without rows, an unused parameter) and waits for all
+  /// buckets.
   void finish();
   /// Flat float32 buckets, for norms and the optimizer's fused pass.
   const std::vector<at::Tensor>& buckets() const;
-  /// Seconds that finish() waited in the last step: the part of the exchange that backward did not hide.
+  /// Seconds that finish() waited in the last step: the part of the exchange that backward did not
+  /// hide.
   double exposed_seconds() const;
 
  private:

@@ -10,18 +10,20 @@
 namespace temper::trainer {
 
 struct ExportSource {
-  NamedTensors tensors;                    // the model's names, float32 masters or stored values
-  data::Json config;                       // config.json to write (dtype is set by export_model)
-  std::filesystem::path model_directory;   // tokenizer, template and generation files are copied from here
-  std::string model_card;                  // README.md
+  NamedTensors tensors;  // the model's names, float32 masters or stored values
+  data::Json config;     // config.json to write (dtype is set by export_model)
+  std::filesystem::path
+      model_directory;     // tokenizer, template and generation files are copied from here
+  std::string model_card;  // README.md
 };
 
-/// Writes a directory that transformers' AutoModelForCausalLM and AutoTokenizer load: config.json, model.safetensors (or shards of at most
-/// `max_shard_bytes` with model.safetensors.index.json), tokenizer files, chat template, generation_config.json, README.md. Complete or
-/// absent: a temporary directory, then rename (an existing `out` is replaced only after the new one is complete).
-/// `dtype`: "fp32" | "bf16" | "fp16". Throws RunError when the disk is full.
-void export_model(const ExportSource& source, const std::filesystem::path& out, const std::string& dtype,
-                  int64_t max_shard_bytes);
+/// Writes a directory that transformers' AutoModelForCausalLM and AutoTokenizer load: config.json,
+/// model.safetensors (or shards of at most `max_shard_bytes` with model.safetensors.index.json),
+/// tokenizer files, chat template, generation_config.json, README.md. Complete or absent: a
+/// temporary directory, then rename (an existing `out` is replaced only after the new one is
+/// complete). `dtype`: "fp32" | "bf16" | "fp16". Throws RunError when the disk is full.
+void export_model(const ExportSource& source, const std::filesystem::path& out,
+                  const std::string& dtype, int64_t max_shard_bytes);
 
 /// "5GB", "500MB", "1GiB" to bytes (transformers: GB = 10^9). Throws UserError.
 int64_t parse_size(const std::string& text);

@@ -4,21 +4,26 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
-/// The safetensors format (github.com/huggingface/safetensors): 8 bytes of header length, a JSON header, the bytes.
+#include "trainer/checkpoint/streamed_file.h"
+
+/// The safetensors format (github.com/huggingface/safetensors): 8 bytes of header length, a JSON
+/// header, the bytes.
 namespace temper::trainer {
 
-/// A read-only view of one file, memory-mapped; the header is checked whole before anything is used (length, JSON, dtypes, shapes,
-/// offsets in range, no overlap, no holes, product of shape = bytes). Throws UserError, one line naming file and tensor.
+/// A read-only view of one file, memory-mapped; the header is checked whole before anything is used
+/// (length, JSON, dtypes, shapes, offsets in range, no overlap, no holes, product of shape =
+/// bytes). Throws UserError, one line naming file and tensor.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path);
-  std::vector<std::string> names() const;                       // in file order
+  std::vector<std::string> names() const;  // in file order
   bool contains(const std::string& name) const;
   std::vector<int64_t> shape(const std::string& name) const;
   at::ScalarType dtype(const std::string& name) const;
@@ -33,8 +38,13 @@ class SafetensorsFile {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-/// Writes contiguous CPU tensors, streaming, complete or absent (temporary name, fsync, rename). Throws RunError (disk full, ...).
-void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
-                       const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+/// Writes contiguous CPU tensors, streaming, complete or absent (temporary name, fsync, rename).
+/// With `floating` every floating-point tensor is stored in that type, rounded to nearest even a
+/// piece at a time. Throws RunError (disk full, ...), and UserError for values that fp16 cannot
+/// hold.
+FileDigest write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
+                             const std::map<std::string, std::string>& metadata = {{"format",
+                                                                                    "pt"}},
+                             std::optional<at::ScalarType> floating = std::nullopt);
 
 }  // namespace temper::trainer

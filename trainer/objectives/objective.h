@@ -40,6 +40,8 @@ class Objective {
   virtual ~Objective() = default;
   /// With gradients enabled `sum` is differentiable; in no-grad mode only values are computed.
   virtual LossTerms loss(Model& model, const data::Batch& batch) = 0;
+  /// The metrics that loss() returns, in its order: ranks without rows add zeros under the same names.
+  virtual std::vector<std::string> metric_names() const = 0;
   /// How many things `batch` contributes to the global count, known before any forward pass.
   virtual double count(const data::Batch& batch) const = 0;
 };

@@ -1,0 +1,64 @@
+#include "launch/startup.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <memory>
+
+#include "launch/command.h"
+#include "parallel/log.h"
+#include "recipes/diagnostic.h"
+
+namespace temper::launch {
+
+namespace fs = std::filesystem;
+
+int run_on_all_ranks(const std::function<int(parallel::Session&)>& body) {
+  parallel::Session session = parallel::Session::start();
+  int code = kDone;      // what the ranks agree on (they return from `body` with the same)
+  int failure = kDone;   // what went wrong here
+  std::string error;
+  try {
+    code = body(session);
+  } catch (const parallel::PeerStopped& stopped) {
+    failure = stopped.exit_code();
+  } catch (const UserError& wrong) {
+    failure = kWrongInput;
+    error = wrong.what();
+  } catch (const std::exception& failed) {
+    failure = kFailed;
+    error = std::string("error: ") + failed.what();
+  }
+  // Only failures are told to the others: a rank that ends well must not disturb one that is about to.
+  failure = session.agree_exit_code(failure, error);
+  parallel::set_log_sink({});
+  session.finish();
+  return std::max(code, failure);
+}
+
+void check_every_host_sees(parallel::Session& session, const fs::path& directory) {
+  const parallel::World& world = session.world();
+  if (world.size == 1) return;
+  const fs::path token = directory / (".temper-sees-" + session.broadcast_text(world.host + "-" + std::to_string(::getpid())));
+  if (world.rank == 0) {
+    fs::create_directories(directory);
+    if (!(std::ofstream(token) << world.host << "\n")) throw UserError(directory.string() + ": cannot be written on " + world.host);
+  }
+  session.broadcast_text("written");
+  const bool seen = fs::exists(token);
+  session.gather_text("looked");
+  if (world.rank == 0) fs::remove(token);
+  if (!seen) {
+    throw UserError(world.host + " does not see " + fs::absolute(directory).string() +
+                    " as rank 0 does: all hosts need it on a shared file system (run.output, data.cache)");
+  }
+}
+
+void write_log_to(const parallel::World& world, const fs::path& file) {
+  if (world.rank != 0) return;
+  auto stream = std::make_shared<std::ofstream>(file, std::ios::app);
+  parallel::set_log_sink([stream](const std::string& line) { *stream << line << std::endl; });
+}
+
+}  // namespace temper::launch

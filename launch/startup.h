@@ -1,0 +1,21 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+
+#include "parallel/world.h"
+
+/// What train, plan, prepare and eval do around their work, so that all ranks end alike.
+namespace temper::launch {
+
+/// Starts the session, runs `body` and returns the exit code of all ranks. `body` may throw at any point on any rank: the others are
+/// told, wherever they wait; every line of a UserError is printed once (with rank and host when not all ranks found it).
+int run_on_all_ranks(const std::function<int(parallel::Session&)>& body);
+
+/// Every host must see a token that rank 0 writes into `directory` (made if need be), else UserError naming the host. Collective.
+void check_every_host_sees(parallel::Session& session, const std::filesystem::path& directory);
+
+/// From now on rank 0's lines also go to `file` (appended).
+void write_log_to(const parallel::World& world, const std::filesystem::path& file);
+
+}  // namespace temper::launch

@@ -1,0 +1,241 @@
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <iostream>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <unistd.h>
+
+#include <simdjson.h>
+
+#include "data/io/json.h"
+#include "data/text/chat_template.h"
+#include "data/text/tokenizer.h"
+#include "launch/arguments.h"
+#include "launch/command.h"
+#include "launch/source.h"
+#include "recipes/diagnostic.h"
+
+namespace temper::launch {
+
+namespace {
+
+using data::Json;
+
+/// Lines of standard input in large blocks. What was printed is flushed before each wait for more,
+/// so that a program that writes a line and waits for its answer gets it.
+class InputLines {
+ public:
+  /// The next line without its newline, valid until the next call; unset at the end.
+  std::optional<std::string_view> next() {
+    while (true) {
+      const size_t newline = buffer_.find('\n', scanned_);
+      if (newline != std::string::npos) {
+        const std::string_view line(buffer_.data() + begin_, newline - begin_);
+        begin_ = scanned_ = newline + 1;
+        return line;
+      }
+      scanned_ = buffer_.size();
+      if (!ended_) {
+        read_more();
+        continue;
+      }
+      if (begin_ == buffer_.size()) return std::nullopt;
+      const std::string_view line(buffer_.data() + begin_, buffer_.size() - begin_);
+      begin_ = buffer_.size();
+      return line;
+    }
+  }
+
+ private:
+  void read_more() {
+    buffer_.erase(0, begin_);
+    scanned_ -= begin_;
+    begin_ = 0;
+    std::cout.flush();
+    const size_t old_size = buffer_.size();
+    buffer_.resize(old_size + kBlockBytes);
+    ssize_t got;
+    do {
+      got = ::read(STDIN_FILENO, buffer_.data() + old_size, kBlockBytes);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0)
+      throw RunError(std::string("standard input: cannot read: ") + std::strerror(errno));
+    buffer_.resize(old_size + static_cast<size_t>(got));
+    ended_ = got == 0;
+  }
+
+  static constexpr size_t kBlockBytes = 1 << 18;
+  std::string buffer_;
+  size_t begin_ = 0;    // of the next line
+  size_t scanned_ = 0;  // no newline before this
+  bool ended_ = false;
+};
+
+void print_ids(const std::vector<int32_t>& ids) {
+  std::string line = "[";
+  for (const int32_t id : ids) {
+    if (line.size() > 1) line += ",";
+    line += std::to_string(id);
+  }
+  line += "]\n";
+  std::cout << line;
+}
+
+std::vector<int32_t> ids_of(const Json& value, const data::Tokenizer& tokenizer,
+                            const std::string& where) {
+  if (!value.is_array())
+    throw UserError(where + ": expected a JSON array of token ids, found " + value.type_name());
+  std::vector<int32_t> ids;
+  for (const Json& id : value) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= tokenizer.size()) {
+      throw UserError(where + ": " + id.dump() +
+                      " is not a token id: must be an integer from 0 to " +
+                      std::to_string(tokenizer.size() - 1));
+    }
+    ids.push_back(id.get<int32_t>());
+  }
+  return ids;
+}
+
+/// A list of messages, or an object with the arguments of apply_chat_template.
+data::ChatInput chat_input(const Json& value, const std::string& where) {
+  data::ChatInput input;
+  if (value.is_array()) {
+    input.messages = value;
+    return input;
+  }
+  if (!value.is_object()) {
+    throw UserError(where + ": expected a list of messages or an object with \"messages\", found " +
+                    value.type_name());
+  }
+  static const std::vector<std::string> keys = {"messages", "tools", "add_generation_prompt",
+                                                "chat_template_kwargs"};
+  for (const auto& [key, item] : value.items()) {
+    if (key == "messages" && item.is_array()) {
+      input.messages = item;
+    } else if (key == "tools" && (item.is_array() || item.is_null())) {
+      input.tools = item;
+    } else if (key == "add_generation_prompt" && item.is_boolean()) {
+      input.add_generation_prompt = item.get<bool>();
+    } else if (key == "chat_template_kwargs" && (item.is_object() || item.is_null())) {
+      input.extra = item;
+    } else if (std::find(keys.begin(), keys.end(), key) != keys.end()) {
+      throw UserError(where + ": \"" + key + "\" must be " +
+                      (key == "messages" || key == "tools" ? "a list"
+                       : key == "chat_template_kwargs"     ? "an object"
+                                                           : "true or false") +
+                      ", found " + item.type_name());
+    } else {
+      const std::string nearest = nearest_name(key, keys);
+      throw UserError(
+          where + ": unknown key \"" + key + "\": " +
+          (nearest.empty() ? "must be one of " + join(keys) : "did you mean \"" + nearest + "\"?"));
+    }
+  }
+  if (input.messages.is_null()) throw UserError(where + ": \"messages\" is missing");
+  return input;
+}
+
+/// The model's template; models with several have one of their own for requests with tools.
+class Templates {
+ public:
+  explicit Templates(std::filesystem::path directory) : directory_(std::move(directory)) {}
+  const data::ChatTemplate& of(const data::ChatInput& input) {
+    const bool with_tools = input.tools.is_array();
+    auto& slot = with_tools ? with_tools_ : plain_;
+    if (!slot) slot = data::ChatTemplate::load(directory_, with_tools);
+    if (!slot) {
+      throw UserError(directory_.string() +
+                      ": no chat template: neither chat_template.jinja nor chat_template in "
+                      "tokenizer_config.json");
+    }
+    return *slot;
+  }
+
+ private:
+  std::filesystem::path directory_;
+  std::optional<data::ChatTemplate> plain_, with_tools_;
+};
+
+void refuse_contradictions(const po::variables_map& given) {
+  const auto needs = [&](const char* option, const char* other) {
+    if (given.count(option) != 0 && given.count(other) == 0) {
+      throw UserError(std::string("temper tokenize: --") + option + " needs --" + other);
+    }
+  };
+  const auto excludes = [&](const char* option, const char* other) {
+    if (given.count(option) != 0 && given.count(other) != 0) {
+      throw UserError(std::string("temper tokenize: --") + option + " and --" + other +
+                      " exclude each other");
+    }
+  };
+  needs("text", "chat");
+  needs("skip-special-tokens", "decode");
+  excludes("chat", "decode");
+}
+
+}  // namespace
+
+int tokenize(const std::vector<std::string>& arguments) {
+  ArgumentParser parser("temper tokenize MODEL [options] < lines",
+                        "Standard input to token ids, one JSON array a line, or back with "
+                        "--decode. Ids include the special\n"
+                        "tokens of the tokenizer's post-processor.",
+                        "echo 'Hello world' | temper tokenize models/stories260K");
+  parser.positional("MODEL",
+                    "a directory with tokenizer.json (a model, run or checkpoint directory)");
+  parser.options().add_options()("json",
+                                 "a line of text is a JSON string (input; with --decode output)")(
+      "chat",
+      "a line is a JSON list of messages, or an object with messages, tools, "
+      "add_generation_prompt, "
+      "chat_template_kwargs")(
+      "text", "with --chat: print the rendered text as a JSON string instead of ids")(
+      "decode", "JSON arrays of ids to text")("skip-special-tokens",
+                                              "with --decode: leave special tokens out");
+  const auto given = parser.parse(arguments);
+  if (!given) return kDone;
+  refuse_contradictions(*given);
+  const bool json = given->count("json") != 0, chat = given->count("chat") != 0,
+             text = given->count("text") != 0, decode = given->count("decode") != 0,
+             skip_special = given->count("skip-special-tokens") != 0;
+
+  const auto directory = tokenizer_directory((*given)["MODEL"].as<std::string>());
+  std::optional<data::Tokenizer> tokenizer;  // --chat --text renders only
+  if (!text) tokenizer = data::Tokenizer::load(directory);
+  Templates templates(directory);
+
+  InputLines lines;
+  int64_t number = 0;
+  while (const auto line = lines.next()) {
+    const std::string where = "stdin:" + std::to_string(++number);
+    if (chat) {
+      const data::ChatInput input = chat_input(data::parse_json(*line, where), where);
+      const std::string rendered = templates.of(input).render(input).text;
+      if (text) {
+        std::cout << Json(rendered).dump() << "\n";
+      } else {
+        print_ids(tokenizer->encode(rendered, /*add_special_tokens=*/false));
+      }
+    } else if (decode) {
+      const auto ids = ids_of(data::parse_json(*line, where), *tokenizer, where);
+      const std::string decoded = tokenizer->decode(ids, skip_special);
+      std::cout << (json ? Json(decoded).dump() : decoded) << "\n";
+    } else if (json) {
+      const Json value = data::parse_json(*line, where);
+      if (!value.is_string())
+        throw UserError(where + ": expected a JSON string, found " + value.type_name());
+      print_ids(tokenizer->encode(value.get_ref<const std::string&>()));
+    } else {
+      if (!simdjson::validate_utf8(line->data(), line->size()))
+        throw UserError(where + ": not UTF-8");
+      print_ids(tokenizer->encode(*line));
+    }
+  }
+  return kDone;
+}
+
+}  // namespace temper::launch

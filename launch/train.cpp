@@ -1,0 +1,73 @@
+#include <memory>
+
+#include "launch/command.h"
+#include "launch/environment.h"
+#include "launch/recipe_arguments.h"
+#include "launch/signals.h"
+#include "launch/startup.h"
+#include "parallel/log.h"
+#include "trainer/loop.h"
+#include "trainer/memory_plan.h"
+#include "trainer/run.h"
+#include "trainer/run_directory.h"
+
+namespace temper::launch {
+
+namespace {
+
+int run_recipe(parallel::Session& session, const po::variables_map& given) {
+  recipes::Recipe recipe = read_recipe(given, {.world_size = session.world().size, .trains = true});
+  session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
+  const parallel::World& world = session.world();
+
+  trainer::Inputs inputs = trainer::read_inputs(recipe);
+  check_every_host_sees(session, recipe.data.cache);
+  trainer::Datasets datasets = trainer::prepare_datasets(recipe, inputs, world);
+  trainer::Run run = trainer::assemble(std::move(recipe), std::move(inputs), std::move(datasets), world);
+  trainer::RunDirectory directory = trainer::look_at_run_directory(run.recipe, run.total_steps);
+  if (directory.finished) {
+    parallel::say(directory.path.string() + " is finished: nothing to do (more train.steps or train.epochs continue it)");
+    return kDone;
+  }
+  trainer::fill_model(run);
+  run.communicator = session.communicator(run.recipe.parallel.timeout);
+  trainer::prepare_training(run);
+
+  // Nothing is written before all ranks have come this far.
+  if (world.rank == 0) {
+    const trainer::MemoryPlan plan = trainer::plan_memory(run.recipe, run.inputs.config, world.size);
+    trainer::open_run_directory(directory, run.recipe, environment(world), plan.checkpoint_bytes, plan.export_bytes);
+  }
+  session.broadcast_text("opened");
+  check_every_host_sees(session, directory.path);
+  write_log_to(world, directory.path / "log.txt");
+  for (const std::string& line : run.datasets.statements) parallel::say(line);
+  for (const std::string& line : directory.statements) parallel::say(line);
+
+  const trainer::Outcome outcome = trainer::train(run, directory, [] { return stop_signal(); });
+  switch (outcome.ending) {
+    case trainer::Ending::kFinished:
+      return kDone;
+    case trainer::Ending::kStopped:
+      parallel::say(outcome.message);
+      return kStoppedEarly;
+    case trainer::Ending::kFailed:
+      if (world.rank == 0) parallel::warn("error: " + outcome.message);
+      return kFailed;
+  }
+  return kFailed;
+}
+
+}  // namespace
+
+int train(const std::vector<std::string>& arguments) {
+  ArgumentParser parser("temper train RECIPE [key=value ...]", "Runs a recipe: trains, checkpoints, exports; resumes by itself",
+                        "mpirun -n 2 temper train configs/quickstart.toml train.steps=20");
+  add_recipe_arguments(parser);
+  const auto given = parser.parse(arguments);
+  if (!given) return kDone;
+  install_signal_handlers();
+  return run_on_all_ranks([&](parallel::Session& session) { return run_recipe(session, *given); });
+}
+
+}  // namespace temper::launch

@@ -1,0 +1,221 @@
+#include "parallel/mpi_engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string_view>
+#include <unordered_map>
+
+namespace temper::parallel {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Enough to keep a wire busy while a piece is added up, few enough to stay in the cache.
+constexpr int kPiecesInFlight = 3;
+constexpr auto kSpin = std::chrono::microseconds(200);
+constexpr auto kShortestSleep = std::chrono::microseconds(50);
+constexpr auto kLongestSleep = std::chrono::microseconds(1000);
+constexpr int kFarewellTag = 1;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Sleeps that grow while nothing happens.
+class Patience {
+ public:
+  void progressed() { sleep_ = kShortestSleep; }
+  void pause() {
+    std::this_thread::sleep_for(sleep_);
+    sleep_ = std::min<std::chrono::microseconds>(sleep_ * 2, kLongestSleep);
+  }
+
+ private:
+  std::chrono::microseconds sleep_ = kShortestSleep;
+};
+
+}  // namespace
+
+void check_mpi(int error, const char* call) {
+  if (error == MPI_SUCCESS) return;
+  char reason[MPI_MAX_ERROR_STRING] = "";
+  int length = 0;
+  MPI_Error_string(error, reason, &length);
+  int rank = -1;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  const std::string_view text = call;
+  throw RunError("rank " + std::to_string(rank) + ": " +
+                 std::string(text.substr(0, text.find('('))) + ": " + std::string(reason, length));
+}
+
+MpiEngine::MpiEngine(const World& world) : world_(world) {
+  TEMPER_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &control_));
+}
+
+MpiEngine::~MpiEngine() { stop(); }
+
+void MpiEngine::stop() {
+  {
+    const std::lock_guard lock(idle_mutex_);
+    stop_ = true;
+  }
+  idle_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void MpiEngine::exclusively(const std::function<void()>& call) {
+  const std::lock_guard lock(mutex_);
+  call();
+}
+
+void MpiEngine::submit(const std::shared_ptr<MpiOperation>& operation) {
+  {
+    const std::lock_guard lock(incoming_mutex_);
+    incoming_.push_back(operation);
+  }
+  if (mutex_.try_lock()) {
+    advance();
+    mutex_.unlock();
+  }
+  {
+    const std::lock_guard lock(idle_mutex_);
+    ++unfinished_;
+    if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+  }
+  idle_.notify_one();
+}
+
+bool MpiEngine::done(const MpiOperation& operation) {
+  const std::lock_guard lock(mutex_);
+  advance();
+  return operation.done;
+}
+
+bool MpiEngine::wait(const MpiOperation& operation, double timeout_seconds, bool heed_peers) {
+  {
+    const std::lock_guard lock(idle_mutex_);
+    ++waiting_;
+  }
+  const auto leave = [this](void*) {
+    const std::lock_guard lock(idle_mutex_);
+    --waiting_;
+    idle_.notify_one();
+  };
+  const std::unique_ptr<void, decltype(leave)> guard(this, leave);
+
+  const auto start = Clock::now();
+  auto last_progress = start;
+  Patience patience;
+  while (true) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (advance()) {
+        last_progress = Clock::now();
+        patience.progressed();
+      }
+      if (operation.done) {
+        if (operation.error) std::rethrow_exception(operation.error);
+        return true;
+      }
+      if (heed_peers) {
+        read_farewells();
+        if (stopped_peer_ >= 0) throw PeerStopped(stopped_peer_, stopped_code_);
+      }
+    }
+    if (timeout_seconds > 0 && seconds_since(start) > timeout_seconds) return false;
+    if (Clock::now() - last_progress < kSpin) {
+      std::this_thread::yield();
+    } else {
+      patience.pause();
+    }
+  }
+}
+
+void MpiEngine::tell_peers(int exit_code) {
+  const std::lock_guard lock(mutex_);
+  farewell_code_ = exit_code;
+  for (int peer = 0; peer < world_.size; ++peer) {
+    if (peer == world_.rank) continue;
+    // Never waited for: a peer that is about to end by itself does not read it.
+    TEMPER_MPI(MPI_Isend(&farewell_code_, 1, MPI_INT, peer, kFarewellTag, control_,
+                         &farewells_.emplace_back()));
+  }
+}
+
+void MpiEngine::read_farewells() {
+  int arrived = 0;
+  MPI_Status status;
+  TEMPER_MPI(MPI_Iprobe(MPI_ANY_SOURCE, kFarewellTag, control_, &arrived, &status));
+  if (arrived == 0) return;
+  stopped_peer_ = status.MPI_SOURCE;
+  TEMPER_MPI(MPI_Recv(&stopped_code_, 1, MPI_INT, stopped_peer_, kFarewellTag, control_,
+                      MPI_STATUS_IGNORE));
+}
+
+// Tests what is under way and starts what may start; true when a piece was finished. All ranks
+// start the pieces of a group in the same order, whatever the timing: an operation starts pieces
+// only when all earlier ones of its group have started theirs.
+bool MpiEngine::advance() {
+  {
+    const std::lock_guard lock(incoming_mutex_);
+    active_.insert(active_.end(), incoming_.begin(), incoming_.end());
+    incoming_.clear();
+  }
+  bool progress = false;
+  struct Group {
+    int in_flight = 0;
+    bool closed = false;
+  };
+  std::unordered_map<int, Group> groups;
+  for (const auto& operation : active_) {
+    Group& group = groups[operation->group];
+    try {
+      while (!operation->in_flight.empty()) {
+        int complete = 0;
+        TEMPER_MPI(MPI_Test(&operation->in_flight.front(), &complete, MPI_STATUS_IGNORE));
+        if (complete == 0) break;
+        operation->in_flight.pop_front();
+        progress = true;
+      }
+      group.in_flight += static_cast<int>(operation->in_flight.size());
+      while (operation->started < operation->pieces &&
+             (operation->group == 0 || (!group.closed && group.in_flight < kPiecesInFlight))) {
+        operation->in_flight.push_back(operation->start(operation->started));
+        ++operation->started;
+        ++group.in_flight;
+      }
+      group.closed = group.closed || operation->started < operation->pieces;
+      operation->done = operation->started == operation->pieces && operation->in_flight.empty();
+    } catch (...) {
+      operation->error = std::current_exception();
+      operation->done = true;
+    }
+  }
+  const auto finished = std::stable_partition(
+      active_.begin(), active_.end(), [](const auto& operation) { return !operation->done; });
+  if (const auto count = active_.end() - finished; count > 0) {
+    active_.erase(finished, active_.end());
+    const std::lock_guard lock(idle_mutex_);
+    unfinished_ -= static_cast<int>(count);
+  }
+  return progress;
+}
+
+void MpiEngine::run() {
+  Patience patience;
+  while (true) {
+    {
+      std::unique_lock lock(idle_mutex_);
+      idle_.wait(lock, [this] { return stop_ || (unfinished_ > 0 && waiting_ == 0); });
+      if (stop_) return;
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      if (advance()) patience.progressed();
+    }
+    patience.pause();
+  }
+}
+
+}  // namespace temper::parallel

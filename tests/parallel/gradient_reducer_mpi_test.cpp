@@ -1,0 +1,214 @@
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "parallel/replicate/gradient_reducer.h"
+#include "tests/parallel/mpi_main.h"
+
+namespace temper::parallel {
+
+namespace {
+
+/// x W^T as Temper's ops do it: backward adds to the weight's float32 `.grad` itself and returns no
+/// gradient for it.
+class AccumulatingLinear : public torch::autograd::Function<AccumulatingLinear> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& input,
+                            const at::Tensor& weight) {
+    context->save_for_backward({input, weight});
+    return input.matmul(weight.t());
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    saved[1].mutable_grad().addmm_(gradients[0].t().to(at::kFloat), saved[0].to(at::kFloat));
+    return {gradients[0].matmul(saved[1]), at::Tensor()};
+  }
+};
+
+/// A small net with every kind of parameter that the reducer meets: of an accumulating op, of
+/// ordinary ops, bf16, used twice.
+struct Net {
+  at::Tensor accumulating, ordinary, half, tied, unused, frozen;
+
+  Net() {
+    at::manual_seed(7);
+    accumulating = at::randn({6, 6}).requires_grad_();
+    ordinary = at::randn({6, 6}).requires_grad_();
+    half = at::randn({6}).to(at::kBFloat16).requires_grad_();
+    tied = at::randn({6, 6}).requires_grad_();
+    unused = at::randn({5}).requires_grad_();
+    frozen = at::randn({6, 6});
+  }
+  std::vector<at::Tensor> parameters() const {
+    return {accumulating, ordinary, half, tied, unused, frozen};
+  }
+
+  at::Tensor loss(const at::Tensor& rows) const {
+    at::Tensor hidden = at::tanh(rows.matmul(tied));
+    hidden = at::tanh(AccumulatingLinear::apply(hidden, accumulating));
+    hidden = AccumulatingLinear::apply(hidden.matmul(ordinary), tied);
+    return (hidden * half.to(at::kFloat)).square().sum();
+  }
+};
+
+at::Tensor all_rows() {
+  at::manual_seed(3);
+  return at::randn({16, 6});
+}
+
+/// Gradients of all rows, without a reducer, each in float32 (`half`'s in bf16 steps, as autograd
+/// gives it).
+std::vector<at::Tensor> expected_gradients() {
+  Net net;
+  for (at::Tensor& parameter :
+       std::vector<at::Tensor>{net.accumulating, net.ordinary, net.half, net.tied}) {
+    parameter.mutable_grad() = at::zeros(parameter.sizes(), at::kFloat);
+  }
+  net.loss(all_rows()).backward();
+  return {net.accumulating.grad(), net.ordinary.grad(), net.half.grad(), net.tied.grad()};
+}
+
+void expect_gradients(const Net& net) {
+  const std::vector<at::Tensor> expected = expected_gradients();
+  const std::vector<at::Tensor> found = net.parameters();
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double tolerance = i == 2 ? 1e-2 : 1e-5;  // bf16 rounds each backward's sum
+    EXPECT_EQ(found[i].grad().scalar_type(), at::kFloat);
+    EXPECT_TRUE(at::allclose(found[i].grad(), expected[i], tolerance, tolerance * 10)) << i;
+  }
+}
+
+class Buckets : public testing::TestWithParam<int64_t> {};
+
+TEST_P(Buckets, GradientsOfAllRanksAndMicroBatchesEqualThoseOfOneRank) {
+  Communicator& group = test_group();
+  Net net;
+  GradientReducer reducer(net.parameters(), group, GetParam());
+  const at::Tensor rows = all_rows().chunk(group.size())[group.rank()];
+  for (int step = 0; step < 2; ++step) {
+    reducer.begin_step();
+    const auto micro_batches = rows.chunk(2);
+    for (size_t i = 0; i < micro_batches.size(); ++i) {
+      reducer.exchange_after_backward(i + 1 == micro_batches.size());
+      net.loss(micro_batches[i]).backward();
+    }
+    reducer.finish();
+    expect_gradients(net);
+    EXPECT_TRUE(at::equal(net.unused.grad(), at::zeros({5})));
+    EXPECT_FALSE(net.frozen.grad().defined());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(BucketBytes, Buckets, testing::Values(64, 300, 1 << 20));
+
+TEST(GradientReducer, ARankWithoutRowsJoinsWithZeros) {
+  Communicator& group = test_group();
+  Net net;
+  GradientReducer reducer(net.parameters(), group, 300);
+  reducer.begin_step();
+  reducer.exchange_after_backward(true);
+  if (group.rank() == 0) net.loss(all_rows()).backward();
+  reducer.finish();
+  expect_gradients(net);
+}
+
+/// The group of all ranks, noting when each exchange starts.
+class Recorder : public Communicator {
+ public:
+  explicit Recorder(const bool& in_backward) : in_backward_(in_backward) {}
+  int starts = 0;
+  int starts_in_backward = 0;
+  std::vector<int64_t> sizes;
+
+  int rank() const override { return test_group().rank(); }
+  int size() const override { return test_group().size(); }
+  std::string name() const override { return "recorder"; }
+  WorkPtr all_reduce(at::Tensor& tensor, ReduceOp op) override {
+    ++starts;
+    if (in_backward_) ++starts_in_backward;
+    sizes.push_back(tensor.numel());
+    return test_group().all_reduce(tensor, op);
+  }
+  WorkPtr reduce_scatter(at::Tensor&, const at::Tensor&) override { return nullptr; }
+  WorkPtr all_gather(at::Tensor&, const at::Tensor&) override { return nullptr; }
+  WorkPtr broadcast(at::Tensor&, int) override { return nullptr; }
+  WorkPtr all_to_all(at::Tensor&, const at::Tensor&) override { return nullptr; }
+  WorkPtr send(const at::Tensor&, int, int) override { return nullptr; }
+  WorkPtr receive(at::Tensor&, int, int) override { return nullptr; }
+  void barrier() override {}
+  std::unique_ptr<Communicator> split(int, int, const std::string&) override { return nullptr; }
+
+ private:
+  const bool& in_backward_;
+};
+
+TEST(GradientReducer, ExchangesStartInTheLastBackwardOnlyAndBeforeItEnds) {
+  std::vector<at::Tensor> weights;
+  for (int layer = 0; layer < 4; ++layer) weights.push_back(at::eye(8).requires_grad_());
+  bool in_backward = false;
+  Recorder recorder(in_backward);
+  GradientReducer reducer(weights, recorder, 8 * 8 * sizeof(float));
+  ASSERT_EQ(reducer.buckets().size(), 4U);
+
+  const auto backward = [&] {
+    at::Tensor hidden = at::ones({2, 8});
+    for (const at::Tensor& weight : weights) hidden = AccumulatingLinear::apply(hidden, weight);
+    in_backward = true;
+    hidden.sum().backward();
+    in_backward = false;
+  };
+  reducer.begin_step();
+  reducer.exchange_after_backward(false);
+  backward();
+  EXPECT_EQ(recorder.starts, 0);
+  reducer.exchange_after_backward(true);
+  backward();
+  EXPECT_EQ(recorder.starts_in_backward, 4);
+  reducer.finish();
+  EXPECT_EQ(recorder.starts, 4);
+  EXPECT_GE(reducer.exposed_seconds(), 0);
+}
+
+TEST(GradientReducer, AnUnusedParameterHoldsBackItsBucketAndThoseAfterIt) {
+  // In the order of backward: c (used), b (unused), a (used).
+  const at::Tensor a = at::ones({32}).requires_grad_();
+  const at::Tensor b = at::ones({16}).requires_grad_();
+  const at::Tensor c = at::ones({48}).requires_grad_();
+  bool in_backward = false;
+  Recorder recorder(in_backward);
+  GradientReducer reducer({a, b, c}, recorder, 64);
+  reducer.begin_step();
+  reducer.exchange_after_backward(true);
+  const at::Tensor loss = a.sum() + c.sum();
+  in_backward = true;
+  loss.backward();
+  in_backward = false;
+  EXPECT_EQ(recorder.starts_in_backward, 1);
+  reducer.finish();
+  EXPECT_EQ(recorder.sizes, (std::vector<int64_t>{48, 16, 32}));
+  EXPECT_TRUE(at::equal(a.grad(), at::full({32}, test_group().size())));
+  EXPECT_TRUE(at::equal(b.grad(), at::zeros({16})));
+}
+
+TEST(GradientReducer, AGroupOfOneExchangesNothing) {
+  Net net;
+  const auto solo = make_solo_communicator();
+  GradientReducer reducer(net.parameters(), *solo, 300);
+  reducer.begin_step();
+  reducer.exchange_after_backward(true);
+  net.loss(all_rows()).backward();
+  reducer.finish();
+  expect_gradients(net);
+}
+
+TEST(GradientReducer, MayEndBeforeItsParameters) {
+  Net net;
+  { const GradientReducer reducer(net.parameters(), test_group(), 300); }
+  net.loss(all_rows()).backward();
+  expect_gradients(net);
+}
+
+}  // namespace
+
+}  // namespace temper::parallel

@@ -1,0 +1,71 @@
+"""The plain PyTorch + transformers training loop that `temper train` must follow: full fine-tuning in float32, rows in file order, gradient
+accumulation, clipping, cosine schedule, the loss normalised by the supervised tokens of the whole step."""
+
+import json
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
+
+
+def encode(tokenizer, path, max_length):
+    """Prompt-completion rows as TRL tokenizes them: the loss is on the completion, which ends with eos."""
+    rows = []
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            prompt = tokenizer(row["prompt"])["input_ids"]
+            ids = tokenizer(row["prompt"] + row["completion"])["input_ids"]
+            if ids[-1] != tokenizer.eos_token_id:
+                ids.append(tokenizer.eos_token_id)
+            common = 0
+            while common < min(len(prompt), len(ids)) and prompt[common] == ids[common]:
+                common += 1
+            labels = [-100] * common + ids[common:]
+            rows.append((ids[:max_length], labels[:max_length]))
+    return rows
+
+
+def row_loss(model, ids, labels):
+    """Sum of the negative log-likelihoods of one row, and how many there are."""
+    logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
+    targets = torch.tensor(labels[1:])
+    return torch.nn.functional.cross_entropy(logits.float(), targets, ignore_index=-100, reduction="sum"), int((targets != -100).sum())
+
+
+def train(model_directory, path, *, steps, batch, lr, warmup, max_norm, max_length):
+    """Losses and gradient norms of every step."""
+    tokenizer = AutoTokenizer.from_pretrained(model_directory)
+    model = AutoModelForCausalLM.from_pretrained(model_directory, dtype=torch.float32)
+    model.train()
+    rows = encode(tokenizer, path, max_length)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
+    schedule = get_scheduler("cosine", optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+    per_epoch = -(-len(rows) // batch)
+    history = []
+    for step in range(steps):
+        start = (step % per_epoch) * batch
+        chosen = rows[start : start + batch]
+        count = sum(sum(label != -100 for label in labels[1:]) for _, labels in chosen)
+        total = 0.0
+        optimizer.zero_grad()
+        for ids, labels in chosen:
+            loss, _ = row_loss(model, ids, labels)
+            (loss / count).backward()
+            total += loss.item()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm).item()
+        optimizer.step()
+        schedule.step()
+        history.append((total / count, norm))
+    return history
+
+
+@torch.no_grad()
+def evaluation_loss(model_directory, rows):
+    """Mean loss over all supervised tokens of `rows` (ids, labels), float32."""
+    model = AutoModelForCausalLM.from_pretrained(model_directory, dtype=torch.float32)
+    total, count = 0.0, 0
+    for ids, labels in rows:
+        loss, n = row_loss(model, ids, labels)
+        total += loss.item()
+        count += n
+    return total / count

@@ -1,0 +1,91 @@
+"""The other commands on a finished run, and the recipes in configs/."""
+
+import json
+import unittest
+
+from harness import SOURCE, SystemTest
+
+
+class Commands(SystemTest):
+    def setUp(self):
+        super().setUp()
+        self.assert_done(self.run_temper("train", self.write_recipe()))
+
+    def test_the_run_directory_is_complete(self):
+        run = self.directory / "runs/test"
+        for name in ("recipe.toml", "environment.json", "metrics.jsonl", "report.html", "log.txt", "export/config.json",
+                     "export/model.safetensors", "export/tokenizer.json", "export/README.md"):  # fmt: skip
+            self.assertTrue((run / name).exists(), name)
+        self.assertTrue(list((run / "tensorboard").glob("events.out.tfevents.*")))
+        self.assertTrue(list((run / "samples").glob("step-*.jsonl")))
+        self.assertEqual([line["step"] for line in self.metrics()], list(range(1, 13)))
+        for name in ("epoch", "loss", "grad_norm", "learning_rate", "num_tokens", "mean_token_accuracy", "tokens_per_second",
+                     "step_time", "memory/peak_mib"):  # fmt: skip
+            self.assertIn(name, self.metrics()[-1])
+        self.assertLess(self.metrics()[-1]["eval_loss"], self.metrics()[5]["eval_loss"])
+
+    def test_keep_is_obeyed(self):
+        steps = sorted(p.name for p in (self.directory / "runs/test/checkpoints").glob("step-*"))
+        self.assertEqual(steps, ["step-000008", "step-000012"])
+
+    def test_the_resolved_recipe_is_a_recipe(self):
+        result = self.run_temper("plan", "runs/test/recipe.toml")
+        self.assert_done(result)
+
+    def test_eval_of_the_checkpoint_equals_the_run(self):
+        result = self.run_temper("eval", self.write_recipe(), "--checkpoint", "last")
+        self.assert_done(result)
+        evaluated = json.loads(result.stdout.splitlines()[-1])
+        self.assertAlmostEqual(evaluated["eval_loss"], self.metrics()[-1]["eval_loss"], places=6)
+
+    def test_eval_of_the_export_equals_the_run(self):
+        result = self.run_temper("eval", self.write_recipe(), "model.path=runs/test/export", "model.init=pretrained", ranks=2)
+        self.assert_done(result)
+        evaluated = json.loads([line for line in result.stdout.splitlines() if line.startswith("{")][-1])
+        self.assertAlmostEqual(evaluated["eval_loss"], self.metrics()[-1]["eval_loss"], places=5)
+        self.assertEqual(evaluated["eval_num_tokens"], self.metrics()[-1]["eval_num_tokens"])
+
+    def test_export_of_a_run_equals_its_export(self):
+        self.assert_done(self.run_temper("export", "runs/test", "out"))
+        self.assertEqual((self.directory / "out/model.safetensors").read_bytes(), self.weights())
+
+    def test_generate_prints_the_completion_alone(self):
+        result = self.run_temper("generate", "runs/test", "--prompt", "int main", "--max-new-tokens", "5")
+        self.assert_done(result)
+        self.assertNotIn("int main", result.stdout)
+        self.assertTrue(result.stdout.endswith("\n"))
+
+    def test_plan_says_memory_and_steps(self):
+        result = self.run_temper("plan", self.write_recipe(), "--json")
+        self.assert_done(result)
+        plan = json.loads(result.stdout)
+        self.assertEqual(plan["steps"], 12)
+        self.assertGreater(plan["memory"]["total"], 0)
+
+    def test_init_writes_a_recipe_that_runs(self):
+        self.assert_done(self.run_temper("init", "--task", "sft", "--model", "runs/test/export", "--data", "train.jsonl", "-o", "made.toml"))
+        result = self.run_temper("train", "made.toml", "train.steps=2", "model.dtype=fp32", "train.precision=fp32", "run.name=made",
+                                 "data.max_length=64")
+        self.assertIn(result.returncode, (0, 2), result.stderr)
+        self.assert_done(result)
+
+    def test_every_recipe_in_configs_plans(self):
+        for path in sorted((SOURCE / "configs").glob("*.toml")):
+            with self.subTest(path.name):
+                overrides = ["model.path=runs/test/export", "data.max_length=64"]
+                text = path.read_text()
+                for part in ("train", "eval"):
+                    if f"[[data.{part}]]" in text:
+                        overrides.append(f"data.{part}.0.path={'chat' if 'chats' in text else part}.jsonl")
+                rows = [{"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "int x;"}]}] * 20
+                (self.directory / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+                if "chats" in text:
+                    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+                    (self.directory / "runs/test/export/chat_template.jinja").write_text(template)
+                if "prompt" in text:
+                    (self.directory / "train.jsonl").write_text('{"prompt": "int x", "completion": " = 1;"}\n' * 20)
+                self.assert_done(self.run_temper("plan", path, *overrides))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,174 @@
+#include "trainer/checkpoints.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <optional>
+
+#include "parallel/log.h"
+#include "recipes/diagnostic.h"
+#include "recipes/resolve.h"
+#include "trainer/checkpoint/state.h"
+#include "trainer/recorder.h"
+#include "trainer/run.h"
+#include "trainer/run_directory.h"
+
+namespace temper::trainer {
+
+struct Checkpoints::State {
+  Run& run;
+  const RunDirectory& directory;
+  Recorder& recorder;
+  CheckpointWriter writer;
+  int64_t newest = 0;
+  std::optional<double> best_metric;
+  std::optional<int64_t> best_step;
+  int64_t evaluations_without_improvement = 0;
+  PendingLine pending_line;
+  std::string failure;  // of this rank, not yet agreed on
+};
+
+namespace {
+
+NamedTensors tensors_of(Run& run) {
+  NamedTensors tensors;
+  for (const Parameter& parameter : run.model->parameters()) {
+    tensors.emplace_back("weights/" + parameter.name, parameter.master);
+  }
+  for (auto& [name, tensor] : run.optimizer->state()) tensors.emplace_back("optimizer/" + name, tensor);
+  return tensors;
+}
+
+}  // namespace
+
+Checkpoints::Checkpoints(Run& run, const RunDirectory& directory, Recorder& recorder)
+    : state_(new State{.run = run,
+                       .directory = directory,
+                       .recorder = recorder,
+                       .writer = CheckpointWriter(directory.checkpoints(), run.world.rank, run.world.size,
+                                                  run.recipe.checkpoint.async)}) {}
+
+Checkpoints::~Checkpoints() = default;
+
+int64_t Checkpoints::newest() const { return state_->newest; }
+
+PendingLine& Checkpoints::pending_line() { return state_->pending_line; }
+
+int64_t Checkpoints::resume() {
+  if (!state_->directory.checkpoint) return 0;
+  Run& run = state_->run;
+  const data::Json scalars = load_checkpoint(*state_->directory.checkpoint, tensors_of(run));
+  refresh_values(*run.model, model_options(run.recipe));
+  run.optimizer->updates = scalars.at("updates");
+  state_->recorder.restore(scalars.at("recorder"));
+  if (scalars.contains("best_step")) {
+    state_->best_step = scalars.at("best_step").get<int64_t>();
+    state_->best_metric = scalars.at("best_metric").get<double>();
+  }
+  state_->evaluations_without_improvement = scalars.at("evaluations_without_improvement");
+  if (scalars.contains("pending_line")) {
+    state_->pending_line = {.due = true,
+                            .grad_norm = scalars.at("pending_line").at("grad_norm"),
+                            .learning_rate = scalars.at("pending_line").at("learning_rate")};
+  }
+  state_->newest = scalars.at("step");
+  return state_->newest;
+}
+
+void Checkpoints::judge(int64_t step, const MetricLine& evaluation) {
+  const recipes::Eval& eval = state_->run.recipe.eval;
+  for (const auto& [name, value] : evaluation) {
+    if (name != eval.metric) continue;
+    const bool better = !state_->best_metric || (eval.greater_is_better ? value > *state_->best_metric
+                                                                        : value < *state_->best_metric);
+    if (better && std::isfinite(value)) {
+      state_->best_metric = value;
+      state_->best_step = step;
+      state_->evaluations_without_improvement = 0;
+    } else {
+      ++state_->evaluations_without_improvement;
+    }
+    return;
+  }
+  std::vector<std::string> names;
+  for (const auto& metric : evaluation) names.push_back(metric.first);
+  throw UserError("eval.metric = \"" + eval.metric + "\": no such metric of an evaluation (there are: " + join(names) + ")");
+}
+
+bool Checkpoints::best_is(int64_t step) const { return state_->run.recipe.checkpoint.best && state_->best_step == step; }
+
+bool Checkpoints::out_of_patience() const {
+  const int64_t patience = state_->run.recipe.eval.early_stopping_patience;
+  return patience > 0 && state_->evaluations_without_improvement >= patience;
+}
+
+void Checkpoints::begin(int64_t step) {
+  State& s = *state_;
+  if (s.newest == step) return;
+  // A failure of the earlier one stays in s.failure and is agreed on in the next step's exchange.
+  if (s.writer.pending()) s.failure = complete();
+  data::Json scalars = {{"step", step},
+                        {"total_steps", s.run.total_steps},
+                        {"updates", s.run.optimizer->updates},
+                        {"recorder", s.recorder.state()},
+                        {"evaluations_without_improvement", s.evaluations_without_improvement},
+                        {"early_stopped", out_of_patience()},
+                        {"recipe", recipes::to_toml(s.run.recipe)},
+                        {"config", s.run.inputs.config.json},
+                        {"model_directory", s.run.inputs.model_directory.string()}};
+  if (s.best_step) {
+    scalars["best_step"] = *s.best_step;
+    scalars["best_metric"] = *s.best_metric;
+  }
+  if (s.pending_line.due) {
+    scalars["pending_line"] = {{"grad_norm", s.pending_line.grad_norm}, {"learning_rate", s.pending_line.learning_rate}};
+  }
+  try {
+    s.writer.begin(step, {.tensors = tensors_of(s.run), .scalars = std::move(scalars)});
+  } catch (const RunError& error) {
+    s.failure = error.what();
+  }
+  s.newest = step;
+}
+
+void Checkpoints::report(StepSums& sums) {
+  State& s = *state_;
+  if (s.failure.empty() && s.writer.pending()) {
+    try {
+      sums.written = s.writer.rank_done() ? 1 : 0;
+    } catch (const RunError& error) {
+      s.failure = error.what();
+    }
+  }
+  if (!s.failure.empty()) {
+    parallel::warn(s.failure, true);
+    sums.failed = 1;
+  }
+}
+
+std::string Checkpoints::progress(const StepSums& sums) {
+  State& s = *state_;
+  if (sums.failed > 0) {
+    return s.failure.empty() ? "stopped: another rank could not write its checkpoint" : s.failure;
+  }
+  if (s.writer.pending() && sums.written == static_cast<double>(s.run.world.size)) {
+    // Rank 0 only renames; the others just forget the pending step.
+    s.writer.commit(s.run.recipe.checkpoint.keep, s.run.recipe.checkpoint.best ? s.best_step : std::nullopt);
+  }
+  return "";
+}
+
+std::string Checkpoints::complete() {
+  State& s = *state_;
+  StepSums sums;
+  try {
+    s.writer.wait();
+  } catch (const RunError& error) {
+    s.failure = error.what();
+  }
+  report(sums);
+  exchange(sums, *s.run.communicator);
+  return progress(sums);
+}
+
+}  // namespace temper::trainer

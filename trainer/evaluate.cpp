@@ -1,0 +1,34 @@
+#include "trainer/evaluate.h"
+
+#include <ATen/ATen.h>
+
+#include <chrono>
+
+#include "data/loader/eval_loader.h"
+#include "trainer/step.h"
+
+namespace temper::trainer {
+
+MetricLine evaluate(Run& run) {
+  const auto start = std::chrono::steady_clock::now();
+  at::NoGradGuard no_grad;
+  StepSums sums = zero_sums(*run.objective);
+  data::EvalLoader loader(run.datasets.eval, run.loader_options);
+  data::Batch batch;
+  while (loader.next(batch)) {
+    add_terms(sums, run.objective->loss(*run.model, batch));
+    sums.input_tokens += static_cast<double>(batch.input_tokens);
+  }
+  exchange(sums, *run.communicator);
+
+  MetricLine line = {{"eval_loss", sums.loss / sums.count}};
+  for (const MetricSum& metric : sums.metrics) {
+    if (metric.denominator > 0) line.emplace_back("eval_" + metric.name, metric.numerator / metric.denominator);
+  }
+  line.emplace_back("eval_num_tokens", sums.input_tokens);
+  line.emplace_back("eval_runtime",
+                    std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  return line;
+}
+
+}  // namespace temper::trainer

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "trainer/step.h"
+
+namespace temper::trainer {
+
+struct Run;
+struct RunDirectory;
+
+/// A step that is not finite: every rank writes what it knows to failure/step-000123-rank-00001.json (loss, count, parameters
+/// whose gradient or weight is not finite). Returns the one line that says which ranks' loss it was. Collective.
+std::string dump_failure(Run& run, const RunDirectory& directory, int64_t step, const StepSums& sums, double grad_norm);
+
+}  // namespace temper::trainer

@@ -1,0 +1,95 @@
+#include "trainer/loop.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "data/io/json.h"
+#include "parallel/log.h"
+#include "recipes/diagnostic.h"
+#include "trainer/checkpoints.h"
+#include "trainer/evaluate.h"
+#include "trainer/failure.h"
+#include "trainer/finish.h"
+#include "trainer/optimizers/schedule.h"
+#include "trainer/recorder.h"
+#include "trainer/samples.h"
+#include "trainer/step.h"
+
+namespace temper::trainer {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+bool due(int64_t step, int64_t every, int64_t last) { return step == last || (every > 0 && step % every == 0); }
+
+}  // namespace
+
+Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& stop_requested) {
+  const recipes::Recipe& recipe = run.recipe;
+  const double base_lr = recipe.optimizer.lr.value();
+  Recorder recorder(run, directory);
+  Checkpoints checkpoints(run, directory, recorder);
+  int64_t step = checkpoints.resume();
+
+  const auto evaluate_now = [&](int64_t at) {
+    const MetricLine evaluation = evaluate(run);
+    checkpoints.judge(at, evaluation);
+    write_samples(run, directory, at);
+    return evaluation;
+  };
+  if (step == 0 && recipe.eval.at_start && run.datasets.eval) recorder.write(0, 0, 0, evaluate_now(0));
+  if (PendingLine& line = checkpoints.pending_line(); line.due) {
+    recorder.write(step, line.grad_norm, line.learning_rate, evaluate_now(step));
+    line.due = false;
+  }
+
+  while (step < run.total_steps && !checkpoints.out_of_patience()) {
+    const auto start = Clock::now();
+    const data::StepBatches batches = run.loader->step(step);
+    ++step;
+    StepSums sums = forward_backward(*run.model, *run.objective, *run.reducer, batches);
+    sums.stopping = stop_requested() != 0 ? 1 : 0;
+    checkpoints.report(sums);
+    exchange(sums, *run.communicator);
+
+    const double norm = global_norm(run.reducer->buckets()) / sums.count;
+    const double lr = base_lr * schedule_factor(recipe.schedule, base_lr, step, run.total_steps);
+    if (std::isfinite(sums.loss) && std::isfinite(norm)) {
+      run.optimizer->step(lr, clip_factor(norm, recipe.optimizer.max_grad_norm) / sums.count);
+      recorder.add(sums, seconds_since(start), run.reducer->exposed_seconds());
+    } else if (recipe.train.on_nan == recipes::OnNan::kSkip) {
+      recorder.add_skipped();
+    } else {
+      return {Ending::kFailed, dump_failure(run, directory, step, sums, norm)};
+    }
+
+    const bool stopping = sums.stopping > 0 && step < run.total_steps;
+    const bool evaluating = run.datasets.eval && due(step, recipe.eval.every, run.total_steps);
+    if (evaluating && stopping) {
+      // A signal leaves no time for an evaluation: the resumed run makes it, and the step's line, before it goes on.
+      checkpoints.pending_line() = {.due = true, .grad_norm = norm, .learning_rate = lr};
+    } else if (evaluating || due(step, recipe.log.every, run.total_steps)) {
+      recorder.write(step, norm, lr, evaluating ? evaluate_now(step) : MetricLine{});
+    } else {
+      recorder.show(step);
+    }
+
+    if (const std::string problem = checkpoints.progress(sums); !problem.empty()) return {Ending::kFailed, problem};
+    if (stopping || due(step, recipe.checkpoint.every, run.total_steps) || checkpoints.best_is(step)) {
+      checkpoints.begin(step);
+    }
+    if (stopping) {
+      const std::string problem = checkpoints.complete();
+      recorder.report();
+      if (!problem.empty()) return {Ending::kFailed, problem};
+      return {Ending::kStopped, "stopped at step " + std::to_string(step) + " of " + std::to_string(run.total_steps) +
+                                    " with a complete checkpoint; the same command goes on from there"};
+    }
+  }
+  return finish(run, directory, checkpoints, recorder, step);
+}
+
+}  // namespace temper::trainer

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "recipes/recipe.h"
+#include "trainer/models/config.h"
+
+/// What a recipe needs of each rank, as a pure function of recipe and model: nothing is allocated.
+namespace temper::trainer {
+
+struct MemoryPlan {
+  int64_t parameters = 0;
+  // Bytes a rank.
+  int64_t weights = 0;      // in the compute type, plus float32 masters where that differs
+  int64_t gradients = 0;    // float32 buckets
+  int64_t optimizer = 0;    // float32 states
+  int64_t activations = 0;  // of one micro-batch of full rows, at the end of its forward pass
+  int64_t buffers = 0;      // the head's chunk of logits, the asynchronous checkpoint's snapshot, program and libraries
+  int64_t total() const { return weights + gradients + optimizer + activations + buffers; }
+  // Disk.
+  int64_t checkpoint_bytes = 0;  // one checkpoint, all ranks together
+  int64_t export_bytes = 0;
+};
+
+MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks);
+
+/// The one key whose change saves most, and how much, in a line.
+std::string memory_advice(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks);
+
+/// Weights of the model, tied ones once.
+int64_t parameter_count(const ModelConfig& config);
+
+}  // namespace temper::trainer

@@ -1,0 +1,143 @@
+#include "trainer/recorder.h"
+
+#include <unistd.h>
+
+#include <optional>
+
+#include "recipes/diagnostic.h"
+#include "trainer/metrics/device_peak.h"
+#include "trainer/metrics/jsonl.h"
+#include "trainer/metrics/memory.h"
+#include "trainer/metrics/progress.h"
+#include "trainer/metrics/report.h"
+#include "trainer/metrics/tensorboard.h"
+#include "trainer/run.h"
+#include "trainer/run_directory.h"
+
+namespace temper::trainer {
+
+struct Recorder::State {
+  const Run& run;
+  const RunDirectory& directory;
+  std::optional<JsonlWriter> jsonl;          // rank 0
+  std::optional<TensorboardWriter> tensorboard;
+  std::optional<Progress> progress;
+  std::optional<double> peak_flops;          // of all ranks
+  double flops_per_token = 0;
+
+  // Since the last line.
+  int64_t steps = 0;
+  double loss = 0;                           // sum of the steps' losses
+  std::vector<double> metrics;               // sums of the steps' ratios, in the objective's order
+  std::vector<int64_t> metric_steps;         // steps in which the metric had a denominator
+  double tokens = 0;
+  double seconds = 0;
+  double exposed_seconds = 0;
+  // Since the beginning.
+  double num_tokens = 0;
+  int64_t skipped = 0;
+  double last_loss = 0;
+
+  void clear() {
+    steps = 0;
+    loss = tokens = seconds = exposed_seconds = 0;
+    metrics.assign(metrics.size(), 0);
+    metric_steps.assign(metric_steps.size(), 0);
+  }
+};
+
+Recorder::Recorder(const Run& run, const RunDirectory& directory)
+    : state_(new State{.run = run, .directory = directory}) {
+  State& s = *state_;
+  s.metrics.assign(run.objective->metric_names().size(), 0);
+  s.metric_steps.assign(s.metrics.size(), 0);
+  s.flops_per_token = training_flops_per_token(run.inputs.config, run.mean_attended_length);
+  if (run.world.rank != 0) return;
+  s.jsonl.emplace(directory.path / "metrics.jsonl", directory.resume_step);
+  if (run.recipe.log.tensorboard) s.tensorboard.emplace(directory.path / "tensorboard", directory.resume_step);
+  s.progress.emplace(::isatty(STDOUT_FILENO) == 1);
+  const std::optional<double> peak = stored_peak_flops(run.world.threads, run.recipe.train.precision == recipes::Dtype::kBf16);
+  if (peak) s.peak_flops = *peak * run.world.size;
+}
+
+Recorder::~Recorder() = default;
+
+void Recorder::add(const StepSums& sums, double seconds, double exposed_seconds) {
+  State& s = *state_;
+  ++s.steps;
+  s.last_loss = sums.loss / sums.count;
+  s.loss += s.last_loss;
+  for (size_t i = 0; i < sums.metrics.size(); ++i) {
+    if (sums.metrics[i].denominator == 0) continue;
+    s.metrics[i] += sums.metrics[i].numerator / sums.metrics[i].denominator;
+    ++s.metric_steps[i];
+  }
+  s.tokens += sums.input_tokens;
+  s.num_tokens += sums.input_tokens;
+  s.seconds += seconds;
+  s.exposed_seconds += exposed_seconds;
+}
+
+void Recorder::add_skipped() { ++state_->skipped; }
+
+void Recorder::write(int64_t step, double grad_norm, double learning_rate, const MetricLine& evaluation) {
+  State& s = *state_;
+  MetricLine line = {{"epoch", static_cast<double>(step) / static_cast<double>(s.run.steps_per_epoch)}};
+  if (s.steps > 0) {
+    line.emplace_back("loss", s.loss / static_cast<double>(s.steps));
+    line.emplace_back("grad_norm", grad_norm);
+    line.emplace_back("learning_rate", learning_rate);
+    line.emplace_back("num_tokens", s.num_tokens);
+    const std::vector<std::string> names = s.run.objective->metric_names();
+    for (size_t i = 0; i < names.size(); ++i) {
+      if (s.metric_steps[i] > 0) line.emplace_back(names[i], s.metrics[i] / static_cast<double>(s.metric_steps[i]));
+    }
+  }
+  if (s.skipped > 0) line.emplace_back("skipped_steps", static_cast<double>(s.skipped));
+  line.insert(line.end(), evaluation.begin(), evaluation.end());
+  if (s.steps > 0) {
+    line.emplace_back("tokens_per_second", s.tokens / s.seconds);
+    if (s.peak_flops) line.emplace_back("mfu", s.tokens / s.seconds * s.flops_per_token / *s.peak_flops);
+    line.emplace_back("step_time", s.seconds / static_cast<double>(s.steps));
+    if (s.run.world.size > 1) line.emplace_back("exchange_time", s.exposed_seconds / static_cast<double>(s.steps));
+  }
+  line.emplace_back("memory/peak_mib", peak_memory_mib());
+  if (s.jsonl) s.jsonl->write(step, line);
+  if (s.tensorboard) s.tensorboard->write(step, line);
+  if (s.progress) s.progress->show_line(step, s.run.total_steps, line);
+  s.clear();
+}
+
+void Recorder::show(int64_t step) {
+  State& s = *state_;
+  if (!s.progress || s.seconds == 0) return;
+  ProgressNow now{.step = step, .total = s.run.total_steps, .loss = s.last_loss};
+  now.tokens_per_second = s.tokens / s.seconds;
+  now.has_mfu = s.peak_flops.has_value();
+  if (now.has_mfu) now.mfu = now.tokens_per_second * s.flops_per_token / *s.peak_flops;
+  now.peak_memory_mib = peak_memory_mib();
+  now.seconds_left = s.seconds / static_cast<double>(s.steps) * static_cast<double>(s.run.total_steps - step);
+  s.progress->show(now, false);
+}
+
+void Recorder::report() const {
+  if (state_->run.world.rank == 0) write_report(state_->directory.path);
+}
+
+data::Json Recorder::state() const {
+  const State& s = *state_;
+  return {{"steps", s.steps},           {"loss", s.loss},       {"metrics", s.metrics}, {"metric_steps", s.metric_steps},
+          {"num_tokens", s.num_tokens}, {"skipped", s.skipped}};
+}
+
+void Recorder::restore(const data::Json& state) {
+  State& s = *state_;
+  s.steps = state.at("steps");
+  s.loss = state.at("loss");
+  s.metrics = state.at("metrics").get<std::vector<double>>();
+  s.metric_steps = state.at("metric_steps").get<std::vector<int64_t>>();
+  s.num_tokens = state.at("num_tokens");
+  s.skipped = state.at("skipped");
+}
+
+}  // namespace temper::trainer

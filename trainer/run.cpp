@@ -1,0 +1,171 @@
+#include "trainer/run.h"
+
+#include <algorithm>
+#include <cmath>
+#include <regex>
+
+#include "data/formats/row_encoder.h"
+#include "data/shards/prepare.h"
+#include "data/shards/token_dataset.h"
+#include "data/text/chat_template.h"
+#include "recipes/diagnostic.h"
+
+namespace temper::trainer {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+at::ScalarType scalar_type(recipes::Dtype dtype) {
+  switch (dtype) {
+    case recipes::Dtype::kFp32:
+      return at::kFloat;
+    case recipes::Dtype::kBf16:
+      return at::kBFloat16;
+    case recipes::Dtype::kFp16:
+      return at::kHalf;
+  }
+  return at::kFloat;
+}
+
+std::string count(int64_t n, const std::string& thing) { return std::to_string(n) + " " + thing + (n == 1 ? "" : "s"); }
+
+// What was read and what happened to it, in one line a set, before training.
+std::vector<std::string> describe(const std::string& set, const data::PrepareReport& report, int64_t max_length) {
+  std::vector<std::string> lines = report.statements;
+  std::string line = set + ": " + count(report.rows, "row") + ", " + count(report.tokens, "token") + ", " +
+                     std::to_string(report.supervised) + " supervised" + (report.from_cache ? " (from the cache)" : "");
+  if (report.long_rows > 0) {
+    line += "; " + count(report.long_rows, "row") + " above data.max_length = " + std::to_string(max_length);
+    if (report.rows_split > 0) line += ": " + std::to_string(report.rows_split) + " split";
+    if (report.tokens_cut > 0) line += ": " + count(report.tokens_cut, "token") + " cut";
+    if (report.rows_dropped > 0) line += ": " + std::to_string(report.rows_dropped) + " dropped";
+  }
+  lines.push_back(line);
+  if (report.bad_rows > 0) {
+    lines.push_back(set + ": " + count(report.bad_rows, "bad row") + " skipped: " + join(report.first_bad, "; "));
+  }
+  return lines;
+}
+
+// Full fine-tuning unless the recipe names what is trained or frozen (BitFit: train.trainable = ["bias$"]).
+void choose_trainable(Model& model, const recipes::Train& train) {
+  const auto matches = [](const std::vector<std::string>& patterns, const std::string& name) {
+    return std::any_of(patterns.begin(), patterns.end(),
+                       [&](const std::string& pattern) { return std::regex_search(name, std::regex(pattern)); });
+  };
+  int64_t trainable = 0;
+  for (Parameter& parameter : model.parameters()) {
+    const bool trained = (train.trainable.empty() || matches(train.trainable, parameter.name)) &&
+                         !matches(train.frozen, parameter.name);
+    parameter.value.set_requires_grad(trained);
+    trainable += trained;
+  }
+  if (trainable == 0) throw UserError("train.trainable, train.frozen: no parameter is left to train");
+}
+
+}  // namespace
+
+Inputs read_inputs(const recipes::Recipe& recipe) {
+  const fs::path directory = recipe.model.path;
+  if (!fs::is_directory(directory)) {
+    throw UserError("model.path = \"" + recipe.model.path + "\": no such directory (a model directory with config.json)");
+  }
+  Inputs inputs{.config = load_config(directory), .tokenizer = data::Tokenizer::load(directory), .model_directory = directory};
+  if (inputs.tokenizer.size() > inputs.config.vocab_size) {
+    throw UserError(directory.string() + ": the tokenizer has " + std::to_string(inputs.tokenizer.size()) +
+                    " ids, but config.json has vocab_size = " + std::to_string(inputs.config.vocab_size) +
+                    ": the two belong to different models");
+  }
+  if (recipe.data.max_length > inputs.config.max_position_embeddings) {
+    throw UserError("data.max_length = " + std::to_string(recipe.data.max_length) + ": above the model's max_position_embeddings = " +
+                    std::to_string(inputs.config.max_position_embeddings) + " (" + (directory / "config.json").string() + ")");
+  }
+  return inputs;
+}
+
+Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, const parallel::World& world) {
+  const std::optional<data::ChatTemplate> chat = data::ChatTemplate::load(inputs.model_directory);
+  const data::RowEncoderOptions encoder{.format = recipe.data.format, .loss_on = recipe.data.loss_on};
+  const data::EncoderFactory factory = [&](const recipes::DataSource& source, const data::Row& first_row) {
+    return data::RowEncoder::make(encoder, source, first_row, inputs.tokenizer, chat);
+  };
+  const data::PrepareOptions options{.cache = recipe.data.cache,
+                                     .max_length = recipe.data.max_length,
+                                     .on_long_row = recipe.data.on_long_row,
+                                     .on_bad_row = recipe.data.on_bad_row,
+                                     .workers = recipe.data.workers,
+                                     .rank = world.rank,
+                                     .ranks = world.size};
+  Datasets datasets;
+  const auto prepare = [&](const std::string& set, const std::vector<recipes::DataSource>& sources, data::PrepareReport& report) {
+    auto dataset = data::prepare(sources, factory, options, &report);
+    for (std::string& line : describe(set, report, recipe.data.max_length)) datasets.statements.push_back(std::move(line));
+    return dataset;
+  };
+  data::PrepareReport train, eval;
+  if (!recipe.data.train.empty()) datasets.train = prepare("data.train", recipe.data.train, train);
+  if (!recipe.data.eval.empty()) datasets.eval = prepare("data.eval", recipe.data.eval, eval);
+  datasets.train_rows = train.rows;
+  datasets.train_tokens = train.tokens;
+  return datasets;
+}
+
+ModelOptions model_options(const recipes::Recipe& recipe) {
+  return {.compute = scalar_type(recipe.train.precision),
+          .weights = scalar_type(recipe.model.dtype),
+          .activation_checkpointing = static_cast<int>(recipe.train.activation_checkpointing)};
+}
+
+int64_t total_steps(const recipes::Recipe& recipe, int64_t steps_per_epoch) {
+  if (recipe.train.steps) return *recipe.train.steps;
+  return static_cast<int64_t>(std::ceil(recipe.train.epochs * static_cast<double>(steps_per_epoch)));
+}
+
+Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const parallel::World& world) {
+  Run run{.recipe = std::move(recipe), .inputs = std::move(inputs), .datasets = std::move(datasets), .world = world};
+  const recipes::Recipe& r = run.recipe;
+  run.loader_options = {.global = r.batch.global,
+                        .micro = r.batch.micro,
+                        .rank = world.rank,
+                        .ranks = world.size,
+                        .shuffle = r.data.shuffle,
+                        .drop_last = r.data.drop_last,
+                        .seed = r.run.seed,
+                        .max_length = r.data.max_length,
+                        .packing = r.data.packing,
+                        .packing_window = r.data.packing_window};
+  run.objective = build_objective(r.objective);
+  if (run.datasets.train) {
+    run.loader = std::make_unique<data::DataLoader>(run.datasets.train, run.loader_options);
+    run.steps_per_epoch = run.loader->steps_per_epoch();
+    run.total_steps = total_steps(r, run.steps_per_epoch);
+    if (run.total_steps < 1) {
+      throw UserError("data.train: " + std::to_string(run.loader->sequences()) + " sequences make no step of batch.global = " +
+                      std::to_string(r.batch.global) + " with data.drop_last = true");
+    }
+    run.mean_attended_length = run.datasets.train->mean_length();
+  }
+  return run;
+}
+
+void fill_model(Run& run) {
+  const ModelOptions options = model_options(run.recipe);
+  run.model = build_model(run.inputs.config, options);
+  choose_trainable(*run.model, run.recipe.train);
+  if (run.recipe.model.init == recipes::Init::kPretrained) {
+    load_weights(*run.model, options, run.inputs.model_directory);
+  } else {
+    draw_weights(*run.model, options, run.recipe.run.seed);
+  }
+}
+
+void prepare_training(Run& run) {
+  std::vector<at::Tensor> values;
+  for (const Parameter& parameter : run.model->parameters()) values.push_back(parameter.value);
+  run.reducer = std::make_unique<parallel::GradientReducer>(std::move(values), *run.communicator,
+                                                            run.recipe.parallel.bucket_mib << 20);
+  run.optimizer = build_optimizer(run.recipe.optimizer, run.model->parameters(), model_options(run.recipe).weights);
+}
+
+}  // namespace temper::trainer

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/loader/loader.h"
+#include "data/text/tokenizer.h"
+#include "parallel/communicator.h"
+#include "parallel/replicate/gradient_reducer.h"
+#include "parallel/world.h"
+#include "recipes/recipe.h"
+#include "trainer/models/model.h"
+#include "trainer/objectives/objective.h"
+#include "trainer/optimizers/optimizer.h"
+
+/// Everything that a recipe and a world make, put together in one readable place:
+///     read_inputs -> prepare_datasets -> assemble -> fill_model -> prepare_training -> loop.h
+namespace temper::trainer {
+
+/// What is read before anything is built: cheap, and enough to refuse a recipe.
+struct Inputs {
+  ModelConfig config;
+  data::Tokenizer tokenizer;
+  std::filesystem::path model_directory;
+};
+
+/// config.json and tokenizer of recipe.model.path; checks that they belong together (a tokenizer larger than the embedding, ...).
+/// Throws UserError with all findings.
+Inputs read_inputs(const recipes::Recipe& recipe);
+
+struct Datasets {
+  std::shared_ptr<const data::TokenDataset> train;   // null without [[data.train]]
+  std::shared_ptr<const data::TokenDataset> eval;    // null without [[data.eval]]
+  std::vector<std::string> statements;               // what was recognised, truncated, dropped: a line each
+  int64_t train_rows = 0;
+  int64_t train_tokens = 0;
+};
+
+/// Tokenizes what the cache lacks, sharing the work with the other ranks; no collective. Throws UserError.
+Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, const parallel::World& world);
+
+ModelOptions model_options(const recipes::Recipe& recipe);
+
+struct Run {
+  recipes::Recipe recipe;
+  Inputs inputs;
+  Datasets datasets;
+  parallel::World world;
+  std::unique_ptr<parallel::Communicator> communicator;
+  data::LoaderOptions loader_options;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Objective> objective;
+  std::unique_ptr<data::DataLoader> loader;               // null when only evaluating
+  std::unique_ptr<parallel::GradientReducer> reducer;     // null when only evaluating
+  std::unique_ptr<Optimizer> optimizer;                   // null when only evaluating
+  int64_t total_steps = 0;
+  int64_t steps_per_epoch = 0;
+  double mean_attended_length = 0;   // tokens of the mean document, for FLOPs
+};
+
+/// Steps of the whole run: train.steps, or epochs x steps of an epoch.
+int64_t total_steps(const recipes::Recipe& recipe, int64_t steps_per_epoch);
+
+/// Everything but the weights: enough to know how many steps there are. The communicator is the caller's to add, since making one
+/// is a collective and this is not. Throws UserError.
+Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const parallel::World& world);
+
+/// The model with its weights: read from model.path, or drawn from the seed; frozen and trainable as the recipe says. Throws UserError.
+void fill_model(Run& run);
+
+/// Gradient buckets and optimizer states. Needs the communicator.
+void prepare_training(Run& run);
+
+}  // namespace temper::trainer

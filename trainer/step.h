@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "data/loader/loader.h"
+#include "parallel/communicator.h"
+#include "parallel/replicate/gradient_reducer.h"
+#include "trainer/objectives/objective.h"
+
+/// What one optimizer step adds up over micro-batches and ranks, and the one small exchange that does it.
+namespace temper::trainer {
+
+struct StepSums {
+  double loss = 0;           // sum over counted things; divide by count
+  double count = 0;          // supervised tokens, or pairs
+  double input_tokens = 0;
+  double rows = 0;
+  // Ranks that say so: what one rank finds, all learn at the same step.
+  double stopping = 0;       // a signal has come
+  double written = 0;        // this rank's share of the pending checkpoint is on disk
+  double failed = 0;         // this rank cannot go on (its writer's disk is full, ...)
+  double own_not_finite = 0; // this rank's own loss is not a number (not exchanged)
+  std::vector<MetricSum> metrics;  // in the objective's order, the same on every rank
+};
+
+/// All zero, with the objective's metrics by name: what a rank without rows contributes.
+StepSums zero_sums(const Objective& objective);
+void add_terms(StepSums& sums, const LossTerms& terms);
+
+/// Forward and backward over this rank's micro-batches; gradients are left, exchanged but unnormalised, in the reducer's buckets.
+StepSums forward_backward(Model& model, Objective& objective, parallel::GradientReducer& reducer,
+                          const data::StepBatches& batches);
+
+/// Adds the sums of all ranks, in place. Collective.
+void exchange(StepSums& sums, parallel::Communicator& communicator);
+
+}  // namespace temper::trainer
