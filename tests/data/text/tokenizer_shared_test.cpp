@@ -92,6 +92,12 @@ int expect_equal_cases(const Tokenizer& tokenizer, const fs::path& cases) {
   return count;
 }
 
+std::string test_name(const ::testing::TestParamInfo<const char*>& tokenizer) {
+  std::string name = tokenizer.param;
+  for (char& c : name) c = c == '-' ? '_' : c;
+  return name;
+}
+
 class SharedTokenizer : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(SharedTokenizer, GivesTheReferencesIdsOffsetsAndText) {
@@ -114,11 +120,7 @@ INSTANTIATE_TEST_SUITE_P(Supported, SharedTokenizer,
                                            "roberta-base", "syn-gemma", "syn-gpt2-prefix",
                                            "syn-llama2-metaspace", "syn-llama3", "syn-qwen2",
                                            "tiny-llama3-like"),
-                         [](const auto& info) {
-                           std::string name = info.param;
-                           for (char& c : name) c = c == '-' ? '_' : c;
-                           return name;
-                         });
+                         test_name);
 
 class UnsupportedTokenizer : public ::testing::TestWithParam<const char*> {};
 
@@ -139,11 +141,7 @@ INSTANTIATE_TEST_SUITE_P(YetToCome, UnsupportedTokenizer,
                                            "syn-added-tokens", "syn-bert-uncased", "syn-clip",
                                            "syn-ctc", "syn-split-behaviours", "syn-unigram-xlmr",
                                            "syn-wordlevel"),
-                         [](const auto& info) {
-                           std::string name = info.param;
-                           for (char& c : name) c = c == '-' ? '_' : c;
-                           return name;
-                         });
+                         test_name);
 
 TEST(SharedModel, Stories260kEncodesWhatItsReferenceSays) {
   const fs::path directory = shared_directory() / "models" / "stories260K";
