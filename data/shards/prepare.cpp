@@ -2,14 +2,18 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <mutex>
 #include <optional>
 #include <thread>
 #include <utility>
+
+#include <unistd.h>
 
 #include "data/io/atomic_file.h"
 #include "data/readers/reader.h"
@@ -34,6 +38,17 @@ struct Source {
   int64_t files = 0;
   std::vector<Chunk> chunks;
 };
+
+void require_cache(const fs::path& cache) {
+  std::error_code error;
+  fs::create_directories(cache / "tokens", error);
+  fs::create_directories(cache / "files", error);
+  if (error || ::access(cache.c_str(), W_OK) != 0) {
+    throw UserError("data.cache = \"" + cache.string() + "\": cannot be written: " +
+                    (error ? error.message() : std::strerror(errno)) +
+                    "; expected a directory that all ranks may write");
+  }
+}
 
 // The first row that can be read tells the format.
 Row first_row(const std::vector<fs::path>& files, const std::string& path) {
@@ -197,6 +212,7 @@ std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSourc
                                             const PrepareOptions& options, PrepareReport* report) {
   const Clock::time_point start = Clock::now();
   *report = {};
+  require_cache(options.cache);
   bool tokenized = false;
   std::vector<std::shared_ptr<const TokenShard>> shards;
   std::vector<TokenDataset::Piece> pieces;
