@@ -84,7 +84,7 @@ Source open_source(const recipes::DataSource& recipe, const EncoderFactory& fact
     const fs::path directory = options.cache / "tokens" / hash_of(key);
     fs::create_directories(directory);
     for (size_t i = 0; i < input.chunks.size(); ++i) {
-      char name[16];
+      char name[32];
       std::snprintf(name, sizeof name, "%05zu.h5", i);
       source.chunks.push_back({.file = file, .part = input.chunks[i], .shard = directory / name});
     }
