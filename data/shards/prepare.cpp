@@ -44,8 +44,8 @@ void require_cache(const fs::path& cache) {
   fs::create_directories(cache / "tokens", error);
   fs::create_directories(cache / "files", error);
   if (error || ::access(cache.c_str(), W_OK) != 0) {
-    throw UserError("data.cache = \"" + cache.string() + "\": cannot be written: " +
-                    (error ? error.message() : std::strerror(errno)) +
+    throw UserError("data.cache = \"" + cache.string() +
+                    "\": cannot be written: " + (error ? error.message() : std::strerror(errno)) +
                     "; expected a directory that all ranks may write");
   }
 }
@@ -92,7 +92,8 @@ Source open_source(const recipes::DataSource& recipe, const EncoderFactory& fact
   return source;
 }
 
-// A chunk that is wrong ends the work of all ranks: its lines are left beside it for those that are still busy.
+// A chunk that is wrong ends the work of all ranks: its lines are left beside it for those that are
+// still busy.
 fs::path refusal(const Chunk& chunk) { return chunk.shard.parent_path() / "refused.json"; }
 
 void stop_if_refused(const Source& source) {
@@ -142,7 +143,8 @@ class Work {
   }
 
   bool all_finished() const {
-    return std::all_of(records_.begin(), records_.end(), [](const auto& r) { return r.has_value(); });
+    return std::all_of(records_.begin(), records_.end(),
+                       [](const auto& r) { return r.has_value(); });
   }
 
   std::vector<ChunkRecord> take() {
@@ -154,7 +156,8 @@ class Work {
   // Each rank begins at its own place, so that ranks seldom want the same chunk.
   void work() noexcept {
     const size_t count = source_.chunks.size();
-    const size_t start = count * static_cast<size_t>(options_.rank) / static_cast<size_t>(options_.ranks);
+    const size_t start =
+        count * static_cast<size_t>(options_.rank) / static_cast<size_t>(options_.ranks);
     try {
       for (size_t i = 0; i < count && !stopped_; ++i) tokenize(source_.chunks[(start + i) % count]);
     } catch (...) {
@@ -191,7 +194,8 @@ class Work {
   std::exception_ptr failure_;
 };
 
-// A weight is how often a source's examples come in a pass: 2 takes each twice, 0.5 every other one.
+// A weight is how often a source's examples come in a pass: 2 takes each twice, 0.5 every other
+// one.
 std::vector<SelectedPiece> weigh(const std::vector<SelectedPiece>& pieces, double weight) {
   std::vector<SelectedPiece> result;
   const double whole = std::floor(weight), part = weight - whole;
@@ -221,13 +225,15 @@ std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSourc
     const Source source = open_source(recipe, factory, options);
     if (!source.encoder.statement.empty()) report->statements.push_back(source.encoder.statement);
     report->files += source.files;
-    const std::vector<ChunkRecord> records = Work(source, options).run(report->statements, tokenized);
+    const std::vector<ChunkRecord> records =
+        Work(source, options).run(report->statements, tokenized);
     std::vector<SelectedPiece> taken;
     for (size_t i = 0; i < records.size(); ++i) {
       report->rows += records[i].rows + records[i].bad_rows;
       report->bad_rows += records[i].bad_rows;
       for (const std::string& line : records[i].first_bad) {
-        if (static_cast<int64_t>(report->first_bad.size()) < kListedRows) report->first_bad.push_back(line);
+        if (static_cast<int64_t>(report->first_bad.size()) < kListedRows)
+          report->first_bad.push_back(line);
       }
       shards.push_back(std::make_shared<const TokenShard>(source.chunks[i].shard));
       const std::vector<SelectedPiece> part =
@@ -239,8 +245,8 @@ std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSourc
     if (sources.size() > 1 && recipe.weight != 1.0) {
       const size_t before = taken.size();
       taken = weigh(taken, recipe.weight);
-      report->statements.push_back(recipe.path + ": weight " + std::to_string(recipe.weight) + ": " +
-                                   std::to_string(taken.size()) + " examples a pass from " +
+      report->statements.push_back(recipe.path + ": weight " + std::to_string(recipe.weight) +
+                                   ": " + std::to_string(taken.size()) + " examples a pass from " +
                                    std::to_string(before));
     }
     for (const SelectedPiece& selected : taken) {

@@ -50,8 +50,8 @@ TEST(DataFiles, AHubDataSetGivesItsTrainingFiles) {
 TEST(DataFiles, AMissingFileIsRefusedWithTheNearestName) {
   const TemporaryDirectory directory;
   directory.file("train.jsonl", "{}");
-  EXPECT_NE(refusal(directory.path() / "trian.jsonl").find("did you mean " +
-                                                           (directory.path() / "train.jsonl").string()),
+  EXPECT_NE(refusal(directory.path() / "trian.jsonl")
+                .find("did you mean " + (directory.path() / "train.jsonl").string()),
             std::string::npos);
 }
 

@@ -10,7 +10,8 @@ namespace temper::data {
 namespace {
 
 // What a reader makes of a file: a row's JSON, or "bad: message" without the directory.
-std::vector<std::string> read(const std::filesystem::path& file, const ReaderOptions& options = {}) {
+std::vector<std::string> read(const std::filesystem::path& file,
+                              const ReaderOptions& options = {}) {
   std::vector<std::string> result;
   const auto relative = [&](std::string text) {
     const std::string prefix = file.parent_path().string() + "/";
@@ -64,10 +65,13 @@ TEST(Jsonl, GivesARowALineAndSkipsBlankOnes) {
 
 TEST(Jsonl, NamesTheLineOfABadRowAndReadsOn) {
   const TemporaryDirectory directory;
-  const Rows rows = read(directory.file("a.jsonl", "{\"a\":1}\n{\"a\":\n[1]\n{\"a\":\"\xff\"}\n{\"a\":2}\n"));
+  const Rows rows =
+      read(directory.file("a.jsonl", "{\"a\":1}\n{\"a\":\n[1]\n{\"a\":\"\xff\"}\n{\"a\":2}\n"));
   ASSERT_EQ(rows.size(), 5U);
   EXPECT_EQ(rows[1].rfind("bad: a.jsonl:2: ", 0), 0U) << rows[1];
-  EXPECT_EQ(rows[2], "bad: a.jsonl:3: is of type array; expected an object a line: {\"column\": value, ...}");
+  EXPECT_EQ(
+      rows[2],
+      "bad: a.jsonl:3: is of type array; expected an object a line: {\"column\": value, ...}");
   EXPECT_EQ(rows[3], "bad: a.jsonl:4: is not UTF-8; expected UTF-8 text (iconv -t UTF-8 converts)");
   EXPECT_EQ(rows[4], "5 {\"a\":2}");
 }
@@ -104,7 +108,8 @@ TEST(JsonArray, RefusesASingleObject) {
 
 TEST(Csv, ReadsQuotesCommasAndLineEndsWithinQuotes) {
   const TemporaryDirectory directory;
-  EXPECT_EQ(read(directory.file("a.csv", "\xEF\xBB\xBFtext,label\r\n\"a, \"\"b\"\"\nc\",1\r\n,\r\n\r\nd,2")),
+  EXPECT_EQ(read(directory.file("a.csv",
+                                "\xEF\xBB\xBFtext,label\r\n\"a, \"\"b\"\"\nc\",1\r\n,\r\n\r\nd,2")),
             (Rows{R"(2 {"text":"a, \"b\"\nc","label":"1"})", R"(4 {"text":"","label":""})",
                   R"(6 {"text":"d","label":"2"})"}));
 }
@@ -112,14 +117,16 @@ TEST(Csv, ReadsQuotesCommasAndLineEndsWithinQuotes) {
 TEST(Csv, CallsARowWithTooManyFieldsBadAndReadsOn) {
   const TemporaryDirectory directory;
   EXPECT_EQ(read(directory.file("a.csv", "a,b\n1,2,3\n4,5\n")),
-            (Rows{"bad: a.csv:2: has 3 fields; expected 2 as in the header (a field with a comma is quoted)",
+            (Rows{"bad: a.csv:2: has 3 fields; expected 2 as in the header (a field with a comma "
+                  "is quoted)",
                   R"(3 {"a":"4","b":"5"})"}));
 }
 
 TEST(Csv, RefusesAHeaderThatNamesAColumnTwiceAndAQuoteLeftOpen) {
   const TemporaryDirectory directory;
-  EXPECT_EQ(read(directory.file("a.csv", "a,b,a\n1,2,3\n")),
-            (Rows{"refused: a.csv:1: column 'a' stands twice in the header; expected different names"}));
+  EXPECT_EQ(
+      read(directory.file("a.csv", "a,b,a\n1,2,3\n")),
+      (Rows{"refused: a.csv:1: column 'a' stands twice in the header; expected different names"}));
   EXPECT_EQ(read(directory.file("b.csv", "a\n\"x\ny\n")),
             (Rows{"refused: b.csv:2: a quoted field is never closed; expected a closing \""}));
 }
@@ -139,9 +146,11 @@ TEST(Compressed, GzipAndZstdReadAsTheirContents) {
   const TemporaryDirectory directory;
   const Rows expected = {"1 {\"a\":1}", "2 {\"a\":2}"};
   EXPECT_EQ(read(directory.file("a.jsonl.gz", gzip("{\"a\":1}\n{\"a\":2}\n"))), expected);
-  EXPECT_EQ(read(directory.file("b.jsonl.gz", gzip("{\"a\":1}\n") + gzip("{\"a\":2}\n"))), expected);
+  EXPECT_EQ(read(directory.file("b.jsonl.gz", gzip("{\"a\":1}\n") + gzip("{\"a\":2}\n"))),
+            expected);
   EXPECT_EQ(read(directory.file("a.jsonl.zst", zstd("{\"a\":1}\n{\"a\":2}\n"))), expected);
-  EXPECT_EQ(read(directory.file("b.jsonl.zst", zstd("{\"a\":1}\n") + zstd("{\"a\":2}\n"))), expected);
+  EXPECT_EQ(read(directory.file("b.jsonl.zst", zstd("{\"a\":1}\n") + zstd("{\"a\":2}\n"))),
+            expected);
 }
 
 TEST(Compressed, TruncatedAndMisnamedFilesAreRefused) {

@@ -1,10 +1,11 @@
 #include "data/shards/claim.h"
 
-#include <gtest/gtest.h>
+#include <chrono>
+
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <chrono>
+#include <gtest/gtest.h>
 
 #include "tests/data/temporary_directory.h"
 

@@ -1,9 +1,9 @@
 #include "data/shards/prepare.h"
 
-#include <gtest/gtest.h>
-
 #include <atomic>
 #include <thread>
+
+#include <gtest/gtest.h>
 
 #include "recipes/diagnostic.h"
 #include "tests/data/temporary_directory.h"
@@ -55,7 +55,8 @@ class Prepare : public testing::Test {
       std::vector<std::string> lines = error.lines();
       for (std::string& line : lines) {
         const std::string prefix = directory.path().string() + "/";
-        for (size_t at; (at = line.find(prefix)) != std::string::npos;) line.erase(at, prefix.size());
+        for (size_t at; (at = line.find(prefix)) != std::string::npos;)
+          line.erase(at, prefix.size());
       }
       return lines;
     }
@@ -72,7 +73,8 @@ class Prepare : public testing::Test {
 };
 
 TEST_F(Prepare, GivesExamplesInFileOrderAndCountsThem) {
-  const auto dataset = run({jsonl("a.jsonl", {"xAB", "yCDE"}), jsonl("b.jsonl", {"zF"})}, options());
+  const auto dataset =
+      run({jsonl("a.jsonl", {"xAB", "yCDE"}), jsonl("b.jsonl", {"zF"})}, options());
   ASSERT_EQ(dataset->size(), 3);
   EXPECT_EQ(text(*dataset, 0), "xAB");
   EXPECT_EQ(text(*dataset, 2), "zF");
@@ -122,22 +124,24 @@ TEST_F(Prepare, DropsOrRefusesLongRowsWhenAsked) {
   EXPECT_EQ(run(sources, how)->size(), 1);
   EXPECT_EQ(report.rows_dropped, 1);
   how.on_long_row = recipes::OnLongRow::kError;
-  EXPECT_EQ(refusal(sources, how),
-            (std::vector<std::string>{
-                "a.jsonl:1: 10 tokens",
-                "data.on_long_row = \"error\": 1 row above data.max_length = 8: data.max_length=10, or "
-                "data.on_long_row=truncate, split or drop"}));
+  EXPECT_EQ(
+      refusal(sources, how),
+      (std::vector<std::string>{
+          "a.jsonl:1: 10 tokens",
+          "data.on_long_row = \"error\": 1 row above data.max_length = 8: data.max_length=10, or "
+          "data.on_long_row=truncate, split or drop"}));
 }
 
 TEST_F(Prepare, ARowLeftWithoutASupervisedTokenIsBad) {
   const std::vector<recipes::DataSource> sources = {jsonl("a.jsonl", {"xA", "abcdefghijK", "abc"})};
-  EXPECT_EQ(refusal(sources, options()),
-            (std::vector<std::string>{
-                "a.jsonl:2: no supervised token within data.max_length = 8 (the first is token 11)",
-                "a.jsonl:3: no supervised token",
-                "data.on_bad_row = \"error\": 2 rows without a supervised token (the first are listed): "
-                "data.max_length=11 reaches them, or data.on_bad_row=skip leaves them out (counted and "
-                "listed)"}));
+  EXPECT_EQ(
+      refusal(sources, options()),
+      (std::vector<std::string>{
+          "a.jsonl:2: no supervised token within data.max_length = 8 (the first is token 11)",
+          "a.jsonl:3: no supervised token",
+          "data.on_bad_row = \"error\": 2 rows without a supervised token (the first are listed): "
+          "data.max_length=11 reaches them, or data.on_bad_row=skip leaves them out (counted and "
+          "listed)"}));
   PrepareOptions skip = options();
   skip.on_bad_row = recipes::OnBadRow::kSkip;
   EXPECT_EQ(run(sources, skip)->size(), 1);
@@ -173,7 +177,8 @@ TEST_F(Prepare, MakesADamagedShardAgainAndSaysSo) {
   const std::vector<recipes::DataSource> sources = {jsonl("a.jsonl", {"xABC", "yB"})};
   for (const bool truncate : {false, true}) {
     run(sources, options());
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(directory.path() / "cache")) {
+    for (const auto& entry :
+         std::filesystem::recursive_directory_iterator(directory.path() / "cache")) {
       if (entry.path().extension() != ".h5") continue;
       if (truncate) {
         std::filesystem::resize_file(entry.path(), entry.file_size() - 100);
@@ -193,7 +198,9 @@ TEST_F(Prepare, MakesADamagedShardAgainAndSaysSo) {
 
 TEST_F(Prepare, RanksShareTheWorkWithoutTalking) {
   std::vector<recipes::DataSource> sources(1);
-  for (int i = 0; i < 12; ++i) jsonl("many/" + std::to_string(i) + ".jsonl", {"x" + std::string(1, static_cast<char>('A' + i))});
+  for (int i = 0; i < 12; ++i)
+    jsonl("many/" + std::to_string(i) + ".jsonl",
+          {"x" + std::string(1, static_cast<char>('A' + i))});
   sources[0].path = (directory.path() / "many").string();
   std::vector<std::shared_ptr<const TokenDataset>> datasets(3);
   std::vector<std::thread> ranks;
@@ -237,7 +244,8 @@ TEST_F(Prepare, AllRanksRefuseWhatOneOfThemFound) {
 }
 
 TEST_F(Prepare, TakesASourceAsOftenAsItsWeightSays) {
-  recipes::DataSource twice = jsonl("a.jsonl", {"xA"}), half = jsonl("b.jsonl", {"xB", "xC", "xD", "xE"});
+  recipes::DataSource twice = jsonl("a.jsonl", {"xA"}),
+                      half = jsonl("b.jsonl", {"xB", "xC", "xD", "xE"});
   twice.weight = 2;
   half.weight = 0.5;
   const auto dataset = run({twice, half}, options());
@@ -251,8 +259,10 @@ TEST_F(Prepare, CutsALargeFileIntoChunksAtLineEndsWithTheirLineNumbers) {
   // 70 MiB: two chunks.
   const std::string padding(1 << 20, ' ');
   std::string content;
-  for (int i = 0; i < 70; ++i) content += "{\"text\":" + padding + (i == 69 ? "\"!\"}\n" : "\"xA\"}\n");
-  const recipes::DataSource source{.path = directory.file("a.jsonl", content).string(), .weight = 1, .columns = {}};
+  for (int i = 0; i < 70; ++i)
+    content += "{\"text\":" + padding + (i == 69 ? "\"!\"}\n" : "\"xA\"}\n");
+  const recipes::DataSource source{
+      .path = directory.file("a.jsonl", content).string(), .weight = 1, .columns = {}};
   PrepareOptions skip = options();
   skip.on_bad_row = recipes::OnBadRow::kSkip;
   skip.workers = 2;
@@ -260,7 +270,8 @@ TEST_F(Prepare, CutsALargeFileIntoChunksAtLineEndsWithTheirLineNumbers) {
   ASSERT_EQ(report.first_bad.size(), 1U);
   EXPECT_NE(report.first_bad[0].find("a.jsonl:70: exclaims"), std::string::npos);
   int shards = 0;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory.path() / "cache")) {
+  for (const auto& entry :
+       std::filesystem::recursive_directory_iterator(directory.path() / "cache")) {
     shards += entry.path().extension() == ".h5";
   }
   EXPECT_EQ(shards, 2);

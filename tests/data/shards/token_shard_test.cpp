@@ -46,7 +46,8 @@ TEST(TokenShard, EqualRowsGiveEqualBytes) {
 TEST(TokenShard, RefusesTruncatedAndForeignFiles) {
   const TemporaryDirectory directory;
   TokenShardWriter writer;
-  writer.add({.ids = std::vector<int32_t>(1000, 3), .supervised = std::vector<uint8_t>(1000, 1)}, 1);
+  writer.add({.ids = std::vector<int32_t>(1000, 3), .supervised = std::vector<uint8_t>(1000, 1)},
+             1);
   const std::filesystem::path path = directory.path() / "a.h5";
   writer.write(path);
   std::filesystem::resize_file(path, 2500);
