@@ -1,6 +1,7 @@
 #include "data/shards/token_shard.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <limits>
 #include <mutex>
@@ -53,8 +54,7 @@ void write_array(hid_t file, const char* name, hid_t stored, hid_t memory, const
   H5Pset_alloc_time(how, H5D_ALLOC_TIME_EARLY);
   H5Pset_obj_track_times(how, false);
   const Handle set(H5Dcreate2(file, name, stored, space, H5P_DEFAULT, how, H5P_DEFAULT), H5Dclose);
-  if (!set.ok() ||
-      (count > 0 && H5Dwrite(set, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)) {
+  if (!set.ok() || (count > 0 && H5Dwrite(set, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)) {
     throw RunError(std::string("cannot write data set ") + name);
   }
 }
@@ -69,10 +69,10 @@ struct Array {
 
 void TokenShardWriter::add(const Example& example, int64_t row_number) {
   TEMPER_CHECK(example.ids.size() == example.supervised.size(), "a mask entry for each id");
-  for (const uint8_t counted : example.supervised) {
-    const size_t token = ids_.size() + static_cast<size_t>(&counted - example.supervised.data());
-    if (token % 8 == 0) supervised_.push_back(0);
-    supervised_.back() = static_cast<uint8_t>(supervised_.back() | (counted != 0) << (token % 8));
+  for (size_t i = 0; i < example.supervised.size(); ++i) {
+    const size_t bit = (ids_.size() + i) % 8;
+    if (bit == 0) supervised_.push_back(0);
+    if (example.supervised[i] != 0) supervised_.back() |= static_cast<uint8_t>(1U << bit);
   }
   ids_.insert(ids_.end(), example.ids.begin(), example.ids.end());
   offsets_.push_back(static_cast<int64_t>(ids_.size()));
@@ -80,9 +80,8 @@ void TokenShardWriter::add(const Example& example, int64_t row_number) {
 }
 
 void TokenShardWriter::write(const std::filesystem::path& path) const {
-  const std::string temporary =
-      path.string() + ".tmp." + std::to_string(::getpid()) + "." +
-      std::to_string(reinterpret_cast<uintptr_t>(this));
+  const std::string temporary = path.string() + ".tmp." + std::to_string(::getpid()) + "." +
+                                std::to_string(reinterpret_cast<uintptr_t>(this));
   try {
     const std::lock_guard lock(hdf5_mutex());
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
@@ -158,7 +157,8 @@ TokenShard::TokenShard(const std::filesystem::path& path) {
     wide_ = ids.item_bytes == 4;
     ids_ = ids.data;
     supervised_ = mask.data;
-    // Copied, since HDF5 does not promise that a data set of 64-bit numbers starts at a multiple of 8.
+    // Copied, since HDF5 does not promise that a data set of 64-bit numbers starts at a multiple
+    // of 8.
     offsets_.resize(offsets.count);
     std::memcpy(offsets_.data(), offsets.data, 8 * offsets.count);
     row_numbers_.resize(rows.count);
@@ -194,6 +194,16 @@ Example TokenShard::tokens(int64_t start, int64_t length) const {
     example.supervised[static_cast<size_t>(i)] = supervised(start + i);
   }
   return example;
+}
+
+int64_t TokenShard::supervised_count(int64_t start, int64_t length) const {
+  const int64_t end = start + length;
+  int64_t count = 0;
+  int64_t token = start;
+  for (; token < end && token % 8 != 0; ++token) count += supervised(token);
+  for (; token + 8 <= end; token += 8) count += std::popcount(supervised_[token / 8]);
+  for (; token < end; ++token) count += supervised(token);
+  return count;
 }
 
 }  // namespace temper::data
