@@ -13,7 +13,7 @@ namespace temper::parallel {
 namespace {
 
 // One test of a piece adds up at most this much, and MPI's counts are ints.
-constexpr int64_t kPieceBytes = 4 << 20;
+constexpr int64_t kPieceBytes = 1 << 20;
 
 MPI_Datatype type_of(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
