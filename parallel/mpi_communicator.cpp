@@ -13,7 +13,7 @@ namespace temper::parallel {
 namespace {
 
 // One test of a piece adds up at most this much, and MPI's counts are ints.
-constexpr int64_t kPieceBytes = 1 << 20;
+constexpr int64_t kPieceBytes = 4 << 20;
 
 MPI_Datatype type_of(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
@@ -224,7 +224,7 @@ class MpiCommunicator : public Communicator {
 
  private:
   using Start = std::function<MPI_Request(int64_t piece)>;
-  static constexpr int64_t kCopiesKept = 8;  // more than the engine has under way at once
+  static constexpr int64_t kCopiesKept = 2;  // more than the engine has under way at once
 
   class MpiWork : public Work {
    public:

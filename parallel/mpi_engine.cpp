@@ -11,8 +11,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Enough to keep a wire busy while a piece is added up, few enough to stay in the cache.
-constexpr int kPiecesInFlight = 2;
+// Of a group. More at once were slower: each brings a buffer of MPI's own, and together they leave
+// the cache.
+constexpr int kPiecesInFlight = 1;
 constexpr auto kSpin = std::chrono::microseconds(200);
 constexpr auto kLongestSleep = std::chrono::microseconds(2000);
 constexpr int kFarewellTag = 1;
