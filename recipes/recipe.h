@@ -6,9 +6,10 @@
 #include <string>
 #include <vector>
 
-/// Every knob of the product in one place: plain structs, one a table of the recipe, with their defaults. Member names are
-/// the recipe's keys (`export` is a C++ keyword, hence `export_`). Ranges, units and sentences stand beside each
-/// key in schema.cpp; rules across tables in validate.cpp. No LibTorch here.
+/// Every knob of the product in one place: plain structs, one a table of the recipe, with their
+/// defaults. Member names are the recipe's keys (`export` is a C++ keyword, hence `export_`).
+/// Ranges, units and sentences stand beside each key in schema.cpp; rules across tables in
+/// validate.cpp. No LibTorch here.
 namespace temper::recipes {
 
 enum class Resume { kAuto, kNever, kMust };
@@ -33,6 +34,7 @@ struct Run {
   Resume resume = Resume::kAuto;
   bool overwrite = false;
   Deterministic deterministic = Deterministic::kTrue;
+  bool operator==(const Run&) const = default;
 };
 
 struct Model {
@@ -45,12 +47,14 @@ struct Model {
   std::string adapter;
   std::vector<std::string> add_tokens;
   bool download = false;
+  bool operator==(const Model&) const = default;
 };
 
 struct DataSource {
   std::string path;
   double weight = 1.0;
   std::map<std::string, std::string> columns;  // our name -> name in the file
+  bool operator==(const DataSource&) const = default;
 };
 
 struct Data {
@@ -70,11 +74,13 @@ struct Data {
   std::string cache = "cache";
   std::vector<DataSource> train;
   std::vector<DataSource> eval;
+  bool operator==(const Data&) const = default;
 };
 
 struct Objective {
   std::string kind = "sft";
   std::string loss_type = "nll";  // sft: nll | dft
+  bool operator==(const Objective&) const = default;
 };
 
 struct Generation {
@@ -87,6 +93,7 @@ struct Generation {
   int64_t max_new_tokens = 128;
   std::vector<std::string> stop;
   bool exact = false;
+  bool operator==(const Generation&) const = default;
 };
 
 struct Optimizer {
@@ -97,6 +104,7 @@ struct Optimizer {
   double momentum = 0.0;  // sgd
   double weight_decay = 0.0;
   double max_grad_norm = 1.0;  // 0: no clipping
+  bool operator==(const Optimizer&) const = default;
 };
 
 struct Schedule {
@@ -114,11 +122,13 @@ struct Schedule {
   std::optional<double> min_lr_ratio;
   std::optional<std::string> decay_type;
   std::optional<std::string> warmup_type;
+  bool operator==(const Schedule&) const = default;
 };
 
 struct Batch {
   int64_t global = 64;
   int64_t micro = 4;
+  bool operator==(const Batch&) const = default;
 };
 
 struct Train {
@@ -132,6 +142,7 @@ struct Train {
   std::vector<std::string> trainable;
   std::vector<std::string> frozen;
   double neftune_noise_alpha = 0.0;
+  bool operator==(const Train&) const = default;
 };
 
 struct Parallel {
@@ -149,6 +160,7 @@ struct Parallel {
   int64_t context = 1;
   int64_t expert = 1;
   double timeout = 600;  // seconds
+  bool operator==(const Parallel&) const = default;
 };
 
 struct Checkpoint {
@@ -156,6 +168,7 @@ struct Checkpoint {
   int64_t keep = 2;
   bool best = false;
   bool async = true;
+  bool operator==(const Checkpoint&) const = default;
 };
 
 struct Eval {
@@ -164,6 +177,7 @@ struct Eval {
   std::string metric = "eval_loss";
   bool greater_is_better = false;
   int64_t early_stopping_patience = 0;
+  bool operator==(const Eval&) const = default;
 };
 
 struct Log {
@@ -171,6 +185,7 @@ struct Log {
   bool tensorboard = true;
   bool samples = true;
   bool trace = false;
+  bool operator==(const Log&) const = default;
 };
 
 struct Export {
@@ -178,6 +193,7 @@ struct Export {
   std::string dtype = "auto";  // auto | fp32 | bf16 | fp16
   bool merge = false;
   std::string max_shard_size = "5GB";
+  bool operator==(const Export&) const = default;
 };
 
 struct Recipe {
@@ -195,6 +211,7 @@ struct Recipe {
   Eval eval;
   Log log;
   Export export_;
+  bool operator==(const Recipe&) const = default;
 };
 
 }  // namespace temper::recipes

@@ -1,0 +1,86 @@
+#pragma once
+
+#include <limits>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "recipes/recipe.h"
+#include "recipes/value.h"
+
+/// The registry of keys: one row a key with its member, range, unit, what of it works in this
+/// version, and one sentence. Reading, messages, the resolved recipe and docs/recipe.md all come
+/// from these rows; defaults come from Recipe{}.
+///
+/// To add a key: a member in recipe.h and a row in schema.cpp.
+namespace temper::recipes {
+
+enum class Type { kBool, kInt, kNumber, kString, kChoice, kBoolOrChoice, kStrings, kNumbers, kMap };
+
+struct Range {
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
+  bool low_open = false;  // open: the bound itself is not allowed
+  bool high_open = false;
+
+  bool contains(double value) const;
+  /// "above 0", "at least 1", "from 0 to 1"; "" without bounds.
+  std::string text() const;
+};
+
+struct KeyInfo {
+  std::string name;  // dotted ("optimizer.lr"); for the keys of a data source, the last part alone
+  Type type;
+  bool optional;  // "auto" is allowed and means unset
+  std::vector<std::string>
+      choices;  // of kChoice and kBoolOrChoice, and of the elements of kStrings
+  Range range;  // of numbers, and of the elements of kNumbers
+  std::string unit;
+  bool not_empty;            // strings and lists
+  std::vector<Value> works;  // the values this version can do; empty: all allowed ones
+  std::string meaning;       // one sentence
+};
+
+template <class Owner>
+struct KeyOf : KeyInfo {
+  Value (*get)(const Owner&);
+  /// The value must have the key's type.
+  void (*set)(Owner&, const Value&);
+};
+using Key = KeyOf<Recipe>;
+using SourceKey = KeyOf<DataSource>;
+
+/// In the order of the recipe's tables.
+const std::vector<Key>& keys();
+const std::vector<SourceKey>& source_keys();
+const Key* find_key(std::string_view name);
+const SourceKey* find_source_key(std::string_view name);
+
+/// "run", "model", ... in order.
+const std::vector<std::string>& table_names();
+
+/// A key or table that is known but not in this version, and the line that says what exists
+/// instead.
+struct Later {
+  std::string name;
+  std::string line;
+};
+const Later* find_later(std::string_view name);
+
+/// What a value must be: "a whole number, at least 1", "one of \"none\", \"full\"".
+std::string requirement(const KeyInfo& key);
+
+/// Why a value of the right type is not allowed ("must be above 0"), or "".
+std::string problem_with(const KeyInfo& key, const Value& value);
+
+/// Why an allowed value cannot be used yet ("not in this version, which has only ..."), or "".
+std::string not_yet(const KeyInfo& key, const Value& value);
+
+/// Whether a resumed run may have another value of this key than the run had before.
+bool may_differ_on_resume(std::string_view key);
+
+/// Data.train or Data.eval by the list's name ("data.train"), or nullptr.
+std::vector<DataSource>* sources_of(Recipe& recipe, std::string_view list);
+const std::vector<DataSource>* sources_of(const Recipe& recipe, std::string_view list);
+
+}  // namespace temper::recipes

@@ -1,0 +1,291 @@
+#include "recipes/validate.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <regex>
+#include <string>
+#include <vector>
+
+#include "recipes/diagnostic.h"
+#include "recipes/schema.h"
+
+namespace temper::recipes {
+namespace {
+
+// The recipe under judgement, with where its values were written.
+struct Judgement {
+  const Recipe& recipe;
+  Findings& findings;
+
+  /// `keys`: those the rule is about; the finding stands at the first of them that was written.
+  void require(bool holds, const std::vector<std::string>& keys, const std::string& problem) {
+    if (holds || !findings.clean(keys)) return;
+    const Key* key = find_key(keys.front());
+    const bool has_value = key && key->get(recipe) != Value{""};
+    findings.add(keys, keys.front() + (has_value ? " = " + to_toml(key->get(recipe)) : ""),
+                 problem);
+  }
+};
+
+std::string text(double value) { return to_toml(Value{value}); }
+std::string text(int64_t value) { return std::to_string(value); }
+
+// ---- this version ------------------------------------------------------------------------------
+
+void judge_what_works(Judgement& judge) {
+  for (const Key& key : keys()) {
+    const std::string problem = not_yet(key, key.get(judge.recipe));
+    judge.require(problem.empty(), {key.name}, problem);
+  }
+  for (const char* list : {"data.train", "data.eval"}) {
+    const std::vector<DataSource>& sources = *sources_of(judge.recipe, list);
+    for (size_t i = 0; i < sources.size(); ++i) {
+      const std::string entry = std::string(list) + "." + std::to_string(i);
+      for (const SourceKey& key : source_keys()) {
+        const std::string problem = not_yet(key, key.get(sources[i]));
+        judge.require(problem.empty(), {entry + "." + key.name}, problem);
+      }
+    }
+  }
+}
+
+// ---- what the purpose needs --------------------------------------------------------------------
+
+void judge_presence(Judgement& judge, Purpose purpose) {
+  const Recipe& recipe = judge.recipe;
+  judge.require(!recipe.model.path.empty(), {"model.path"}, "needed: the directory of the model");
+  if (purpose == Purpose::kEval) {
+    judge.require(!recipe.data.eval.empty(), {"data.eval"},
+                  "needed: [[data.eval]] with the path of the rows to evaluate on");
+  } else {
+    judge.require(!recipe.data.train.empty(), {"data.train"},
+                  "needed: [[data.train]] with the path of the rows to train on");
+  }
+  if (purpose == Purpose::kTrain) {
+    judge.require(!recipe.run.name.empty(), {"run.name"},
+                  "needed: the run's directory is run.output/run.name");
+  }
+  for (const char* list : {"data.train", "data.eval"}) {
+    const std::vector<DataSource>& sources = *sources_of(recipe, list);
+    for (size_t i = 0; i < sources.size(); ++i) {
+      const std::string entry = std::string(list) + "." + std::to_string(i);
+      judge.require(!sources[i].path.empty() || !judge.findings.clean({entry}),
+                    {entry + ".path", entry}, "needs a path: the rows to read");
+    }
+  }
+}
+
+void judge_run_name(Judgement& judge) {
+  const std::string& name = judge.recipe.run.name;
+  const bool plain = name != "." && name != ".." && name.size() <= 200 &&
+                     std::none_of(name.begin(), name.end(), [](unsigned char c) {
+                       return c == '/' || c == '\\' || std::iscntrl(c);
+                     });
+  judge.require(plain, {"run.name"},
+                "must be the plain name of a directory, without '/' and at most 200 bytes long");
+}
+
+// ---- data --------------------------------------------------------------------------------------
+
+void judge_data(Judgement& judge) {
+  const Data& data = judge.recipe.data;
+  judge.require(data.packing != Packing::kNone || data.packing_window == Data{}.packing_window,
+                {"data.packing_window"}, "has no effect with data.packing = \"none\"");
+}
+
+// ---- optimizer and schedule --------------------------------------------------------------------
+
+void judge_optimizer(Judgement& judge) {
+  const Optimizer& optimizer = judge.recipe.optimizer;
+  const Optimizer unset;
+  judge.require(optimizer.betas.size() == 2, {"optimizer.betas"},
+                "must be two numbers, as [0.9, 0.999]");
+  if (optimizer.kind == "sgd") {
+    judge.require(optimizer.betas == unset.betas, {"optimizer.betas"},
+                  "belongs to adamw, not to sgd");
+    judge.require(optimizer.eps == unset.eps, {"optimizer.eps"}, "belongs to adamw, not to sgd");
+  } else {
+    judge.require(optimizer.momentum == unset.momentum, {"optimizer.momentum"},
+                  "belongs to sgd, not to " + optimizer.kind + " (its momentum is betas[0])");
+  }
+}
+
+// Which schedules know a key: transformers' lr_scheduler_kwargs.
+struct ScheduleKey {
+  const char* name;
+  std::vector<std::string> kinds;
+};
+
+const std::vector<ScheduleKey>& schedule_keys() {
+  static const std::vector<std::string> with_min_lr = {"cosine_with_min_lr",
+                                                       "cosine_warmup_with_min_lr"};
+  static const std::vector<ScheduleKey> rows = {
+      {"schedule.num_cycles",
+       {"cosine", "cosine_with_restarts", "cosine_with_min_lr", "cosine_warmup_with_min_lr",
+        "warmup_stable_decay"}},
+      {"schedule.min_lr", with_min_lr},
+      {"schedule.min_lr_rate", with_min_lr},
+      {"schedule.warmup_lr_rate", {"cosine_warmup_with_min_lr"}},
+      {"schedule.lr_end", {"polynomial"}},
+      {"schedule.power", {"polynomial"}},
+      {"schedule.timescale", {"inverse_sqrt"}},
+      {"schedule.num_decay_steps", {"warmup_stable_decay"}},
+      {"schedule.min_lr_ratio", {"warmup_stable_decay"}},
+      {"schedule.decay_type", {"warmup_stable_decay"}},
+      {"schedule.warmup_type", {"warmup_stable_decay"}},
+  };
+  return rows;
+}
+
+void judge_schedule_keys(Judgement& judge) {
+  const Schedule& schedule = judge.recipe.schedule;
+  if (!judge.findings.clean({"schedule.kind"})) return;
+  for (const ScheduleKey& row : schedule_keys()) {
+    const bool unset = find_key(row.name)->get(judge.recipe) == Value{};
+    const bool known =
+        std::find(row.kinds.begin(), row.kinds.end(), schedule.kind) != row.kinds.end();
+    judge.require(
+        unset || known, {row.name},
+        "belongs to " + join(row.kinds) + ", not to schedule.kind = " + in_quotes(schedule.kind));
+  }
+  if (schedule.kind == "cosine_with_min_lr" || schedule.kind == "cosine_warmup_with_min_lr") {
+    judge.require(schedule.min_lr.has_value() != schedule.min_lr_rate.has_value(),
+                  {"schedule.kind", "schedule.min_lr", "schedule.min_lr_rate"},
+                  "needs exactly one of schedule.min_lr and schedule.min_lr_rate");
+  }
+  if (schedule.kind == "warmup_stable_decay") {
+    judge.require(schedule.num_decay_steps.has_value(),
+                  {"schedule.kind", "schedule.num_decay_steps"}, "needs schedule.num_decay_steps");
+  }
+}
+
+void judge_schedule_numbers(Judgement& judge) {
+  const Schedule& schedule = judge.recipe.schedule;
+  judge.require(schedule.warmup < 1 || schedule.warmup == std::floor(schedule.warmup),
+                {"schedule.warmup"}, "must be a fraction below 1 or a whole number of steps");
+  judge.require(
+      schedule.kind != "constant" || schedule.warmup == 0 || schedule.warmup == Schedule{}.warmup,
+      {"schedule.warmup"},
+      "has no effect with schedule.kind = \"constant\": take \"constant_with_warmup\"");
+  if (const auto steps = judge.recipe.train.steps) {
+    const double warmup = schedule.warmup < 1 ? 0 : schedule.warmup;
+    const double decay = static_cast<double>(schedule.num_decay_steps.value_or(0));
+    judge.require(
+        warmup + decay <= static_cast<double>(*steps),
+        {schedule.num_decay_steps ? "schedule.num_decay_steps" : "schedule.warmup", "train.steps"},
+        std::string("warm-up") + (schedule.num_decay_steps ? " and decay" : "") +
+            " must fit into train.steps = " + text(*steps));
+  }
+  const Optimizer& optimizer = judge.recipe.optimizer;
+  if (!optimizer.lr) return;
+  judge.require(schedule.min_lr.value_or(0) <= *optimizer.lr, {"schedule.min_lr", "optimizer.lr"},
+                "must be at most optimizer.lr = " + text(*optimizer.lr));
+  judge.require(!schedule.lr_end || *schedule.lr_end < *optimizer.lr,
+                {"schedule.lr_end", "optimizer.lr"},
+                "must be below optimizer.lr = " + text(*optimizer.lr));
+}
+
+// ---- training ----------------------------------------------------------------------------------
+
+void judge_patterns(Judgement& judge) {
+  const auto judge_list = [&](const std::string& key, const std::vector<std::string>& patterns) {
+    for (const std::string& pattern : patterns) {
+      try {
+        std::regex compiled(pattern);
+      } catch (const std::regex_error&) {
+        judge.require(false, {key},
+                      in_quotes(pattern) + " is not a regular expression (ECMAScript)");
+      }
+    }
+  };
+  judge_list("train.trainable", judge.recipe.train.trainable);
+  judge_list("train.frozen", judge.recipe.train.frozen);
+}
+
+void judge_evaluation(Judgement& judge) {
+  const Recipe& recipe = judge.recipe;
+  const bool stops = recipe.eval.early_stopping_patience > 0;
+  if (recipe.data.eval.empty()) {
+    const std::string problem = "needs [[data.eval]]";
+    judge.require(!recipe.checkpoint.best, {"checkpoint.best"}, problem);
+    judge.require(!stops, {"eval.early_stopping_patience"}, problem);
+    judge.require(!recipe.eval.at_start, {"eval.at_start"}, problem);
+  }
+  if (recipe.checkpoint.best || stops) {
+    const bool accuracy = recipe.eval.metric == "eval_mean_token_accuracy";
+    judge.require(
+        recipe.eval.greater_is_better == accuracy, {"eval.greater_is_better", "eval.metric"},
+        "of " + recipe.eval.metric + " the " + (accuracy ? "greater" : "lower") +
+            " is better: eval.greater_is_better must be " + (accuracy ? "true" : "false"));
+  }
+}
+
+void judge_export(Judgement& judge) {
+  static const std::regex size(R"(\d+(\.\d+)? ?([KMGT]i?)?B)");
+  judge.require(std::regex_match(judge.recipe.export_.max_shard_size, size),
+                {"export.max_shard_size"}, "must be a size, as \"5GB\" or \"800MiB\"");
+}
+
+// ---- ranks -------------------------------------------------------------------------------------
+
+void judge_axes(Judgement& judge, int64_t world_size) {
+  const Parallel& parallel = judge.recipe.parallel;
+  const int64_t others =
+      parallel.shard * parallel.tensor * parallel.pipeline * parallel.context * parallel.expert;
+  const int64_t product = others * parallel.replicate.value_or(1);
+  const bool fits = parallel.replicate ? product == world_size : world_size % others == 0;
+  judge.require(fits,
+                {"parallel.replicate", "parallel.shard", "parallel.tensor", "parallel.pipeline",
+                 "parallel.context", "parallel.expert"},
+                "the product of the axes is " + text(product) + ", but there " +
+                    (world_size == 1 ? "is 1 rank" : "are " + text(world_size) + " ranks") +
+                    " (\"auto\" takes what the others leave)");
+}
+
+void judge_batch(Judgement& judge, int64_t ranks) {
+  const Batch& batch = judge.recipe.batch;
+  if (batch.micro < 1) return;
+  const int64_t unit = batch.micro * ranks;
+  const auto [below, above] = nearest_multiples(batch.global, unit);
+  judge.require(batch.global % unit == 0, {"batch.global", "batch.micro"},
+                "batch.global = " + text(batch.global) +
+                    " must be a multiple of batch.micro x data-parallel ranks = " +
+                    text(batch.micro) + " x " + text(ranks) + " = " + text(unit) +
+                    " (nearest: " + (below > 0 ? text(below) + " or " : "") + text(above) + ")");
+}
+
+}  // namespace
+
+std::pair<int64_t, int64_t> nearest_multiples(int64_t value, int64_t unit) {
+  const int64_t below = value / unit * unit;
+  return {below, below + unit};
+}
+
+int64_t data_parallel_ranks(const Parallel& parallel, int64_t world_size) {
+  return world_size / (parallel.tensor * parallel.pipeline * parallel.context * parallel.expert);
+}
+
+void validate(const Recipe& recipe, const Setting& setting, Findings& findings) {
+  Judgement judge{recipe, findings};
+  judge_what_works(judge);
+  judge_presence(judge, setting.purpose);
+  judge_run_name(judge);
+  judge_data(judge);
+  judge_optimizer(judge);
+  judge_schedule_keys(judge);
+  judge_schedule_numbers(judge);
+  judge_patterns(judge);
+  judge_evaluation(judge);
+  judge_export(judge);
+  if (setting.purpose != Purpose::kTrain) return;
+  const int64_t world_size = setting.world_size.value_or(1);
+  if (setting.world_size) judge_axes(judge, world_size);
+  const std::vector<std::string> axes = {"parallel.replicate", "parallel.shard",
+                                         "parallel.tensor",    "parallel.pipeline",
+                                         "parallel.context",   "parallel.expert"};
+  if (findings.clean(axes))
+    judge_batch(judge, std::max<int64_t>(1, data_parallel_ranks(recipe.parallel, world_size)));
+}
+
+}  // namespace temper::recipes
