@@ -26,10 +26,11 @@ Batch collate(std::span<const Documents> rows) {
     for (const Example& document : row) tokens += static_cast<int64_t>(document.ids.size());
     longest = std::max(longest, tokens);
   }
-  Batch batch{.token_ids = at::zeros({row_count, longest}, at::kLong),
-              .labels = at::full({row_count, longest}, kNotCounted, at::kLong),
-              .positions = at::empty({row_count, longest}, at::kLong),
-              .rows = row_count};
+  Batch batch;
+  batch.token_ids = at::zeros({row_count, longest}, at::kLong);
+  batch.labels = at::full({row_count, longest}, kNotCounted, at::kLong);
+  batch.positions = at::empty({row_count, longest}, at::kLong);
+  batch.rows = row_count;
   std::vector<int32_t> ends = {0};
   for (int64_t b = 0; b < row_count; ++b) {
     int64_t* ids = batch.token_ids.mutable_data_ptr<int64_t>() + b * longest;

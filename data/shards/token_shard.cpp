@@ -1,6 +1,7 @@
 #include "data/shards/token_shard.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <limits>
 #include <mutex>
@@ -69,10 +70,10 @@ struct Array {
 
 void TokenShardWriter::add(const Example& example, int64_t row_number) {
   TEMPER_CHECK(example.ids.size() == example.supervised.size(), "a mask entry for each id");
-  for (const uint8_t counted : example.supervised) {
-    const size_t token = ids_.size() + static_cast<size_t>(&counted - example.supervised.data());
-    if (token % 8 == 0) supervised_.push_back(0);
-    supervised_.back() = static_cast<uint8_t>(supervised_.back() | (counted != 0) << (token % 8));
+  for (size_t i = 0; i < example.supervised.size(); ++i) {
+    const size_t bit = (ids_.size() + i) % 8;
+    if (bit == 0) supervised_.push_back(0);
+    if (example.supervised[i] != 0) supervised_.back() |= static_cast<uint8_t>(1U << bit);
   }
   ids_.insert(ids_.end(), example.ids.begin(), example.ids.end());
   offsets_.push_back(static_cast<int64_t>(ids_.size()));
@@ -194,6 +195,16 @@ Example TokenShard::tokens(int64_t start, int64_t length) const {
     example.supervised[static_cast<size_t>(i)] = supervised(start + i);
   }
   return example;
+}
+
+int64_t TokenShard::supervised_count(int64_t start, int64_t length) const {
+  const int64_t end = start + length;
+  int64_t count = 0;
+  int64_t token = start;
+  for (; token < end && token % 8 != 0; ++token) count += supervised(token);
+  for (; token + 8 <= end; token += 8) count += std::popcount(supervised_[token / 8]);
+  for (; token < end; ++token) count += supervised(token);
+  return count;
 }
 
 }  // namespace temper::data

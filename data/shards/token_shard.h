@@ -46,6 +46,8 @@ class TokenShard {
   int64_t length(int64_t row) const { return offset(row + 1) - offset(row); }
   /// The ids and mask of `length` tokens from `start`, which lie within the shard.
   Example tokens(int64_t start, int64_t length) const;
+  /// Of the tokens [start, start + length).
+  int64_t supervised_count(int64_t start, int64_t length) const;
   bool supervised(int64_t token) const { return (supervised_[token / 8] >> (token % 8) & 1) != 0; }
 
  private:
