@@ -19,11 +19,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// One source of values: a file, or the command line (line 0).
+// One source of values: a file, or the command line.
 struct Layer {
   std::string name;
   int order = 0;
   bool command_line = false;
+  int argument = 0;  // of the command line: the override being read, its "line"
 };
 
 // ---- names -------------------------------------------------------------------------------------
@@ -113,7 +114,7 @@ class Reader {
 
 Place Reader::place_of(const std::string& name, const toml::source_region& region,
                        const std::string& value) const {
-  const int line = layer_.command_line ? 0 : static_cast<int>(region.begin.line);
+  const int line = layer_.command_line ? layer_.argument : static_cast<int>(region.begin.line);
   return {layer_.command_line ? layer_.name : layer_.name + ":" + std::to_string(line),
           value.empty() ? name : name + " = " + value, layer_.order, line};
 }
@@ -135,11 +136,11 @@ void Reader::read_file(const fs::path& file, std::vector<fs::path> chain) {
     return findings.add("", place, "not TOML: " + problem);
   }
   if (const toml::node* extends = table.get("extends")) {
-    layer_ = {file.string(), layers_};
+    layer_ = {.name = file.string(), .order = layers_};
     read_extended(*extends, file, chain);
     table.erase("extends");
   }
-  layer_ = {file.string(), layers_++};
+  layer_ = {.name = file.string(), .order = layers_++};
   read_table(table, "");
   settle_length_of_training();
 }
@@ -284,13 +285,18 @@ void Reader::settle_length_of_training() {
 // ---- overrides ---------------------------------------------------------------------------------
 
 void Reader::read_overrides(const std::vector<std::string>& overrides) {
-  layer_ = {"command line", layers_++, true};
-  for (const std::string& text : overrides) read_override(text);
+  layer_ = {.name = "command line", .order = layers_++, .command_line = true};
+  for (const std::string& text : overrides) {
+    ++layer_.argument;
+    read_override(text);
+  }
   settle_length_of_training();
 }
 
 void Reader::read_override(const std::string& text) {
-  const Place place{layer_.name, text, layer_.order, 0};
+  std::string typed = text;
+  std::replace(typed.begin(), typed.end(), '\n', ' ');
+  const Place place{layer_.name, typed, layer_.order, layer_.argument};
   const size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0)
     return findings.add(text, place, "must be key=value");
