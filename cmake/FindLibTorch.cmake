@@ -38,7 +38,9 @@ add_library(LibTorch_cpu_interface INTERFACE IMPORTED)
 target_include_directories(LibTorch_cpu_interface SYSTEM INTERFACE
   "${LibTorch_ROOT}/include" "${LibTorch_ROOT}/include/torch/csrc/api/include")
 target_link_libraries(LibTorch_cpu_interface INTERFACE LibTorch_torch_cpu LibTorch_c10)
-# torch/lib comes first in the rpath, so that its libgomp is the only one mapped.
+# torch/lib comes first in the rpath, so that its libgomp is the only one mapped; CMake's own run path would put it last (and
+# warn that the compiler's libgomp is hidden, which is the purpose).
+set(CMAKE_SKIP_BUILD_RPATH ON)
 target_link_options(LibTorch_cpu_interface INTERFACE "LINKER:-rpath,${LibTorch_ROOT}/lib" "LINKER:--allow-shlib-undefined")
 foreach(dir ${_nvidia_lib_dirs})
   target_link_options(LibTorch_cpu_interface INTERFACE "LINKER:-rpath,${dir}")

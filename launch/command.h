@@ -3,10 +3,9 @@
 #include <string>
 #include <vector>
 
-/// One command of `temper`: its row in commands.cpp, its file launch/<name>.cpp. run() parses its
-/// own arguments (everything after the command's name) with Boost.Program_options, answers --help
-/// with its options and an example, and returns the exit code; it may throw UserError (exit 2) or
-/// anything else (exit 1), which main() prints.
+/// One command of `temper`: its row in commands.cpp, its file launch/<name>.cpp. run() parses its own arguments (everything after the
+/// command's name) with Boost.Program_options, answers --help with its options and an example, and returns the exit code; it may throw
+/// UserError (exit 2) or anything else (exit 1), which main() prints.
 namespace temper::launch {
 
 enum ExitCode { kDone = 0, kFailed = 1, kWrongInput = 2, kStoppedEarly = 75 };

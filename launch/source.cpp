@@ -22,12 +22,12 @@ bool has(const fs::path& directory, const char* name) {
 
 bool is_model(const fs::path& path) { return has(path, "config.json"); }
 
-/// The model directory that a checkpoint's run started from: model.path of its recipe; where that
-/// is gone, the run's export.
+/// The model directory that a checkpoint's run started from; where that is gone, the run's export.
 fs::path start_model(const fs::path& checkpoint, const data::Json& state) {
-  const auto recipe = state.find("model_path");
-  const fs::path start =
-      recipe != state.end() && recipe->is_string() ? recipe->get<std::string>() : "";
+  const auto recorded = state.find("model_directory");
+  const fs::path start = recorded != state.end() && recorded->is_string()
+                             ? recorded->get<std::string>()
+                             : std::string();
   if (!start.empty() && is_model(start)) return start;
   const fs::path exported =
       fs::absolute(checkpoint).lexically_normal().parent_path().parent_path() / "export";

@@ -53,7 +53,10 @@ void warn(const std::string& line, bool on_this_rank) {
   Log& log = the_log();
   const std::lock_guard lock(log.mutex);
   const bool named = log.world.rank > 0 || (on_this_rank && log.world.size > 1);
-  print(stderr, named ? name_of(log.world) + ": " + line : line, log);
+  const std::string name = name_of(log.world) + ": ";
+  const bool has_name =
+      line.rfind(name, 0) == 0;  // errors of a collective name their rank themselves
+  print(stderr, named && !has_name ? name + line : line, log);
 }
 
 }  // namespace temper::parallel

@@ -53,7 +53,9 @@ MpiEngine::MpiEngine(const World& world) : world_(world) {
   TEMPER_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &control_));
 }
 
-MpiEngine::~MpiEngine() {
+MpiEngine::~MpiEngine() { stop(); }
+
+void MpiEngine::stop() {
   {
     const std::lock_guard lock(idle_mutex_);
     stop_ = true;

@@ -64,6 +64,8 @@ class MpiEngine {
   bool wait(const MpiOperation& operation, double timeout_seconds, bool heed_peers = true);
   /// Tells every rank that this one has stopped with `exit_code`.
   void tell_peers(int exit_code);
+  /// No MPI call is made from here on, whatever is still under way: MPI_Finalize may follow.
+  void stop();
 
  private:
   bool advance();

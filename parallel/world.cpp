@@ -25,8 +25,8 @@ namespace temper::parallel {
 namespace {
 
 constexpr double kNoLimit = 0;
-constexpr double kLeaveSeconds =
-    30;  // how long a rank with an error waits for the others to hear of it
+// How long a rank with an error waits for the others to hear of it.
+constexpr double kLeaveSeconds = 10;
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
@@ -319,7 +319,8 @@ void Session::finish() {
   // Where a rank is lost, MPI_Finalize would wait for it: leaving without makes the launcher end
   // all the others.
   if (!state_->all_arrived) return;
-  state_->engine->exclusively([] { MPI_Finalize(); });
+  state_->engine->stop();
+  MPI_Finalize();
 }
 
 }  // namespace temper::parallel

@@ -92,7 +92,7 @@ class Session {
   std::vector<std::string> gather_text(const std::string& text);
   /// The same exit code on every rank: the largest of all. Collective; called last by launch/.
   /// `error`: what this rank has to say about a code other than 0; rank 0 prints every line once,
-  /// and names the rank of a line that not all of them have. A rank with an error waits 30 s for
+  /// and names the rank of a line that not all of them have. A rank with an error waits 10 s for
   /// the others; then it prints its own error, and finish() leaves them to the launcher.
   int agree_exit_code(int code, const std::string& error = "");
   /// MPI_Finalize in order. Never MPI_Abort: user errors end with the same code on every rank.

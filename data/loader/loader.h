@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/loader/batch.h"
+#include "recipes/recipe.h"
 
 /// Rows to this rank's micro-batches. What step k holds is a pure function of (recipe, seed, k): with N sequences
 /// numbered 0 .. N-1 (rows, or packed rows), epoch e visits them in the order of a keyed permutation (shuffle) or in
@@ -25,6 +26,8 @@ struct LoaderOptions {
   bool drop_last = false;
   int64_t seed = 42;
   int64_t max_length = 1024;
+  recipes::Packing packing = recipes::Packing::kBfd;
+  int64_t packing_window = 100000;  // rows packed together, see pack.h
 };
 
 /// One optimizer step of this rank: its micro-batches (fewer or none in a short last step) and the sizes of the whole step.

@@ -27,8 +27,8 @@ struct SamplingSettings {
   double min_p = 0.0;
   double repetition_penalty = 1.0;  // over prompt and completion
   int64_t max_new_tokens = 128;
-  std::vector<std::string> stop;  // the completion ends before the first of these
-  std::vector<int32_t> eos_ids;
+  std::vector<std::string> stop{};  // the completion ends before the first of these
+  std::vector<int32_t> eos_ids{};
   uint64_t seed = 0;
 };
 

@@ -11,8 +11,8 @@
 #include "recipes/recipe.h"
 #include "trainer/models/model.h"
 
-/// Updates of the trainable parameters from their float32 gradients (`value.grad()`, unnormalised sums), in one pass each: scale,
-/// clip, update of master and states, copy to the compute type.
+/// Updates of the trainable parameters from their float32 gradients (`value.grad()`, unnormalised
+/// sums), in one pass each: scale, clip, update of master and states, copy to the compute type.
 namespace temper::trainer {
 
 class Optimizer {
@@ -26,11 +26,14 @@ class Optimizer {
   int64_t updates = 0;
 };
 
-/// From the registry (registry.cpp: kind, builder, sentence). `weights` is model.dtype (rounding of value).
-std::unique_ptr<Optimizer> build_optimizer(const recipes::Optimizer& optimizer, std::vector<Parameter>& parameters,
+/// From the registry (registry.cpp: kind, builder, sentence). `weights` is model.dtype (rounding of
+/// value).
+std::unique_ptr<Optimizer> build_optimizer(const recipes::Optimizer& optimizer,
+                                           std::vector<Parameter>& parameters,
                                            at::ScalarType weights);
 
-/// L2 norm of the concatenation of float32 `tensors`, in a fixed block order that does not depend on threads.
+/// L2 norm of the concatenation of float32 `tensors`, in a fixed block order that does not depend
+/// on threads.
 double global_norm(const std::vector<at::Tensor>& tensors);
 
 /// min(1, max_norm / (norm + 1e-6)), torch's clip_grad_norm_; 1 when max_norm is 0.

@@ -6,8 +6,9 @@
 
 namespace temper::trainer {
 
-/// The factor on optimizer.lr for update `step` (from 1) of `total`: transformers' schedules (references.md 3.1),
-/// with t = step - 1 updates already done. A pure function: resuming restores nothing.
+/// The factor on optimizer.lr for update `step` (from 1) of `total`: transformers' schedules
+/// (references.md 3.1), with t = step - 1 updates already done. A pure function: resuming restores
+/// nothing.
 double schedule_factor(const recipes::Schedule& schedule, double lr, int64_t step, int64_t total);
 
 /// schedule.warmup in steps: ceil(fraction x total) below 1, else the number itself.

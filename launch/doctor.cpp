@@ -1,0 +1,237 @@
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "data/io/json.h"
+#include "launch/arguments.h"
+#include "launch/command.h"
+#include "launch/measure.h"
+#include "launch/startup.h"
+#include "launch/version.h"
+#include "parallel/world.h"
+#include "recipes/diagnostic.h"
+#include "trainer/metrics/device_peak.h"
+
+namespace temper::launch {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+using data::Json;
+
+constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+
+double free_gib(const char* path) {
+  struct statvfs info {};
+  if (statvfs(path, &info) != 0) return 0;
+  return static_cast<double>(info.f_bavail) * static_cast<double>(info.f_frsize) / kGiB;
+}
+
+double meminfo_gib(const std::string& name) {
+  std::ifstream file("/proc/meminfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(name + ":"))
+      return std::strtod(line.c_str() + name.size() + 1, nullptr) / (1024.0 * 1024.0);
+  }
+  return 0;
+}
+
+bool in_path(const std::string& program) {
+  std::istringstream path(std::getenv("PATH") == nullptr ? "" : std::getenv("PATH"));
+  for (std::string directory; std::getline(path, directory, ':');) {
+    if (::access((fs::path(directory) / program).c_str(), X_OK) == 0) return true;
+  }
+  return false;
+}
+
+/// An NVIDIA device on the PCI bus, whether or not a driver speaks to it.
+bool nvidia_device_present() {
+  std::error_code ignored;
+  for (const auto& device : fs::directory_iterator("/sys/bus/pci/devices", ignored)) {
+    std::ifstream file(device.path() / "vendor");
+    std::string vendor;
+    if (file >> vendor && vendor == "0x10de") return true;
+  }
+  return false;
+}
+
+/// Files of OpenMP runtimes that this process has mapped; two of them would fight over the cores.
+std::set<std::string> openmp_runtimes() {
+  std::set<std::string> found;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    const size_t slash = line.find('/');
+    if (slash == std::string::npos) continue;
+    const std::string file = line.substr(slash);
+    const std::string name = fs::path(file).filename().string();
+    if (name.starts_with("libgomp") || name.starts_with("libiomp") || name.starts_with("libomp."))
+      found.insert(file);
+  }
+  return found;
+}
+
+/// What is missing or will hurt, each with the command that mends it.
+Json find_missing(const CudaSeen& cuda) {
+  Json missing = Json::array();
+  const auto add = [&](const std::string& what, const std::string& mend) {
+    missing.push_back({{"what", what}, {"mend", mend}});
+  };
+  if (!in_path("mpirun"))
+    add("mpirun: needed for more than one rank", "apt-get install openmpi-bin");
+  if (::geteuid() == 0 && std::getenv("OMPI_ALLOW_RUN_AS_ROOT") == nullptr) {
+    add("mpirun refuses to run as root",
+        "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1");
+  }
+  if (const double shared = free_gib("/dev/shm"); shared < 0.06) {
+    add("/dev/shm has little room, which ranks on one host talk through",
+        "docker run --shm-size=1g (or mount -o "
+        "remount,size=1g /dev/shm)");
+  }
+  if (!build_info().parquet) {
+    add("Parquet files cannot be read",
+        "launch/setup.sh && cmake -S . -B build -G Ninja && ninja -C build");
+  }
+  if (cuda.driver.empty() && nvidia_device_present()) {
+    add("an NVIDIA device without a driver", "apt-get install nvidia-driver");
+  }
+  if (!cuda.driver.empty() && cuda.plugin.empty()) {
+    add("a CUDA driver, but lib/libtemper_cuda.so is not built (it needs nvcc)",
+        "PATH=/usr/local/cuda/bin:$PATH cmake -S . -B build -G Ninja -DTEMPER_CUDA=ON && ninja -C "
+        "build");
+  }
+  if (const auto runtimes = openmp_runtimes(); runtimes.size() > 1) {
+    add("two OpenMP runtimes are loaded: " + join({runtimes.begin(), runtimes.end()}),
+        "unset LD_PRELOAD LD_LIBRARY_PATH");
+  }
+  return missing;
+}
+
+/// "node1: ranks 0-3", in rank order.
+Json layout(const std::vector<std::string>& hosts) {
+  Json ranks_of = Json::object();
+  for (size_t rank = 0; rank < hosts.size(); ++rank) ranks_of[hosts[rank]].push_back(rank);
+  return ranks_of;
+}
+
+/// The whole report; on ranks above 0 null. Collective.
+Json examine(parallel::Session& session) {
+  session.use_threads(0);
+  const parallel::World& world = session.world();
+  const auto hosts = session.gather_text(world.host);
+  std::optional<LinkRates> link;
+  if (world.size > 1) link = measure_all_reduce(*session.communicator(/*timeout_seconds=*/60));
+  if (world.rank != 0) return nullptr;
+
+  const BuildInfo& build = build_info();
+  const CudaSeen cuda = look_for_cuda();
+  const trainer::DevicePeak peak = measure_cpu();
+  trainer::store_peak(world.threads, peak);
+  Json report;
+  report["temper"] = {{"version", build.version},
+                      {"git_revision", build.git_revision},
+                      {"build", build.build_type},
+                      {"compiler", build.compiler}};
+  report["libtorch"] = build.libtorch;
+  report["mpi"] = {{"library", mpi_library()}, {"ranks", world.size}, {"hosts", layout(hosts)}};
+  if (link) {
+    report["mpi"]["all_reduce_gb_per_s"] = link->all_reduce_bytes_per_second / 1e9;
+    report["mpi"]["all_reduce_latency_us"] = link->latency_seconds * 1e6;
+  }
+  report["hdf5"] = build.hdf5;
+  report["parquet"] = build.parquet;
+  report["cuda"] = {{"plugin", cuda.plugin.string()}, {"driver", cuda.driver}};
+  report["cpu"] = {{"model", trainer::cpu_model()},
+                   {"threads", world.threads},
+                   {"online", ::sysconf(_SC_NPROCESSORS_ONLN)}};
+  report["memory_gib"] = {{"total", meminfo_gib("MemTotal")},
+                          {"available", meminfo_gib("MemAvailable")}};
+  report["disk_free_gib"] = free_gib(".");
+  report["rates"] = {{"gemm_fp32_gflops", peak.fp32_flops / 1e9},
+                     {"gemm_bf16_gflops", peak.bf16_flops / 1e9},
+                     {"copy_gb_per_s", peak.copy_bytes_per_second / 1e9}};
+  report["missing"] = find_missing(cuda);
+  return report;
+}
+
+void print_text(const Json& report) {
+  const auto line = [](const char* name, const std::string& value) {
+    std::printf("%-10s %s\n", name, value.c_str());
+  };
+  const auto number = [](const Json& value) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.1f", value.get<double>());
+    return std::string(text);
+  };
+  const auto text = [](const Json& value) { return value.get<std::string>(); };
+  const Json &program = report["temper"], &cpu = report["cpu"], &rates = report["rates"],
+             &mpi = report["mpi"], &cuda = report["cuda"];
+  line("temper", text(program["version"]) + ", git revision " + text(program["git_revision"]) +
+                     ", " + text(program["build"]) + ", " + text(program["compiler"]));
+  line("LibTorch", text(report["libtorch"]));
+  line("MPI", text(mpi["library"]) + ", ranks: " + mpi["ranks"].dump());
+  if (mpi.contains("all_reduce_gb_per_s")) {
+    for (const auto& [host, ranks] : mpi["hosts"].items())
+      line("", host + ": ranks " + ranks.dump());
+    line("", "all-reduce " + number(mpi["all_reduce_gb_per_s"]) + " GB/s of 64 MiB, latency " +
+                 number(mpi["all_reduce_latency_us"]) + " us");
+  }
+  line("HDF5", text(report["hdf5"]));
+  line("Parquet", report["parquet"].get<bool>() ? "yes" : "no");
+  line("CUDA", std::string(text(cuda["plugin"]).empty() ? "plugin not built"
+                                                        : "plugin " + text(cuda["plugin"])) +
+                   ", " +
+                   (text(cuda["driver"]).empty() ? "no driver"
+                                                 : "driver for CUDA " + text(cuda["driver"])));
+  line("CPU", text(cpu["model"]) + ", " + cpu["threads"].dump() + " threads used, " +
+                  cpu["online"].dump() + " online");
+  line("", "GEMM " + number(rates["gemm_fp32_gflops"]) + " GFLOP/s fp32, " +
+               number(rates["gemm_bf16_gflops"]) + " bf16; copy " + number(rates["copy_gb_per_s"]) +
+               " GB/s");
+  line("memory", number(report["memory_gib"]["available"]) + " of " +
+                     number(report["memory_gib"]["total"]) + " GiB available");
+  line("disk", number(report["disk_free_gib"]) + " GiB free here");
+  if (report["missing"].empty()) line("missing", "nothing");
+  for (const Json& item : report["missing"]) {
+    line("missing", text(item["what"]));
+    line("", "  mend: " + text(item["mend"]));
+  }
+}
+
+}  // namespace
+
+int doctor(const std::vector<std::string>& arguments) {
+  ArgumentParser parser("temper doctor [--json]",
+                        "Versions, devices, measured rates, and what is missing, each with the "
+                        "command that mends it.\n"
+                        "Under mpirun also the layout and the rate of an all-reduce. The measured "
+                        "product rate is kept in\n"
+                        "~/.cache/temper/peaks.json, from which training computes mfu on this CPU.",
+                        "mpirun -n 2 temper doctor");
+  parser.options().add_options()("json", "one JSON object instead of lines");
+  const auto given = parser.parse(arguments);
+  if (!given) return kDone;
+
+  return run_on_all_ranks([&](parallel::Session& session) {
+    const Json report = examine(session);
+    if (report.is_null()) return int{kDone};
+    if (given->count("json") != 0) {
+      std::cout << data::dump_json(report);
+    } else {
+      print_text(report);
+    }
+    return int{kDone};
+  });
+}
+
+}  // namespace temper::launch

@@ -1,0 +1,118 @@
+#include "launch/inspect.h"
+
+#include <cstdio>
+#include <iostream>
+#include <string>
+
+#include "launch/arguments.h"
+#include "launch/command.h"
+#include "launch/source.h"
+#include "recipes/diagnostic.h"
+
+namespace temper::launch {
+
+namespace fs = std::filesystem;
+using data::Json;
+
+namespace {
+
+std::string size_text(const Json& bytes) {
+  char text[32];
+  const auto count = bytes.get<double>();
+  if (count >= 1 << 20) {
+    std::snprintf(text, sizeof text, "%.1f MiB", count / (1 << 20));
+  } else {
+    std::snprintf(text, sizeof text, "%.1f KiB", count / (1 << 10));
+  }
+  return text;
+}
+
+/// A value on one line: strings as they are, the rest as JSON.
+std::string plain(const Json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+void print_tensors(const Json& report) {
+  size_t width = 0;
+  for (const Json& tensor : report["tensors"])
+    width = std::max(width, tensor["name"].get_ref<const std::string&>().size());
+  for (const Json& tensor : report["tensors"]) {
+    std::string name = plain(tensor["name"]);
+    name.resize(width + 2, ' ');
+    std::cout << "  " << name << plain(tensor["dtype"]) << " " << tensor["shape"].dump() << "\n";
+  }
+  std::cout << report["tensors"].size() << " tensors, " << report["numbers"] << " numbers, "
+            << size_text(report["bytes"]) << "\n";
+}
+
+/// Lists and long texts inside an object are for --json.
+void print_scalars(const Json& object, const char* indent) {
+  for (const auto& [key, value] : object.items()) {
+    if (value.is_structured() || (value.is_string() && value.get_ref<const std::string&>().find(
+                                                           '\n') != std::string::npos)) {
+      continue;
+    }
+    std::cout << indent << key << ": " << plain(value) << "\n";
+  }
+}
+
+void print_report(const Json& report) {
+  print_scalars(report, "");
+  for (const char* part : {"metadata", "state", "last_metrics"}) {
+    if (report.contains(part) && report[part].is_object() && !report[part].empty()) {
+      std::cout << part << ":\n";
+      print_scalars(report[part], "  ");
+    }
+  }
+  if (report.contains("checkpoints")) {
+    std::cout << "checkpoints:\n";
+    for (const Json& checkpoint : report["checkpoints"]) {
+      const std::string damage = plain(checkpoint["damage"]);
+      std::cout << "  " << plain(checkpoint["name"])
+                << (damage.empty() ? "" : "  damaged: " + damage) << "\n";
+    }
+  }
+  if (report.contains("tensors")) print_tensors(report);
+}
+
+Json describe(const fs::path& path) {
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) throw UserError(path.string() + ": no such file or directory");
+  if (fs::is_directory(path, ignored)) {
+    if (is_checkpoint(path)) return inspect_checkpoint(path);
+    if (is_run(path)) return inspect_run(path);
+    if (fs::exists(path / "config.json", ignored)) return inspect_model(path);
+    throw UserError(
+        path.string() +
+        ": neither a model (config.json), a run (recipe.toml) nor a checkpoint (manifest.json)");
+  }
+  if (path.extension() == ".safetensors") return inspect_safetensors(path);
+  throw UserError(
+      path.string() +
+      ": unknown kind of file: must be .safetensors, .h5 (a token shard) or .toml (a recipe)");
+}
+
+}  // namespace
+
+int inspect(const std::vector<std::string>& arguments) {
+  ArgumentParser parser("temper inspect PATH [options]",
+                        "What is in a safetensors file, a model, a checkpoint, a run or a token "
+                        "shard; of a recipe the first\n"
+                        "rows of its data as they are trained on.",
+                        "temper inspect configs/quickstart.toml --rows 2");
+  parser.positional("PATH", "a file or directory, or a recipe (.toml)");
+  parser.options().add_options()("rows", po::value<int64_t>()->default_value(3),
+                                 "rows of a recipe or shard to show")(
+      "json", "one JSON object instead of lines");
+  const auto given = parser.parse(arguments);
+  if (!given) return kDone;
+  const Json report = describe((*given)["PATH"].as<std::string>());
+  if (given->count("json") != 0) {
+    std::cout << data::dump_json(report);
+  } else {
+    print_report(report);
+  }
+  return kDone;
+}
+
+}  // namespace temper::launch

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Starts a training command so that it stops cleanly: mpirun itself kills its ranks two seconds after TERM or INT, but passes
+# USR1 on, and temper then writes a checkpoint and exits 75.
+#
+#   launch/run.sh [--restarts N] COMMAND...
+#   launch/run.sh --restarts 3 mpirun -n 2 temper train recipe.toml
+#
+# TERM and INT become USR1 to COMMAND; a second INT kills it. The exit code is COMMAND's. --restarts N starts it again, at most
+# N times, when it failed by itself: not after 0 (done), 2 (wrong input), 75 (stopped on request), nor once a stop was asked for.
+set -u
+
+restarts=0
+if [[ "${1:-}" == --restarts ]]; then
+  if ! [[ "${2:-}" =~ ^[0-9]+$ ]]; then
+    echo "launch/run.sh: --restarts takes a number" >&2
+    exit 2
+  fi
+  restarts=$2
+  shift 2
+fi
+if [[ $# -eq 0 || "$1" == --help || "$1" == -h ]]; then
+  sed -n '2,10s/^# \{0,1\}//p' "$0"
+  [[ $# -gt 0 ]] && exit 0 || exit 2
+fi
+
+# temper shares out the cores itself; mpirun would bind each rank to one.
+export OMPI_MCA_hwloc_base_binding_policy="${OMPI_MCA_hwloc_base_binding_policy:-none}"
+
+child=
+stopping=
+interrupted=
+signalled=
+stop() {
+  stopping=yes
+  signalled=yes
+  [[ -n "$child" ]] && kill -USR1 "$child" 2>/dev/null
+}
+interrupt() {
+  if [[ -n "$interrupted" && -n "$child" ]]; then
+    kill -KILL -- "-$child" 2>/dev/null
+  fi
+  interrupted=yes
+  stop
+}
+trap stop TERM USR1
+trap interrupt INT
+
+set -m  # a process group of its own: INT from the terminal reaches this script alone
+while true; do
+  "$@" </dev/null &
+  child=$!
+  [[ -n "$stopping" ]] && kill -USR1 "$child" 2>/dev/null
+  # A signal that a trap handles ends `wait` early, perhaps just as the command itself ends.
+  while true; do
+    signalled=
+    wait "$child"
+    code=$?
+    [[ -z "$signalled" ]] && break
+    kill -0 "$child" 2>/dev/null && continue
+    wait "$child" 2>/dev/null
+    last=$?
+    [[ "$last" -ne 127 ]] && code=$last
+    break
+  done
+  child=
+  case "$code" in 0 | 2 | 75) exit "$code" ;; esac
+  if [[ -n "$stopping" || "$restarts" -eq 0 ]]; then
+    exit "$code"
+  fi
+  restarts=$((restarts - 1))
+  echo "launch/run.sh: exit code $code; starting again ($restarts restarts left)" >&2
+done

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Every way to end under mpirun: exit code, lines on standard error, seconds. Usage: endings_test.sh MPIRUN PROGRAM
+set -u
+mpirun=$1
+program=$2
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+errors=$(mktemp)
+trap 'rm -f "$errors"' EXIT
+failures=0
+
+# ends HOW CODE SECONDS LINE: three ranks end within SECONDS with CODE; all that they say is LINE (a regular expression), once.
+ends() {
+  local start=$SECONDS code said
+  timeout 60 "$mpirun" -n 3 --oversubscribe --quiet "$program" "$1" 2> "$errors"
+  code=$?
+  # What temper says, without mpirun's own banner and its notes on ranks that ended.
+  said=$(grep -E 'wrong|full|waited|stopped' "$errors" | grep -v mpirun)
+  if [[ "$code" -eq "$2" && $((SECONDS - start)) -le "$3" && "$said" =~ ^${4}$ ]]; then
+    echo "ok: $1"
+  else
+    echo "FAILED: $1: exit code $code after $((SECONDS - start)) s, expected $2 within $3 s; said '$said', expected '$4'"
+    cat "$errors"
+    failures=$((failures + 1))
+  fi
+}
+
+ends "all is well" 0 10 ""
+ends "stopped" 75 10 ""
+ends "same error everywhere" 2 10 "recipe.toml:3: wrong"
+ends "error while others exchange texts" 2 10 "rank 1 on [^ ]*: row 7: wrong"
+ends "error while others are in a collective" 2 10 "rank 1 on [^ ]*: row 9: wrong"
+ends "error after an exchange has started" 1 10 "rank 0 on [^ ]*: disk full"
+ends "a killed rank" 137 20 ""
+late="rank [12] on [^ ]*: all_reduce 1 in group 'world' waited 1 s [^:]*: a rank is lost, stuck or doing something else"
+ends "a rank that never comes" 1 20 "($late"$'\n'")?$late"
+
+exit $((failures > 0))

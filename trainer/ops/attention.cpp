@@ -1,0 +1,366 @@
+#include "trainer/ops/attention.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "trainer/ops/dispatch.h"
+#include "trainer/ops/gemm.h"
+
+// Scores are computed transposed, keys down the rows and queries along the columns: then softmax runs lane by lane, and
+// no product of forward or backward needs a transposed block of scores:
+//   S^T = K Q^T     O^T = V^T P^T     dP^T = V dO^T     dV += P^T dO     dK += dS^T Q     dQ^T += K^T dS^T
+// The columns of a block are the queries of all heads that share a key/value head, (head, query) in that order.
+namespace temper::trainer {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr int64_t kColumns = 64;        // queries x heads a block, about
+constexpr int64_t kKeys = 128;          // keys a block
+constexpr int64_t kQueriesATask = 512;  // forward: more tasks than documents x heads when documents are long
+
+int64_t round_up(int64_t n, int64_t to = 16) { return (n + to - 1) / to * to; }
+
+// One key/value head of one document, and a run of its queries. Rows are `stride` elements apart.
+template <class T>
+struct Task {
+  const T* queries;  // of the first query in the run, first head of the group
+  const T* keys;     // of token 0 of the document
+  const T* values;
+  int64_t query_stride, key_stride;
+  int64_t begin, end;  // queries, as positions in the document
+};
+
+struct Geometry {
+  int64_t group, dim, window;
+  float scale;
+  int64_t queries_a_block() const { return std::max<int64_t>(1, kColumns / group); }
+  int64_t first_key(int64_t query) const { return window > 0 ? std::max<int64_t>(0, query - window + 1) : 0; }
+};
+
+Geometry geometry_of(const AttentionHeads& heads) {
+  return {.group = heads.heads / heads.kv_heads,
+          .dim = heads.head_dim,
+          .window = heads.window,
+          .scale = 1.0f / std::sqrt(static_cast<float>(heads.head_dim))};
+}
+
+// Scratch of a thread, kept between calls.
+class Scratch {
+ public:
+  float* floats(size_t slot, int64_t count, bool zero = false) {
+    std::vector<float>& buffer = buffers_[slot];
+    if (static_cast<int64_t>(buffer.size()) < count) buffer.resize(count);
+    if (zero) std::fill_n(buffer.data(), count, 0.0f);
+    return buffer.data();
+  }
+  std::vector<int32_t> first, last;
+
+ private:
+  std::vector<float> buffers_[16];
+};
+
+Scratch& scratch() {
+  thread_local Scratch mine;
+  return mine;
+}
+
+// Which keys of the run [from, to), relative to its start, each column of a block of queries [begin, end) may see; padding
+// columns see none.
+void visible_keys(const Geometry& g, int64_t begin, int64_t end, int64_t from, int64_t to, int64_t columns, Scratch& s) {
+  s.first.assign(columns, 0);
+  s.last.assign(columns, 0);
+  for (int64_t h = 0; h < g.group; ++h) {
+    for (int64_t q = begin; q < end; ++q) {
+      const int64_t column = h * (end - begin) + q - begin;
+      s.first[column] = static_cast<int32_t>(g.first_key(q) - from);
+      s.last[column] = static_cast<int32_t>(std::min(q + 1, to) - from);
+    }
+  }
+}
+
+// A block of queries' rows [group][count] of `src` as columns [dim, columns].
+template <class T>
+void load_columns(const Geometry& g, const T* src, int64_t stride, int64_t count, int64_t columns, float scale, float* dst) {
+  if (g.group * count < columns) std::fill_n(dst, g.dim * columns, 0.0f);
+  for (int64_t h = 0; h < g.group; ++h) {
+    cpu::row_kernels<T>().load_transposed(src + h * g.dim, stride, dst + h * count, columns, count, g.dim, scale);
+  }
+}
+
+template <class T>
+void load_rows(const Geometry& g, const T* src, int64_t stride, int64_t count, int64_t rows, float scale, float* dst) {
+  for (int64_t h = 0; h < g.group; ++h) {
+    cpu::row_kernels<T>().load(src + h * g.dim, stride, dst + h * count * g.dim, g.dim, count, g.dim, scale);
+  }
+  std::fill_n(dst + g.group * count * g.dim, (rows - g.group * count) * g.dim, 0.0f);
+}
+
+// out: like queries. lse: where head 0 of the group has its value for query `begin`; heads are `lse_stride` apart; may be null.
+template <class T>
+void attend(const Geometry& g, const Task<T>& task, T* out, int64_t out_stride, float* lse, int64_t lse_stride) {
+  const auto& attention = cpu::kernels().attention;
+  Scratch& s = scratch();
+  const int64_t origin = g.first_key(task.begin);
+  const int64_t keys = round_up(task.end - origin);
+  float* key_rows = s.floats(0, keys * g.dim);
+  float* value_columns = s.floats(1, g.dim * keys);
+  const int64_t real = task.end - origin;
+  cpu::row_kernels<T>().load(task.keys + origin * task.key_stride, task.key_stride, key_rows, g.dim, real, g.dim, 1.0f);
+  std::fill_n(key_rows + real * g.dim, (keys - real) * g.dim, 0.0f);
+  if (real < keys) std::fill_n(value_columns, g.dim * keys, 0.0f);
+  cpu::row_kernels<T>().load_transposed(task.values + origin * task.key_stride, task.key_stride, value_columns, keys, real,
+                                        g.dim, 1.0f);
+
+  for (int64_t begin = task.begin; begin < task.end; begin += g.queries_a_block()) {
+    const int64_t end = std::min(task.end, begin + g.queries_a_block());
+    const int64_t count = end - begin;
+    const int64_t columns = round_up(g.group * count);
+    float* queries = s.floats(2, g.dim * columns);
+    load_columns(g, task.queries + (begin - task.begin) * task.query_stride, task.query_stride, count, columns, g.scale, queries);
+    float* sums = s.floats(3, g.dim * columns);
+    float* scores = s.floats(4, kKeys * columns);
+    float* peak = s.floats(5, columns);
+    float* total = s.floats(6, columns, true);
+    float* rescale = s.floats(7, columns);
+    std::fill_n(peak, columns, -std::numeric_limits<float>::infinity());
+    // Blocks of keys stand on multiples of kKeys of the document, so that a query's sums do not depend on its run.
+    int64_t block = g.first_key(begin) / kKeys * kKeys;
+    bool first = true;
+    for (; block < end; block += kKeys) {
+      const int64_t from = std::max(block, origin);
+      const int64_t rows = round_up(std::min(block + kKeys, end) - from);
+      visible_keys(g, begin, end, from, block + kKeys, columns, s);
+      block_gemm(rows, columns, g.dim, key_rows + (from - origin) * g.dim, g.dim, queries, columns, scores, columns, false);
+      attention.softmax(scores, rows, columns, columns, s.first.data(), s.last.data(), peak, total, rescale);
+      if (!first) attention.scale_columns(sums, g.dim, columns, columns, rescale);
+      block_gemm(g.dim, columns, rows, value_columns + from - origin, keys, scores, columns, sums, columns, !first);
+      first = false;
+    }
+    for (int64_t c = 0; c < columns; ++c) rescale[c] = 1.0f / total[c];
+    attention.scale_columns(sums, g.dim, columns, columns, rescale);
+    for (int64_t h = 0; h < g.group; ++h) {
+      cpu::row_kernels<T>().store_transposed(sums + h * count, columns, out + (begin - task.begin) * out_stride + h * g.dim,
+                                             out_stride, count, g.dim, 1.0f);
+      for (int64_t q = 0; q < count && lse != nullptr; ++q) {
+        lse[h * lse_stride + begin - task.begin + q] = peak[h * count + q] + std::log(total[h * count + q]);
+      }
+    }
+  }
+}
+
+template <class T>
+struct Backward {
+  const T *out, *dout;  // as queries, `out_stride` apart
+  int64_t out_stride;
+  const float* lse;
+  int64_t lse_stride;
+  T *dqueries, *dkeys, *dvalues;  // strides as queries, keys
+};
+
+// All queries of a document for one key/value head.
+template <class T>
+void attend_backward(const Geometry& g, const Task<T>& task, const Backward<T>& b) {
+  const auto& attention = cpu::kernels().attention;
+  const auto& row = cpu::row_kernels<T>();
+  Scratch& s = scratch();
+  const int64_t real = task.end;
+  const int64_t keys = round_up(real);
+  float* key_rows = s.floats(0, keys * g.dim);
+  float* key_columns = s.floats(1, g.dim * keys);
+  float* value_rows = s.floats(2, keys * g.dim);
+  float* dkeys = s.floats(3, keys * g.dim, true);
+  float* dvalues = s.floats(4, keys * g.dim, true);
+  row.load(task.keys, task.key_stride, key_rows, g.dim, real, g.dim, 1.0f);
+  row.load(task.values, task.key_stride, value_rows, g.dim, real, g.dim, 1.0f);
+  std::fill_n(key_rows + real * g.dim, (keys - real) * g.dim, 0.0f);
+  std::fill_n(value_rows + real * g.dim, (keys - real) * g.dim, 0.0f);
+  if (real < keys) std::fill_n(key_columns, g.dim * keys, 0.0f);
+  row.load_transposed(task.keys, task.key_stride, key_columns, keys, real, g.dim, 1.0f);
+
+  for (int64_t begin = 0; begin < task.end; begin += g.queries_a_block()) {
+    const int64_t end = std::min(task.end, begin + g.queries_a_block());
+    const int64_t count = end - begin;
+    const int64_t columns = round_up(g.group * count);
+    const T* queries = task.queries + begin * task.query_stride;
+    const T* dout = b.dout + begin * b.out_stride;
+    float* query_columns = s.floats(5, g.dim * columns);
+    float* query_rows = s.floats(6, columns * g.dim);
+    float* dout_columns = s.floats(7, g.dim * columns);
+    float* dout_rows = s.floats(8, columns * g.dim);
+    load_columns(g, queries, task.query_stride, count, columns, g.scale, query_columns);
+    load_rows(g, queries, task.query_stride, count, columns, g.scale, query_rows);
+    load_columns(g, dout, b.out_stride, count, columns, 1.0f, dout_columns);
+    load_rows(g, dout, b.out_stride, count, columns, 1.0f, dout_rows);
+    float* lse = s.floats(9, columns, true);
+    float* delta = s.floats(10, columns, true);
+    for (int64_t h = 0; h < g.group; ++h) {
+      std::copy_n(b.lse + h * b.lse_stride + begin, count, lse + h * count);
+      row.row_dots(dout + h * g.dim, b.out_stride, b.out + begin * b.out_stride + h * g.dim, b.out_stride, delta + h * count,
+                   count, g.dim);
+    }
+    float* dqueries = s.floats(11, g.dim * columns);
+    float* scores = s.floats(12, kKeys * columns);
+    float* dscores = s.floats(13, kKeys * columns);
+    bool first = true;
+    for (int64_t block = g.first_key(begin) / kKeys * kKeys; block < end; block += kKeys) {
+      const int64_t rows = round_up(std::min(block + kKeys, end) - block);
+      visible_keys(g, begin, end, block, block + kKeys, columns, s);
+      block_gemm(rows, columns, g.dim, key_rows + block * g.dim, g.dim, query_columns, columns, scores, columns, false);
+      block_gemm(rows, columns, g.dim, value_rows + block * g.dim, g.dim, dout_columns, columns, dscores, columns, false);
+      attention.softmax_backward(scores, dscores, rows, columns, columns, s.first.data(), s.last.data(), lse, delta);
+      block_gemm(rows, g.dim, columns, scores, columns, dout_rows, g.dim, dvalues + block * g.dim, g.dim, true);
+      block_gemm(rows, g.dim, columns, dscores, columns, query_rows, g.dim, dkeys + block * g.dim, g.dim, true);
+      block_gemm(g.dim, columns, rows, key_columns + block, keys, dscores, columns, dqueries, columns, !first);
+      first = false;
+    }
+    for (int64_t h = 0; h < g.group; ++h) {
+      row.store_transposed(dqueries + h * count, columns, b.dqueries + begin * task.query_stride + h * g.dim,
+                           task.query_stride, count, g.dim, g.scale);
+    }
+  }
+  row.store(dkeys, g.dim, b.dkeys, task.key_stride, real, g.dim);
+  row.store(dvalues, g.dim, b.dvalues, task.key_stride, real, g.dim);
+}
+
+// Tasks are of very different sizes (documents are): threads take the next one when they are done with one.
+template <class F>
+void run_tasks(int64_t count, F&& f) {
+  std::atomic<int64_t> next = 0;
+  at::parallel_for(0, std::min<int64_t>(count, at::get_num_threads()), 1, [&](int64_t, int64_t) {
+    for (int64_t i = next++; i < count; i = next++) f(i);
+  });
+}
+
+struct Piece {
+  int64_t document, kv_head, begin, end;  // queries, as positions in the document
+};
+
+std::vector<Piece> pieces_of(const at::Tensor& document_ends, int64_t kv_heads, int64_t queries) {
+  const int32_t* ends = document_ends.const_data_ptr<int32_t>();
+  std::vector<Piece> pieces;
+  for (int64_t d = 0; d + 1 < document_ends.numel(); ++d) {
+    const int64_t length = ends[d + 1] - ends[d];
+    for (int64_t begin = 0; begin < length; begin += queries) {
+      for (int64_t h = 0; h < kv_heads; ++h) pieces.push_back({d, h, begin, std::min(length, begin + queries)});
+    }
+  }
+  return pieces;
+}
+
+struct Attention : torch::autograd::Function<Attention> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& document_ends, int64_t heads,
+                            int64_t kv_heads, int64_t head_dim, int64_t window) {
+    const AttentionHeads shape{heads, kv_heads, head_dim, window};
+    const Geometry g = geometry_of(shape);
+    const int64_t tokens = qkv.size(0), stride = qkv.size(1);
+    TEMPER_CHECK(qkv.is_contiguous() && stride == (heads + 2 * kv_heads) * head_dim, "attention takes a contiguous qkv");
+    at::Tensor out = at::empty({tokens, heads * head_dim}, qkv.options());
+    at::Tensor lse = at::empty({heads, tokens}, qkv.options().dtype(at::kFloat));
+    const int32_t* ends = document_ends.const_data_ptr<int32_t>();
+    const std::vector<Piece> pieces = pieces_of(document_ends, kv_heads, kQueriesATask);
+    with_kernel_type(qkv.scalar_type(), [&](auto type) {
+      using T = decltype(type);
+      run_tasks(static_cast<int64_t>(pieces.size()), [&](int64_t i) {
+        const Piece& p = pieces[i];
+        const T* base = input<T>(qkv) + ends[p.document] * stride;
+        const int64_t head = p.kv_head * g.group;
+        const int64_t token = ends[p.document] + p.begin;
+        attend<T>(g,
+                  {.queries = base + p.begin * stride + head * g.dim,
+                   .keys = base + (heads + p.kv_head) * g.dim,
+                   .values = base + (heads + kv_heads + p.kv_head) * g.dim,
+                   .query_stride = stride,
+                   .key_stride = stride,
+                   .begin = p.begin,
+                   .end = p.end},
+                  output<T>(out) + token * out.size(1) + head * g.dim, out.size(1),
+                  output<float>(lse) + head * tokens + token, tokens);
+      });
+    });
+    ctx->save_for_backward({qkv, document_ends, out, lse});
+    ctx->saved_data["shape"] = std::vector<int64_t>{heads, kv_heads, head_dim, window};
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &qkv = saved[0], &document_ends = saved[1], &out = saved[2], &lse = saved[3];
+    const std::vector<int64_t> shape = ctx->saved_data["shape"].toIntVector();
+    const int64_t heads = shape[0], kv_heads = shape[1];
+    const Geometry g = geometry_of({heads, kv_heads, shape[2], shape[3]});
+    const at::Tensor dout = grads[0].contiguous();
+    at::Tensor dqkv = at::empty_like(qkv);
+    const int64_t tokens = qkv.size(0), stride = qkv.size(1);
+    const int32_t* ends = document_ends.const_data_ptr<int32_t>();
+    const std::vector<Piece> pieces = pieces_of(document_ends, kv_heads, tokens);
+    with_kernel_type(qkv.scalar_type(), [&](auto type) {
+      using T = decltype(type);
+      run_tasks(static_cast<int64_t>(pieces.size()), [&](int64_t i) {
+        const Piece& p = pieces[i];
+        const int64_t token = ends[p.document];
+        const int64_t query = token * stride + p.kv_head * g.group * g.dim;
+        const int64_t key = token * stride + (heads + p.kv_head) * g.dim;
+        const int64_t value = key + kv_heads * g.dim;
+        const int64_t result = token * out.size(1) + p.kv_head * g.group * g.dim;
+        attend_backward<T>(g,
+                           {.queries = input<T>(qkv) + query,
+                            .keys = input<T>(qkv) + key,
+                            .values = input<T>(qkv) + value,
+                            .query_stride = stride,
+                            .key_stride = stride,
+                            .begin = 0,
+                            .end = p.end},
+                           {.out = input<T>(out) + result,
+                            .dout = input<T>(dout) + result,
+                            .out_stride = out.size(1),
+                            .lse = input<float>(lse) + p.kv_head * g.group * tokens + token,
+                            .lse_stride = tokens,
+                            .dqueries = output<T>(dqkv) + query,
+                            .dkeys = output<T>(dqkv) + key,
+                            .dvalues = output<T>(dqkv) + value});
+      });
+    });
+    return {dqkv, {}, {}, {}, {}, {}};
+  }
+};
+
+}  // namespace
+
+at::Tensor attention(const at::Tensor& qkv, const at::Tensor& document_ends, const AttentionHeads& heads) {
+  return Attention::apply(qkv, document_ends, heads.heads, heads.kv_heads, heads.head_dim, heads.window);
+}
+
+at::Tensor attention_cached(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
+                            const AttentionHeads& heads) {
+  const Geometry g = geometry_of(heads);
+  const int64_t batch = queries.size(0), count = queries.size(1), stride = queries.size(2), length = keys.size(2);
+  at::Tensor out = at::empty_like(queries);
+  with_kernel_type(queries.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    run_tasks(batch * heads.kv_heads, [&](int64_t i) {
+      const int64_t row = i / heads.kv_heads, head = i % heads.kv_heads;
+      const int64_t query = row * count * stride + head * g.group * g.dim;
+      attend<T>(g,
+                {.queries = input<T>(queries) + query,
+                 .keys = input<T>(keys) + row * keys.stride(0) + head * keys.stride(1),
+                 .values = input<T>(values) + row * values.stride(0) + head * values.stride(1),
+                 .query_stride = stride,
+                 .key_stride = keys.stride(2),
+                 .begin = length - count,
+                 .end = length},
+                output<T>(out) + query, stride, nullptr, 0);
+    });
+  });
+  return out;
+}
+
+}  // namespace temper::trainer

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <string>
+#include <type_traits>
+
+#include <ATen/core/Tensor.h>
+
+#include "recipes/diagnostic.h"
+#include "trainer/ops/cpu/kernels.h"
+
+/// From tensors to the kernels' plain pointers.
+namespace temper::trainer {
+
+/// Calls f(T{}) with T the kernels' type of `dtype`.
+template <class F>
+void with_kernel_type(at::ScalarType dtype, F&& f) {
+  if (dtype == at::kFloat) return f(float{});
+  TEMPER_CHECK(dtype == at::kBFloat16, std::string("no CPU kernels for ") + c10::toString(dtype));
+  f(cpu::Bf16{});
+}
+
+template <class T>
+const T* input(const at::Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+template <class T>
+T* output(const at::Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+/// Rows of this many belong together in sums over rows: the order of a sum must not depend on the number of threads.
+inline constexpr int64_t kRowBlock = 64;
+
+}  // namespace temper::trainer

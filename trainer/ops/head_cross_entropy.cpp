@@ -1,0 +1,109 @@
+#include "trainer/ops/head_cross_entropy.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "trainer/ops/dispatch.h"
+#include "trainer/ops/gemm.h"
+#include "trainer/ops/gradient.h"
+
+namespace temper::trainer {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr int64_t kChunk = 512;  // tokens whose logits exist at once
+constexpr int64_t kIgnored = -100;
+
+struct TokenValues {
+  float loss = 0, entropy = 0;
+  bool correct = false;
+};
+
+struct Values : torch::CustomClassHolder {
+  std::vector<TokenValues> tokens;
+};
+
+struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const at::Tensor& weight,
+                            const at::Tensor& labels, bool dft, bool with_gradients,
+                            const c10::intrusive_ptr<Values>& values) {
+    const int64_t dim = hidden.size(-1), vocabulary = weight.size(0);
+    const at::Tensor rows = hidden.reshape({-1, dim});
+    const at::Tensor supervised = labels.reshape({-1}).ne(kIgnored).nonzero().squeeze(1);
+    const int64_t count = supervised.numel();
+    const bool all = count == rows.size(0);
+    const at::Tensor x = all ? rows : rows.index_select(0, supervised);
+    const at::Tensor targets = labels.reshape({-1}).index_select(0, supervised);
+    const int64_t* target = targets.const_data_ptr<int64_t>();
+    const bool weight_gradient = with_gradients && weight.requires_grad();
+    at::Tensor dx = with_gradients ? at::empty_like(x) : at::Tensor();
+
+    const int64_t chunk = std::min(kChunk, std::max<int64_t>(count, 1));
+    at::Tensor logits = at::empty({chunk, vocabulary}, hidden.options().dtype(at::kFloat));
+    // In float32 the gradient overwrites the logits.
+    at::Tensor dlogits = !with_gradients ? at::Tensor()
+                         : hidden.scalar_type() == at::kFloat ? logits
+                                                              : at::empty({chunk, vocabulary}, hidden.options());
+    values->tokens.resize(count);
+    for (int64_t begin = 0; begin < count; begin += chunk) {
+      const int64_t size = std::min(chunk, count - begin);
+      const at::Tensor x_chunk = x.narrow(0, begin, size);
+      const at::Tensor logits_chunk = logits.narrow(0, 0, size);
+      gemm(logits_chunk, x_chunk, weight.t());
+      with_kernel_type(hidden.scalar_type(), [&](auto type) {
+        using T = decltype(type);
+        at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
+          for (int64_t r = first; r < last; ++r) {
+            const float* row = input<float>(logits) + r * vocabulary;
+            const int64_t label = target[begin + r];
+            const cpu::SoftmaxRow softmax = cpu::kernels().softmax_row(row, vocabulary);
+            const float nll = softmax.log_sum_exp - row[label];
+            const float factor = dft ? std::exp(-nll) : 1.0f;
+            values->tokens[begin + r] = {nll * factor, softmax.entropy, softmax.argmax == label};
+            if (with_gradients) {
+              cpu::row_kernels<T>().softmax_gradient(row, softmax.log_sum_exp, label, factor,
+                                                     output<T>(dlogits) + r * vocabulary, vocabulary);
+            }
+          }
+        });
+      });
+      if (with_gradients) gemm(dx.narrow(0, begin, size), dlogits.narrow(0, 0, size), weight);
+      if (weight_gradient) gemm(float32_gradient(weight), dlogits.narrow(0, 0, size).t(), x_chunk, {.accumulate = true});
+    }
+    if (with_gradients) {
+      if (!all) dx = at::zeros_like(rows).index_copy_(0, supervised, dx);
+      ctx->save_for_backward({dx.view(hidden.sizes())});
+    }
+    double sum = 0;
+    for (const TokenValues& token : values->tokens) sum += token.loss;
+    return at::scalar_tensor(sum, hidden.options().dtype(at::kFloat));
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    TEMPER_CHECK(grads[0].item<float>() == 1.0f, "head_cross_entropy's sum is differentiated with gradient one");
+    return {ctx->get_saved_variables()[0], {}, {}, {}, {}, {}};
+  }
+};
+
+}  // namespace
+
+HeadLoss head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, TokenLoss kind) {
+  auto values = c10::make_intrusive<Values>();
+  const bool with_gradients = at::GradMode::is_enabled() && (hidden.requires_grad() || weight.requires_grad());
+  HeadLoss result;
+  result.sum = HeadCrossEntropy::apply(hidden, weight, labels, kind == TokenLoss::kDft, with_gradients, values);
+  for (const TokenValues& token : values->tokens) {
+    result.correct += token.correct ? 1 : 0;
+    result.entropy += token.entropy;
+  }
+  return result;
+}
+
+}  // namespace temper::trainer

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+
+#include <c10/core/ScalarType.h>
+
+/// The arithmetic of the optimizers on plain float32 arrays: one thread, vectorised for the
+/// processor at hand. No operation is fused or reordered, so every instruction set gives the same
+/// bits.
+namespace temper::trainer {
+
+struct AdamWStep {
+  float gradient_scale = 1;
+  float beta2 = 0;
+  float one_minus_beta1 = 0, one_minus_beta2 = 0;  // taken in double precision first, as torch does
+  float decay = 1;                                 // 1 - lr * weight_decay
+  float step_size = 0;                             // lr / (1 - beta1^t)
+  float root_correction = 1;                       // sqrt(1 - beta2^t)
+  float eps = 0;
+};
+
+/// Loshchilov and Hutter 2019 (arXiv:1711.05101, algorithm 2) in torch.optim.AdamW's order of
+/// operations.
+void adamw_update(float* weight, float* exp_avg, float* exp_avg_sq, const float* gradient,
+                  int64_t n, const AdamWStep& step);
+
+struct SgdStep {
+  float gradient_scale = 1;
+  float lr = 0;
+  float momentum = 0;
+  float weight_decay = 0;  // added to the gradient, as torch.optim.SGD does
+};
+
+/// `momentum_buffer` may be null when momentum is 0.
+void sgd_update(float* weight, float* momentum_buffer, const float* gradient, int64_t n,
+                const SgdStep& step);
+
+/// value[i] = weight[i] rounded to `weights`, then to `compute` (float32, bfloat16 or float16, to
+/// nearest even).
+void store_value(void* value, const float* weight, int64_t n, at::ScalarType compute,
+                 at::ScalarType weights);
+
+/// Sum of squares in double precision, over sixteen lanes that are added pairwise at the end.
+double sum_of_squares(const float* x, int64_t n);
+
+}  // namespace temper::trainer
