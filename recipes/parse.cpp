@@ -104,6 +104,7 @@ class Reader {
   void read_override(const std::string& text);
   void read_source_override(const std::vector<std::string>& path, const std::string& value,
                             const Place& place);
+  void forget_source(const std::string& entry);
   void settle_length_of_training();
   Place place_of(const std::string& name, const toml::source_region& region,
                  const std::string& value) const;
@@ -129,8 +130,7 @@ void Reader::read_file(const fs::path& file, std::vector<fs::path> chain) {
     table = toml::parse(text.str(), file.string());
   } catch (const toml::parse_error& error) {
     const toml::source_position at = error.source().begin;
-    std::string problem(error.description());
-    std::replace(problem.begin(), problem.end(), '\n', ' ');
+    const std::string problem(error.description());
     const Place place{file.string() + ":" + std::to_string(at.line),
                       "column " + std::to_string(at.column), layers_++, static_cast<int>(at.line)};
     return findings.add("", place, "not TOML: " + problem);
@@ -183,8 +183,10 @@ void Reader::read_extended(const toml::node& extends, const fs::path& file,
       continue;
     }
     std::string cycle;
+    std::error_code ignored;
     for (const fs::path& before : chain) {
-      if (!cycle.empty() || fs::equivalent(before, base)) cycle += before.string() + " -> ";
+      if (!cycle.empty() || fs::equivalent(before, base, ignored))
+        cycle += before.string() + " -> ";
     }
     if (!cycle.empty()) {
       findings.add("extends", place, "recipes extend each other: " + cycle + base.string());
@@ -223,16 +225,18 @@ void Reader::store(const KeyOf<Owner>& key, Owner& owner, const std::string& nam
   key.set(owner, *value);
 }
 
+// The entry is about to be replaced as a whole.
+void Reader::forget_source(const std::string& entry) {
+  for (const SourceKey& key : source_keys()) findings.forget(entry + "." + key.name);
+}
+
 void Reader::read_sources(const std::string& list, const toml::node& node, const Place& place) {
   const toml::array* array = node.as_array();
   if (!array)
     return findings.add(list, place,
                         "must be a list of tables, each under its own [[" + list + "]]");
   std::vector<DataSource>& sources = *sources_of(recipe, list);
-  for (size_t i = 0; i < sources.size(); ++i) {
-    for (const SourceKey& key : source_keys())
-      findings.forget(list + "." + std::to_string(i) + "." + key.name);
-  }
+  for (size_t i = 0; i < sources.size(); ++i) forget_source(list + "." + std::to_string(i));
   sources.assign(array->size(), DataSource{});
   findings.wrote(list, place);
   for (size_t i = 0; i < sources.size(); ++i) {
@@ -294,9 +298,9 @@ void Reader::read_overrides(const std::vector<std::string>& overrides) {
 }
 
 void Reader::read_override(const std::string& text) {
-  std::string typed = text;
-  std::replace(typed.begin(), typed.end(), '\n', ' ');
-  const Place place{layer_.name, typed, layer_.order, layer_.argument};
+  const Place place{layer_.name, text, layer_.order, layer_.argument};
+  // TOML is UTF-8, and so is every recipe that is written again.
+  if (!toml_value(in_quotes(text))) return findings.add(text, place, "must be UTF-8 text");
   const size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0)
     return findings.add(text, place, "must be key=value");
@@ -362,6 +366,7 @@ void Reader::read_source_override(const std::vector<std::string>& path, const st
     store(*key, source, entry + "." + key->name, *override_value(*key, value), place);
   } else if (const auto node = toml_value(value)) {
     source = DataSource{};
+    forget_source(entry);
     read_source(source, entry, *node, place);
   } else {
     findings.add(entry, place, "must be a table with a path: { path = \"rows.jsonl\" }");
