@@ -16,7 +16,7 @@ struct DataLoader::State {
   Sequences sequences;
   int64_t steps_per_epoch = 0;
   int64_t prefetched_step = -1;
-  std::future<StepBatches> prefetched;  // its destructor waits for the thread
+  std::future<StepBatches> prefetched{};  // its destructor waits for the thread
 
   StepBatches make(int64_t step) const;
 };

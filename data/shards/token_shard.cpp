@@ -80,8 +80,11 @@ void TokenShardWriter::add(const Example& example, int64_t row_number) {
 }
 
 void TokenShardWriter::write(const std::filesystem::path& path) const {
-  const std::string temporary = path.string() + ".tmp." + std::to_string(::getpid()) + "." +
-                                std::to_string(reinterpret_cast<uintptr_t>(this));
+  // Two holders of one claim, perhaps on two hosts, must not share it.
+  char host[256] = {};
+  ::gethostname(host, sizeof host - 1);
+  const std::string temporary = path.string() + ".tmp." + host + "." + std::to_string(::getpid()) +
+                                "." + std::to_string(reinterpret_cast<uintptr_t>(this));
   try {
     const std::lock_guard lock(hdf5_mutex());
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
