@@ -9,8 +9,8 @@ namespace temper::data {
 
 class Sequences;
 
-/// One pass over an evaluation set: micro-batches of `micro` sequences in file order (packed as in training), micro-batch m on
-/// rank m mod ranks. A rank may get none.
+/// One pass over an evaluation set: micro-batches of `micro` sequences in file order (packed as in
+/// training), micro-batch m on rank m mod ranks. A rank may get none.
 ///
 ///     EvalLoader loader(dataset, options);
 ///     Batch batch;

@@ -33,9 +33,8 @@ std::vector<Segment> pieces(std::span<const int32_t> lengths, int64_t first_row,
 }
 
 void pack_best_fit(std::vector<Segment> items, int32_t capacity, PackedRows& packed) {
-  std::stable_sort(items.begin(), items.end(), [](const Segment& a, const Segment& b) {
-    return length_of(a) > length_of(b);
-  });
+  std::stable_sort(items.begin(), items.end(),
+                   [](const Segment& a, const Segment& b) { return length_of(a) > length_of(b); });
   std::vector<std::vector<Segment>> bins;
   std::map<int32_t, std::deque<size_t>> open;  // free tokens -> bins, the one there longest first
   for (const Segment& item : items) {
@@ -64,9 +63,8 @@ void pack_wrapped(std::span<const int32_t> lengths, int64_t first_row, int32_t c
   for (size_t i = 0; i < lengths.size(); ++i) {
     for (int32_t begin = 0; begin < lengths[i];) {
       const int32_t taken = std::min(lengths[i] - begin, room);
-      packed.segments.push_back({.row = first_row + static_cast<int64_t>(i),
-                                 .begin = begin,
-                                 .end = begin + taken});
+      packed.segments.push_back(
+          {.row = first_row + static_cast<int64_t>(i), .begin = begin, .end = begin + taken});
       begin += taken;
       room -= taken;
       if (room == 0) {

@@ -2,9 +2,9 @@
 
 #include <cstdint>
 
-/// A keyed permutation of 0 .. count-1 that holds no array: the order of an epoch costs nothing to make, to seek in or to
-/// restore. A Feistel network over the next even number of bits, walked until the value is back in range (at most four
-/// steps on average).
+/// A keyed permutation of 0 .. count-1 that holds no array: the order of an epoch costs nothing to
+/// make, to seek in or to restore. A Feistel network over the next even number of bits, walked
+/// until the value is back in range (at most four steps on average).
 ///
 ///     Permutation order(rows, parallel::seed_of(seed, "shuffle", 0, epoch));
 ///     int64_t row = order(position);

@@ -9,7 +9,8 @@
 
 namespace temper::data {
 
-/// What batches are made of: rows, or packed rows, of a data set, numbered 0 .. size()-1. Immutable; from any thread.
+/// What batches are made of: rows, or packed rows, of a data set, numbered 0 .. size()-1.
+/// Immutable; from any thread.
 class Sequences {
  public:
   Sequences(std::shared_ptr<const TokenDataset> dataset, const LoaderOptions& options);

@@ -14,12 +14,13 @@ struct ByteRange {
   int64_t end = INT64_MAX;
 };
 
-/// A file's bytes in order, decompressed when its name ends in .gz or .zst. Never holds more than a buffer of them. One thread.
+/// A file's bytes in order, decompressed when its name ends in .gz or .zst. Never holds more than a
+/// buffer of them. One thread.
 class Bytes {
  public:
   virtual ~Bytes() = default;
-  /// Fills `buffer` as far as it can; 0 at the end. Throws UserError naming the file for damaged or truncated compression,
-  /// RunError for a failing disk.
+  /// Fills `buffer` as far as it can; 0 at the end. Throws UserError naming the file for damaged or
+  /// truncated compression, RunError for a failing disk.
   virtual size_t read(char* buffer, size_t size) = 0;
 };
 
@@ -29,7 +30,8 @@ std::unique_ptr<Bytes> open_bytes(const std::filesystem::path& file, ByteRange r
 /// Everything that is left.
 std::string read_all(Bytes& bytes);
 
-/// Lines of `bytes` without their ends (LF or CRLF); a UTF-8 byte order mark at the front is left out.
+/// Lines of `bytes` without their ends (LF or CRLF); a UTF-8 byte order mark at the front is left
+/// out.
 class Lines {
  public:
   explicit Lines(std::unique_ptr<Bytes> bytes);

@@ -8,12 +8,11 @@ namespace temper::data {
 
 namespace {
 
-// RFC 4180: the first record names the columns; a quoted field may hold commas, line ends and doubled quotes. Every value is a
-// string.
+// RFC 4180: the first record names the columns; a quoted field may hold commas, line ends and
+// doubled quotes. Every value is a string.
 class Csv : public Reader {
  public:
-  explicit Csv(const std::filesystem::path& file)
-      : file_(file.string()), lines_(open_bytes(file)) {
+  explicit Csv(const std::filesystem::path& file) : file_(file.string()), lines_(open_bytes(file)) {
     if (!read_record()) return;
     columns_ = fields_;
     for (size_t i = 0; i < columns_.size(); ++i) {
@@ -37,7 +36,8 @@ class Csv : public Reader {
     const std::string where = row.where();
     if (fields_.size() != columns_.size()) {
       throw BadRow(where + ": has " + std::to_string(fields_.size()) + " fields; expected " +
-                   std::to_string(columns_.size()) + " as in the header (a field with a comma is quoted)");
+                   std::to_string(columns_.size()) +
+                   " as in the header (a field with a comma is quoted)");
     }
     row.columns = Json::object();
     for (size_t i = 0; i < columns_.size(); ++i) {

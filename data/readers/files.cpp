@@ -27,7 +27,8 @@ std::vector<fs::path> supported_files(const fs::path& directory) {
   return files;
 }
 
-// A hub data set keeps its files in data/, named after their split: without a split asked for, training data is meant.
+// A hub data set keeps its files in data/, named after their split: without a split asked for,
+// training data is meant.
 std::vector<fs::path> data_set_directory(const fs::path& directory) {
   std::vector<fs::path> files;
   if (fs::is_directory(directory / "data")) files = supported_files(directory / "data");
@@ -39,7 +40,8 @@ std::vector<fs::path> data_set_directory(const fs::path& directory) {
     std::erase_if(files, [&](const fs::path& file) { return !is_train(file); });
   }
   if (files.empty()) {
-    throw UserError(directory.string() + ": no data file in this directory; expected files that end in " +
+    throw UserError(directory.string() +
+                    ": no data file in this directory; expected files that end in " +
                     supported_suffixes());
   }
   return files;
@@ -68,8 +70,9 @@ std::vector<fs::path> matches(const std::string& pattern) {
     names.push_back(entry.path().filename().string());
   }
   const std::string nearest = nearest_name(path.filename().string(), names);
-  throw UserError(path.string() + ": no such file or directory" +
-                  (nearest.empty() ? "" : "; did you mean " + (path.parent_path() / nearest).string() + "?"));
+  throw UserError(
+      path.string() + ": no such file or directory" +
+      (nearest.empty() ? "" : "; did you mean " + (path.parent_path() / nearest).string() + "?"));
 }
 
 }  // namespace

@@ -16,9 +16,10 @@ class JsonArray : public Reader {
     require_text(text, file_);
     rows_ = parse_json(text, file_);
     if (!rows_.is_array()) {
-      throw UserError(file_ + ": is of type " + rows_.type_name() +
-                      "; expected an array of objects [{\"column\": value, ...}, ...] (one object a "
-                      "line is .jsonl)");
+      throw UserError(
+          file_ + ": is of type " + rows_.type_name() +
+          "; expected an array of objects [{\"column\": value, ...}, ...] (one object a "
+          "line is .jsonl)");
     }
   }
 

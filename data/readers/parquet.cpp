@@ -79,7 +79,8 @@ Json value_at(const arrow::Array& array, int64_t i, const std::string& where) {
       return value_at(*coded.dictionary(), coded.GetValueIndex(i), where);
     }
     default: {
-      // Dates, decimals, ...: as Arrow prints them. (Binary columns such as images are no text: null.)
+      // Dates, decimals, ...: as Arrow prints them. (Binary columns such as images are no text:
+      // null.)
       const auto scalar = array.GetScalar(i);
       if (!scalar.ok() || array.type_id() == arrow::Type::BINARY ||
           array.type_id() == arrow::Type::LARGE_BINARY) {
@@ -140,7 +141,8 @@ class Parquet : public Reader {
 
 std::unique_ptr<Reader> open_parquet(const std::filesystem::path& file, const ReaderOptions&) {
   if (file.extension() != ".parquet") {
-    throw UserError(file.string() + ": Parquet is compressed inside; expected a .parquet file as it was written");
+    throw UserError(file.string() +
+                    ": Parquet is compressed inside; expected a .parquet file as it was written");
   }
   return std::make_unique<Parquet>(file);
 }
@@ -154,8 +156,9 @@ std::unique_ptr<Reader> open_parquet(const std::filesystem::path& file, const Re
 namespace temper::data {
 
 std::unique_ptr<Reader> open_parquet(const std::filesystem::path& file, const ReaderOptions&) {
-  throw UserError(file.string() +
-                  ": this build has no Parquet reader: launch/setup.sh installs Arrow, then build again");
+  throw UserError(
+      file.string() +
+      ": this build has no Parquet reader: launch/setup.sh installs Arrow, then build again");
 }
 
 }  // namespace temper::data

@@ -15,8 +15,8 @@ struct Format {
 };
 
 constexpr std::array kFormats = {
-    Format{".jsonl", open_jsonl, true},    Format{".json", open_json_array, false},
-    Format{".csv", open_csv, false},       Format{".txt", open_text, true},
+    Format{".jsonl", open_jsonl, true},      Format{".json", open_json_array, false},
+    Format{".csv", open_csv, false},         Format{".txt", open_text, true},
     Format{".parquet", open_parquet, false},
 };
 

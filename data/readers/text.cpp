@@ -7,8 +7,8 @@ namespace temper::data {
 
 namespace {
 
-// A text file is one document, column "text": what language modelling wants of a book or a source file. (Only a file that is cut
-// into chunks is more than one row, one a chunk.)
+// A text file is one document, column "text": what language modelling wants of a book or a source
+// file. (Only a file that is cut into chunks is more than one row, one a chunk.)
 class TextFile : public Reader {
  public:
   TextFile(const std::filesystem::path& file, const ReaderOptions& options)

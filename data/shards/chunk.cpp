@@ -12,7 +12,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// With on_bad_row = error: enough is known to stop and tell, early but with more than the first fault.
+// With on_bad_row = error: enough is known to stop and tell, early but with more than the first
+// fault.
 constexpr int64_t kFirstRows = 10'000;
 constexpr std::chrono::seconds kPatience{2};
 
@@ -85,7 +86,8 @@ std::optional<ChunkRecord> finished(const Chunk& chunk, const std::filesystem::p
   } catch (const UserError&) {  // missing or unreadable: as damaged
   } catch (const Json::exception&) {
   }
-  statements.push_back(chunk.shard.string() + ": damaged (its bytes are not those that were written): made again");
+  statements.push_back(chunk.shard.string() +
+                       ": damaged (its bytes are not those that were written): made again");
   std::filesystem::remove(chunk.record());
   return std::nullopt;
 }

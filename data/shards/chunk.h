@@ -28,17 +28,22 @@ struct Chunk {
   ReaderOptions part;
   std::filesystem::path shard;  // .../00000.h5
 
-  std::filesystem::path record() const { return std::filesystem::path(shard).replace_extension("json"); }
-  std::filesystem::path lock() const { return std::filesystem::path(shard).replace_extension("lock"); }
+  std::filesystem::path record() const {
+    return std::filesystem::path(shard).replace_extension("json");
+  }
+  std::filesystem::path lock() const {
+    return std::filesystem::path(shard).replace_extension("lock");
+  }
 };
 
-/// Reads and encodes the rows of a chunk and writes shard and record. `tick` is called before each row; what it throws ends the work.
-/// Bad rows are counted, or with on_bad_row = error thrown as one UserError (see prepare()).
+/// Reads and encodes the rows of a chunk and writes shard and record. `tick` is called before each
+/// row; what it throws ends the work. Bad rows are counted, or with on_bad_row = error thrown as
+/// one UserError (see prepare()).
 void tokenize_chunk(const Chunk& chunk, const SourceEncoder& encoder, recipes::OnBadRow on_bad_row,
                     const std::function<void()>& tick);
 
-/// The record of a finished chunk whose shard is whole; empty where there is none. A shard that does not match its record is removed
-/// and said in `statements`, so that it is made again.
+/// The record of a finished chunk whose shard is whole; empty where there is none. A shard that
+/// does not match its record is removed and said in `statements`, so that it is made again.
 std::optional<ChunkRecord> finished(const Chunk& chunk, const std::filesystem::path& cache,
                                     std::vector<std::string>& statements);
 

@@ -26,7 +26,8 @@ std::string host_name() {
   return name;
 }
 
-// Clock ticks from boot to the start of the process, so that a number used again is not taken for the old process; "" when dead.
+// Clock ticks from boot to the start of the process, so that a number used again is not taken for
+// the old process; "" when dead.
 std::string start_time(const std::string& pid) {
   std::ifstream file("/proc/" + pid + "/stat");
   std::string stat;
@@ -63,8 +64,7 @@ std::optional<Claim> Claim::take(const std::filesystem::path& lock) {
   static std::atomic<int> counter = 0;
   const std::string pid = std::to_string(::getpid());
   const std::string host = host_name();
-  const std::string mine =
-      lock.string() + "." + host + "." + pid + "." + std::to_string(counter++);
+  const std::string mine = lock.string() + "." + host + "." + pid + "." + std::to_string(counter++);
   if (std::filesystem::exists(lock)) {
     if (!is_lost(lock)) return std::nullopt;
     ::rename(lock.c_str(), mine.c_str());

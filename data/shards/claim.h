@@ -4,10 +4,11 @@
 #include <optional>
 #include <string>
 
-/// A piece of work that one process takes: a lock file made by link(2), which is atomic on network file systems too. It holds host,
-/// process and the process's start time. A holder that is dead on this host, or that has not refreshed its lock for
-/// two minutes, has lost it. Should two processes ever hold one claim, both do the same work and each rename is
-/// whole: claims save time, correctness does not rest on them.
+/// A piece of work that one process takes: a lock file made by link(2), which is atomic on network
+/// file systems too. It holds host, process and the process's start time. A holder that is dead on
+/// this host, or that has not refreshed its lock for two minutes, has lost it. Should two processes
+/// ever hold one claim, both do the same work and each rename is whole: claims save time,
+/// correctness does not rest on them.
 namespace temper::data {
 
 class Claim {

@@ -112,7 +112,8 @@ InputFile inspect_file(const std::filesystem::path& file, const std::filesystem:
     Json cuts = Json::array();
     for (const Cut& cut : contents.cuts) cuts.push_back({cut.begin, cut.first_line});
     std::filesystem::create_directories(memo.parent_path());
-    write_file_atomically(memo, dump_json({{"file", file.string()}, {"hash", contents.hash}, {"cuts", cuts}}));
+    write_file_atomically(
+        memo, dump_json({{"file", file.string()}, {"hash", contents.hash}, {"cuts", cuts}}));
   }
   InputFile input{.path = file, .hash = contents.hash, .chunks = {}};
   for (size_t i = 0; i < contents.cuts.size(); ++i) {

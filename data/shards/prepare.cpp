@@ -2,14 +2,18 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <mutex>
 #include <optional>
 #include <thread>
 #include <utility>
+
+#include <unistd.h>
 
 #include "data/io/atomic_file.h"
 #include "data/readers/reader.h"
@@ -34,6 +38,17 @@ struct Source {
   int64_t files = 0;
   std::vector<Chunk> chunks;
 };
+
+void require_cache(const fs::path& cache) {
+  std::error_code error;
+  fs::create_directories(cache / "tokens", error);
+  fs::create_directories(cache / "files", error);
+  if (error || ::access(cache.c_str(), W_OK) != 0) {
+    throw UserError("data.cache = \"" + cache.string() +
+                    "\": cannot be written: " + (error ? error.message() : std::strerror(errno)) +
+                    "; expected a directory that all ranks may write");
+  }
+}
 
 // The first row that can be read tells the format.
 Row first_row(const std::vector<fs::path>& files, const std::string& path) {
@@ -69,7 +84,7 @@ Source open_source(const recipes::DataSource& recipe, const EncoderFactory& fact
     const fs::path directory = options.cache / "tokens" / hash_of(key);
     fs::create_directories(directory);
     for (size_t i = 0; i < input.chunks.size(); ++i) {
-      char name[16];
+      char name[32];
       std::snprintf(name, sizeof name, "%05zu.h5", i);
       source.chunks.push_back({.file = file, .part = input.chunks[i], .shard = directory / name});
     }
@@ -77,7 +92,8 @@ Source open_source(const recipes::DataSource& recipe, const EncoderFactory& fact
   return source;
 }
 
-// A chunk that is wrong ends the work of all ranks: its lines are left beside it for those that are still busy.
+// A chunk that is wrong ends the work of all ranks: its lines are left beside it for those that are
+// still busy.
 fs::path refusal(const Chunk& chunk) { return chunk.shard.parent_path() / "refused.json"; }
 
 void stop_if_refused(const Source& source) {
@@ -127,7 +143,8 @@ class Work {
   }
 
   bool all_finished() const {
-    return std::all_of(records_.begin(), records_.end(), [](const auto& r) { return r.has_value(); });
+    return std::all_of(records_.begin(), records_.end(),
+                       [](const auto& r) { return r.has_value(); });
   }
 
   std::vector<ChunkRecord> take() {
@@ -139,7 +156,8 @@ class Work {
   // Each rank begins at its own place, so that ranks seldom want the same chunk.
   void work() noexcept {
     const size_t count = source_.chunks.size();
-    const size_t start = count * static_cast<size_t>(options_.rank) / static_cast<size_t>(options_.ranks);
+    const size_t start =
+        count * static_cast<size_t>(options_.rank) / static_cast<size_t>(options_.ranks);
     try {
       for (size_t i = 0; i < count && !stopped_; ++i) tokenize(source_.chunks[(start + i) % count]);
     } catch (...) {
@@ -176,7 +194,8 @@ class Work {
   std::exception_ptr failure_;
 };
 
-// A weight is how often a source's examples come in a pass: 2 takes each twice, 0.5 every other one.
+// A weight is how often a source's examples come in a pass: 2 takes each twice, 0.5 every other
+// one.
 std::vector<SelectedPiece> weigh(const std::vector<SelectedPiece>& pieces, double weight) {
   std::vector<SelectedPiece> result;
   const double whole = std::floor(weight), part = weight - whole;
@@ -197,6 +216,7 @@ std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSourc
                                             const PrepareOptions& options, PrepareReport* report) {
   const Clock::time_point start = Clock::now();
   *report = {};
+  require_cache(options.cache);
   bool tokenized = false;
   std::vector<std::shared_ptr<const TokenShard>> shards;
   std::vector<TokenDataset::Piece> pieces;
@@ -205,13 +225,15 @@ std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSourc
     const Source source = open_source(recipe, factory, options);
     if (!source.encoder.statement.empty()) report->statements.push_back(source.encoder.statement);
     report->files += source.files;
-    const std::vector<ChunkRecord> records = Work(source, options).run(report->statements, tokenized);
+    const std::vector<ChunkRecord> records =
+        Work(source, options).run(report->statements, tokenized);
     std::vector<SelectedPiece> taken;
     for (size_t i = 0; i < records.size(); ++i) {
       report->rows += records[i].rows + records[i].bad_rows;
       report->bad_rows += records[i].bad_rows;
       for (const std::string& line : records[i].first_bad) {
-        if (static_cast<int64_t>(report->first_bad.size()) < kListedRows) report->first_bad.push_back(line);
+        if (static_cast<int64_t>(report->first_bad.size()) < kListedRows)
+          report->first_bad.push_back(line);
       }
       shards.push_back(std::make_shared<const TokenShard>(source.chunks[i].shard));
       const std::vector<SelectedPiece> part =
@@ -223,8 +245,8 @@ std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSourc
     if (sources.size() > 1 && recipe.weight != 1.0) {
       const size_t before = taken.size();
       taken = weigh(taken, recipe.weight);
-      report->statements.push_back(recipe.path + ": weight " + std::to_string(recipe.weight) + ": " +
-                                   std::to_string(taken.size()) + " examples a pass from " +
+      report->statements.push_back(recipe.path + ": weight " + std::to_string(recipe.weight) +
+                                   ": " + std::to_string(taken.size()) + " examples a pass from " +
                                    std::to_string(before));
     }
     for (const SelectedPiece& selected : taken) {

@@ -91,9 +91,9 @@ void Selection::finish(PrepareReport& report) const {
   std::vector<std::string> lines;
   if (too_long_.count > 0) {
     lines = too_long_.first;
-    lines.push_back("data.on_long_row = \"error\": " + rows(too_long_) + " above data.max_length = " +
-                    std::to_string(options_.max_length) + ": data.max_length=" +
-                    std::to_string(too_long_.longest) +
+    lines.push_back("data.on_long_row = \"error\": " + rows(too_long_) +
+                    " above data.max_length = " + std::to_string(options_.max_length) +
+                    ": data.max_length=" + std::to_string(too_long_.longest) +
                     ", or data.on_long_row=truncate, split or drop");
   }
   if (unsupervised_.count > 0 && options_.on_bad_row == recipes::OnBadRow::kError) {
@@ -113,7 +113,8 @@ void Selection::finish(PrepareReport& report) const {
   report.rows_dropped += counts_.rows_dropped;
   report.bad_rows += unsupervised_.count;
   for (const std::string& line : unsupervised_.first) {
-    if (static_cast<int64_t>(report.first_bad.size()) < kListedRows) report.first_bad.push_back(line);
+    if (static_cast<int64_t>(report.first_bad.size()) < kListedRows)
+      report.first_bad.push_back(line);
   }
 }
 

@@ -8,7 +8,8 @@
 #include "data/shards/prepare.h"
 #include "data/shards/token_dataset.h"
 
-/// Which tokens of whole rows a data set takes: data.max_length and data.on_long_row, applied to finished shards.
+/// Which tokens of whole rows a data set takes: data.max_length and data.on_long_row, applied to
+/// finished shards.
 namespace temper::data {
 
 struct SelectedPiece {
@@ -21,12 +22,14 @@ class Selection {
  public:
   explicit Selection(const PrepareOptions& options) : options_(options) {}
 
-  /// All rows of a shard. `format`: on_long_row = auto splits "text" and truncates others. `file` is named in messages.
+  /// All rows of a shard. `format`: on_long_row = auto splits "text" and truncates others. `file`
+  /// is named in messages.
   std::vector<SelectedPiece> take(const TokenShard& shard, int32_t shard_number,
                                   const std::filesystem::path& file, const std::string& format);
 
-  /// Adds the counts to `report`. Throws UserError for rows left without a supervised token (on_bad_row = error) and for long rows
-  /// (on_long_row = error), with the count, the first ten and the remedies.
+  /// Adds the counts to `report`. Throws UserError for rows left without a supervised token
+  /// (on_bad_row = error) and for long rows (on_long_row = error), with the count, the first ten
+  /// and the remedies.
   void finish(PrepareReport& report) const;
 
  private:

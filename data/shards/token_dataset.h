@@ -7,8 +7,9 @@
 #include "data/formats/example.h"
 #include "data/shards/token_shard.h"
 
-/// Random access to the tokenized examples of a data set, in file order, after data.max_length and the weights of its sources were
-/// applied. Examples lie in mapped shards: opening costs 16 bytes an example. Immutable; from any thread.
+/// Random access to the tokenized examples of a data set, in file order, after data.max_length and
+/// the weights of its sources were applied. Examples lie in mapped shards: opening costs 16 bytes
+/// an example. Immutable; from any thread.
 namespace temper::data {
 
 class TokenDataset {

@@ -54,8 +54,7 @@ void write_array(hid_t file, const char* name, hid_t stored, hid_t memory, const
   H5Pset_alloc_time(how, H5D_ALLOC_TIME_EARLY);
   H5Pset_obj_track_times(how, false);
   const Handle set(H5Dcreate2(file, name, stored, space, H5P_DEFAULT, how, H5P_DEFAULT), H5Dclose);
-  if (!set.ok() ||
-      (count > 0 && H5Dwrite(set, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)) {
+  if (!set.ok() || (count > 0 && H5Dwrite(set, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)) {
     throw RunError(std::string("cannot write data set ") + name);
   }
 }
@@ -81,9 +80,8 @@ void TokenShardWriter::add(const Example& example, int64_t row_number) {
 }
 
 void TokenShardWriter::write(const std::filesystem::path& path) const {
-  const std::string temporary =
-      path.string() + ".tmp." + std::to_string(::getpid()) + "." +
-      std::to_string(reinterpret_cast<uintptr_t>(this));
+  const std::string temporary = path.string() + ".tmp." + std::to_string(::getpid()) + "." +
+                                std::to_string(reinterpret_cast<uintptr_t>(this));
   try {
     const std::lock_guard lock(hdf5_mutex());
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
@@ -159,7 +157,8 @@ TokenShard::TokenShard(const std::filesystem::path& path) {
     wide_ = ids.item_bytes == 4;
     ids_ = ids.data;
     supervised_ = mask.data;
-    // Copied, since HDF5 does not promise that a data set of 64-bit numbers starts at a multiple of 8.
+    // Copied, since HDF5 does not promise that a data set of 64-bit numbers starts at a multiple
+    // of 8.
     offsets_.resize(offsets.count);
     std::memcpy(offsets_.data(), offsets.data, 8 * offsets.count);
     row_numbers_.resize(rows.count);

@@ -11,14 +11,16 @@
 ///     supervised  uint8, 8 tokens a byte, lowest bit first [ceil(tokens / 8)]
 ///     offsets     int64, of each row's first token         [rows + 1]
 ///     row_numbers int64, the row's place in its file       [rows]
-/// Rows are whole: data.max_length is applied when a data set is opened, so that changing it tokenizes nothing again.
+/// Rows are whole: data.max_length is applied when a data set is opened, so that changing it
+/// tokenizes nothing again.
 namespace temper::data {
 
 /// Collects rows and writes them at once. One thread.
 class TokenShardWriter {
  public:
   void add(const Example& example, int64_t row_number);
-  /// Complete or absent; equal rows give equal bytes. Throws RunError naming path and reason (disk full, ...).
+  /// Complete or absent; equal rows give equal bytes. Throws RunError naming path and reason (disk
+  /// full, ...).
   void write(const std::filesystem::path& path) const;
   int64_t rows() const { return static_cast<int64_t>(row_numbers_.size()); }
   int64_t tokens() const { return static_cast<int64_t>(ids_.size()); }
@@ -30,7 +32,8 @@ class TokenShardWriter {
   std::vector<int64_t> row_numbers_;
 };
 
-/// A shard mapped into memory: the file system's cache is the only copy, shared by all ranks of a host. From any thread.
+/// A shard mapped into memory: the file system's cache is the only copy, shared by all ranks of a
+/// host. From any thread.
 class TokenShard {
  public:
   /// Throws RunError naming the path for a file that is not a whole shard.

@@ -31,8 +31,9 @@ PostProcessor trim_offsets(bool add_prefix_space) {
     for (size_t i = 0; i < tokens.offsets.size(); ++i) {
       Span& span = tokens.offsets[i];
       auto [leading, trailing] = tokens.blanks[i];
-      // The first space is not the text's own where the tokenizer put it there.
-      if (leading > 0 && add_prefix_space && (i == 0 || span.begin == 0)) --leading;
+      // A single first space is the one that the tokenizer put there; of several, all are the
+      // text's own.
+      if (leading == 1 && add_prefix_space && (i == 0 || span.begin == 0)) leading = 0;
       if (leading > 0) span.begin = std::min(advance(tokens.text, span.begin, leading), span.end);
       if (trailing > 0) span.end = std::max(retreat(tokens.text, span.end, trailing), span.begin);
     }

@@ -224,14 +224,17 @@ class NcclCommunicator : public Communicator {
   WorkPtr all_to_all(at::Tensor& output, const at::Tensor& input) override {
     const size_t block = input.nbytes() / size_;
     return start("all_to_all", {output, input}, [&](ncclComm_t comm, cudaStream_t stream) {
+      const auto taken = [](ncclResult_t result) {
+        return result == ncclSuccess || result == ncclInProgress;
+      };
       ncclResult_t result = ncclGroupStart();
-      for (int peer = 0; peer < size_ && result == ncclSuccess; ++peer) {
+      for (int peer = 0; peer < size_ && taken(result); ++peer) {
         result = ncclSend(bytes_of(input) + peer * block, block, ncclUint8, peer, comm, stream);
-        if (result != ncclSuccess) break;
+        if (!taken(result)) break;
         result = ncclRecv(bytes_of(output) + peer * block, block, ncclUint8, peer, comm, stream);
       }
       const ncclResult_t ended = ncclGroupEnd();
-      return result == ncclSuccess ? ended : result;
+      return taken(result) ? ended : result;
     });
   }
 

@@ -25,8 +25,8 @@ TEST(Collate, PredictsTheNextTokenOfTheSameDocumentOnly) {
 }
 
 TEST(Collate, CountsOnlyWhatTheMaskCounts) {
-  const Batch batch = collate(
-      std::vector<Documents>{{{.ids = {1, 2, 3, 4}, .supervised = {1, 0, 1, 0}}}});
+  const Batch batch =
+      collate(std::vector<Documents>{{{.ids = {1, 2, 3, 4}, .supervised = {1, 0, 1, 0}}}});
   EXPECT_EQ(values(batch.labels), (std::vector<int64_t>{-100, 3, -100, -100}));
   EXPECT_EQ(batch.supervised, 1);
 }

@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <filesystem>
 
-#include <gtest/gtest.h>
 #include <unistd.h>
+
+#include <gtest/gtest.h>
 
 #include "data/loader/eval_loader.h"
 #include "data/shards/token_dataset.h"
@@ -14,7 +15,8 @@ namespace {
 
 using recipes::Packing;
 
-// Rows of 1 + i % 7 tokens, each token its own number, so that a batch tells where every token came from.
+// Rows of 1 + i % 7 tokens, each token its own number, so that a batch tells where every token came
+// from.
 std::shared_ptr<const TokenDataset> numbered_rows(int64_t rows) {
   TokenShardWriter writer;
   std::vector<TokenDataset::Piece> pieces;
