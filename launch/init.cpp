@@ -143,6 +143,9 @@ std::string recipe_text(const std::string& name, const std::string& model, const
   text += "max_length = " + std::to_string(max_length) +
           "           # tokens; the longest of the first rows has " +
           std::to_string(found.longest) + "\n";
+  if (found.format != "text" && found.longest > max_length) {
+    text += "on_long_row = \"drop\"        # cut, a row may be left without anything to learn\n";
+  }
   text += "[[data.train]]\npath = " + quoted(data) + "\n" + columns_line(found.columns);
   text +=
       "# [[data.eval]]              # rows kept apart give eval_loss while training\n# path = "

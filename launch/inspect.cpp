@@ -67,8 +67,11 @@ void print_rows(const Json& source) {
             << "\n";
   for (const Json& row : source["rows"]) {
     std::cout << "\n-- " << plain(row["where"]) << ": " << row["tokens"] << " tokens, "
-              << row["trained_tokens"] << " trained on"
-              << (row["above_max_length"].get<bool>() ? ", above data.max_length" : "") << "\n";
+              << row["trained_tokens"] << " trained on";
+    if (row["shown_tokens"] != row["tokens"]) {
+      std::cout << "; the first " << row["shown_tokens"] << " (data.max_length):";
+    }
+    std::cout << "\n";
     for (const Json& run : row["runs"]) {
       const bool trained = run["trained"].get<bool>();
       std::cout << (!trained   ? ""

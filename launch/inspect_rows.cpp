@@ -59,13 +59,18 @@ Json rows_of(const recipes::Recipe& recipe, const recipes::DataSource& source, i
                                  source, row, tokenizer, chat_template);
       shown["statement"] = encoder->statement();
     }
-    const data::Example example = encoder->encode(row);
-    shown["rows"].push_back(
-        {{"where", row.where()},
-         {"tokens", example.ids.size()},
-         {"trained_tokens", trained_tokens(example)},
-         {"above_max_length", static_cast<int64_t>(example.ids.size()) > recipe.data.max_length},
-         {"runs", runs_of(example, tokenizer)}});
+    data::Example example = encoder->encode(row);
+    const auto tokens = static_cast<int64_t>(example.ids.size());
+    const int64_t trained = trained_tokens(example);
+    if (tokens > recipe.data.max_length) {
+      example.ids.resize(static_cast<size_t>(recipe.data.max_length));
+      example.supervised.resize(static_cast<size_t>(recipe.data.max_length));
+    }
+    shown["rows"].push_back({{"where", row.where()},
+                             {"tokens", tokens},
+                             {"trained_tokens", trained},
+                             {"shown_tokens", example.ids.size()},
+                             {"runs", runs_of(example, tokenizer)}});
   }
   return shown;
 }
