@@ -14,6 +14,7 @@ const std::vector<Command>& commands() {
        export_command},
       {"inspect", "what is in a file, run or checkpoint; a recipe's rows with what is trained on",
        inspect},
+      {"init", "writes a commented recipe that runs as it is", init},
       {"doctor", "versions, devices, measured rates; what is missing and how to mend it", doctor},
   };
   return table;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "data/loader/batch.h"
 #include "recipes/diagnostic.h"
@@ -134,7 +135,7 @@ at::Tensor Llama::normed_projection(const at::Tensor& x, const at::Tensor& norm,
   auto [through, normed] = rms_norm(x, norm, eps);
   residual = through;
   std::function<at::Tensor()> again;
-  if (options_.activation_checkpointing == kSelective && c10::GradMode::is_enabled()) {
+  if (options_.activation_checkpointing == kSelective && at::GradMode::is_enabled()) {
     again = [kept = x.detach(), norm, eps] { return rms_norm_again(kept, norm, eps); };
   }
   return linear(normed, projection, {}, std::move(again));
@@ -152,7 +153,7 @@ at::Tensor Llama::mlp(const Layer& layer, const at::Tensor& x) const {
   at::Tensor residual;
   const at::Tensor gate_up = normed_projection(x, layer.post_attention_norm, layer.gate_up, residual);
   std::function<at::Tensor()> again;
-  if (options_.activation_checkpointing == kSelective && c10::GradMode::is_enabled()) {
+  if (options_.activation_checkpointing == kSelective && at::GradMode::is_enabled()) {
     again = [kept = gate_up.detach()] { return swiglu_again(kept); };
   }
   return linear(swiglu(gate_up), layer.down, residual, std::move(again));
@@ -175,7 +176,7 @@ at::Tensor Llama::hidden(const data::Batch& batch) {
 }
 
 at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, KvCache& cache) {
-  const c10::AutoGradMode off(false);
+  const at::AutoGradMode off(false);
   const int64_t batch = token_ids.size(0), length = token_ids.size(1);
   const at::Tensor positions =
       at::arange(cache.length(), cache.length() + length, at::kLong).repeat({batch}).contiguous();

@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/CPUGeneratorImpl.h>
 
 #include "data/io/json.h"
@@ -102,7 +103,7 @@ void refresh_value(Parameter& parameter, const ModelOptions& options) {
 }  // namespace
 
 void load_weights(Model& model, const ModelOptions& options, const fs::path& directory) {
-  const c10::NoGradGuard off;
+  const at::NoGradGuard off;
   std::vector<std::string> findings;
   const StoredWeights stored = open_stored(directory, findings);
   const bool damaged = !findings.empty();  // then missing tensors are no news
@@ -139,7 +140,7 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
 }
 
 void draw_weights(Model& model, const ModelOptions& options, int64_t seed) {
-  const c10::NoGradGuard off;
+  const at::NoGradGuard off;
   for (Parameter& parameter : model.parameters()) {
     if (parameter.name.ends_with("norm.weight")) {
       parameter.master.fill_(1.0);
@@ -154,7 +155,7 @@ void draw_weights(Model& model, const ModelOptions& options, int64_t seed) {
 }
 
 void refresh_values(Model& model, const ModelOptions& options) {
-  const c10::NoGradGuard off;
+  const at::NoGradGuard off;
   for (Parameter& parameter : model.parameters()) refresh_value(parameter, options);
 }
 

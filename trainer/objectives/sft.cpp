@@ -25,6 +25,8 @@ class Sft : public Objective {
             .metrics = {{"mean_token_accuracy", head.correct, tokens}, {"entropy", head.entropy, tokens}}};
   }
 
+  std::vector<std::string> metric_names() const override { return {"mean_token_accuracy", "entropy"}; }
+
   double count(const data::Batch& batch) const override { return static_cast<double>(batch.supervised); }
 
  private:

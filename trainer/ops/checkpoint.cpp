@@ -23,7 +23,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto body = c10::static_intrusive_pointer_cast<Body>(ctx->saved_data["body"].toCapsule());
-    const c10::AutoGradMode on(true);
+    const at::AutoGradMode on(true);
     at::Tensor x = ctx->get_saved_variables()[0].detach().requires_grad_(true);
     const at::Tensor y = body->f(x);
     torch::autograd::backward({y}, {grads[0]});
@@ -37,7 +37,7 @@ at::Tensor checkpoint(const std::function<at::Tensor(const at::Tensor&)>& f, con
   auto body = c10::make_intrusive<Body>();
   body->f = f;
   // Without a gradient at x the node would not run, and the parameters inside f would get none.
-  return Checkpoint::apply(c10::GradMode::is_enabled() && !x.requires_grad() ? x.detach().requires_grad_(true) : x, body);
+  return Checkpoint::apply(at::GradMode::is_enabled() && !x.requires_grad() ? x.detach().requires_grad_(true) : x, body);
 }
 
 }  // namespace temper::trainer

@@ -96,7 +96,7 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
 
 HeadLoss head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, TokenLoss kind) {
   auto values = c10::make_intrusive<Values>();
-  const bool with_gradients = c10::GradMode::is_enabled() && (hidden.requires_grad() || weight.requires_grad());
+  const bool with_gradients = at::GradMode::is_enabled() && (hidden.requires_grad() || weight.requires_grad());
   HeadLoss result;
   result.sum = HeadCrossEntropy::apply(hidden, weight, labels, kind == TokenLoss::kDft, with_gradients, values);
   for (const TokenValues& token : values->tokens) {
