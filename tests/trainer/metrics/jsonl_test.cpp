@@ -50,9 +50,14 @@ TEST(Jsonl, AnUnwritablePathIsARunError) {
   EXPECT_THROW(JsonlWriter("/nowhere/metrics.jsonl", 0), RunError);
 }
 
-TEST(Jsonl, AFullDiskIsARunError) {
-  JsonlWriter writer("/dev/full", 0);
-  EXPECT_THROW(writer.write(1, {{"a", 1}}), RunError);
+TEST(AppendFile, AFullDiskIsARunError) {
+  AppendFile file("/dev/full");
+  try {
+    file.append("x");
+    FAIL();
+  } catch (const RunError& error) {
+    EXPECT_STREQ(error.what(), "/dev/full: disk full");
+  }
 }
 
 }  // namespace

@@ -32,7 +32,8 @@ std::vector<Field> fields_of(const std::string& message) {
   };
   while (at < message.size()) {
     const uint64_t key = varint();
-    Field field{.number = static_cast<int>(key >> 3)};
+    Field field;
+    field.number = static_cast<int>(key >> 3);
     const size_t size = (key & 7) == 1 ? 8 : (key & 7) == 5 ? 4 : 0;
     if ((key & 7) == 0) {
       field.integer = varint();
