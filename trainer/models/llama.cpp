@@ -188,7 +188,7 @@ at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, KvCache& cache) {
     const AttentionHeads& h = layer.heads;
     at::Tensor residual;
     const at::Tensor qkv = queries_keys_values(layer, x, angles, residual).view({batch, length, -1, h.head_dim});
-    const at::Tensor queries = qkv.narrow(2, 0, h.heads).reshape({batch, length, h.heads * h.head_dim});
+    const at::Tensor queries = qkv.narrow(2, 0, h.heads).reshape({batch, length, h.heads * h.head_dim}).contiguous();
     const auto [keys, values] =
         cache.append(static_cast<int64_t>(i), qkv.narrow(2, h.heads, h.kv_heads).transpose(1, 2),
                      qkv.narrow(2, h.heads + h.kv_heads, h.kv_heads).transpose(1, 2));

@@ -15,8 +15,10 @@ typedef float Floats __attribute__((vector_size(64)));
 typedef int32_t Ints __attribute__((vector_size(64)));
 typedef uint32_t Words __attribute__((vector_size(64)));
 typedef uint16_t Halves __attribute__((vector_size(32)));
-typedef Floats LooseFloats __attribute__((aligned(4)));
-typedef Halves LooseHalves __attribute__((aligned(2)));
+// The same in memory: any address, and over arrays of numbers.
+typedef Floats LooseFloats __attribute__((aligned(4), may_alias));
+typedef Ints LooseInts __attribute__((aligned(4), may_alias));
+typedef Halves LooseHalves __attribute__((aligned(2), may_alias));
 
 inline Floats all(float value) { return value - Floats{}; }
 inline Floats bits_to_floats(Words w) { return reinterpret_cast<Floats>(w); }
@@ -318,8 +320,8 @@ SoftmaxRow softmax_row(const float* logits, int64_t dim) {
 void softmax(float* scores, int64_t keys, int64_t columns, int64_t ld, const int32_t* first, const int32_t* last,
              float* peak, float* total, float* rescale) {
   for (int64_t c = 0; c < columns; c += kLanes) {
-    const Ints from = *reinterpret_cast<const Ints __attribute__((aligned(4)))*>(first + c);
-    const Ints to = *reinterpret_cast<const Ints __attribute__((aligned(4)))*>(last + c);
+    const Ints from = *reinterpret_cast<const LooseInts*>(first + c);
+    const Ints to = *reinterpret_cast<const LooseInts*>(last + c);
     const Floats old = load16(peak + c);
     Floats top = old;
     for (int64_t k = 0; k < keys; ++k) {
@@ -353,8 +355,8 @@ void scale_columns(float* x, int64_t rows, int64_t columns, int64_t ld, const fl
 void softmax_backward(float* scores, float* dscores, int64_t keys, int64_t columns, int64_t ld, const int32_t* first,
                       const int32_t* last, const float* lse, const float* delta) {
   for (int64_t c = 0; c < columns; c += kLanes) {
-    const Ints from = *reinterpret_cast<const Ints __attribute__((aligned(4)))*>(first + c);
-    const Ints to = *reinterpret_cast<const Ints __attribute__((aligned(4)))*>(last + c);
+    const Ints from = *reinterpret_cast<const LooseInts*>(first + c);
+    const Ints to = *reinterpret_cast<const LooseInts*>(last + c);
     const Floats base = load16(lse + c);
     const Floats shift = load16(delta + c);
     for (int64_t k = 0; k < keys; ++k) {
