@@ -19,17 +19,17 @@ namespace temper::trainer {
 struct Recorder::State {
   const Run& run;
   const RunDirectory& directory;
-  std::optional<JsonlWriter> jsonl;          // rank 0
-  std::optional<TensorboardWriter> tensorboard;
-  std::optional<Progress> progress;
-  std::optional<double> peak_flops;          // of all ranks
+  std::optional<JsonlWriter> jsonl{};          // rank 0
+  std::optional<TensorboardWriter> tensorboard{};
+  std::optional<Progress> progress{};
+  std::optional<double> peak_flops{};          // of all ranks
   double flops_per_token = 0;
 
   // Since the last line.
   int64_t steps = 0;
   double loss = 0;                           // sum of the steps' losses
-  std::vector<double> metrics;               // sums of the steps' ratios, in the objective's order
-  std::vector<int64_t> metric_steps;         // steps in which the metric had a denominator
+  std::vector<double> metrics{};               // sums of the steps' ratios, in the objective's order
+  std::vector<int64_t> metric_steps{};         // steps in which the metric had a denominator
   double tokens = 0;
   double seconds = 0;
   double exposed_seconds = 0;
