@@ -34,7 +34,11 @@ struct RowKernels {
   /// dst[c, r] = src[r, c] * scale
   void (*load_transposed)(const T* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows, int64_t dim,
                           float scale);
+  /// dst = src, rounded to T
   void (*store)(const float* src, int64_t src_stride, T* dst, int64_t dst_stride, int64_t rows, int64_t dim);
+  /// dst = src + add
+  void (*store_sum)(const float* src, int64_t src_stride, const T* add, int64_t add_stride, T* dst, int64_t dst_stride,
+                    int64_t rows, int64_t dim);
   /// dst[r, c] = src[c, r] * scale, dst [rows, dim]
   void (*store_transposed)(const float* src, int64_t src_stride, T* dst, int64_t dst_stride, int64_t rows, int64_t dim,
                            float scale);
@@ -61,6 +65,18 @@ struct AttentionKernels {
                            const int32_t* last, const float* lse, const float* delta);
 };
 
+/// Operands of a matrix product laid out for its inner kernel. `Word` is one float, or two bfloat16 that follow each other in k.
+/// T is float or Bf16; sizes count elements of T, k is rounded up to whole words with zeros.
+template <class T>
+struct PackKernels {
+  /// dst [k words][columns] = rows of src [k, columns]
+  void (*rows)(const T* src, int64_t stride, T* dst, int64_t dst_columns, int64_t k, int64_t columns);
+  /// dst [k words][columns] = columns of src [columns, k]
+  void (*columns)(const T* src, int64_t stride, T* dst, int64_t dst_columns, int64_t k, int64_t columns);
+  /// dst [m, k], rows dst_stride apart, = transposed src [k, m]
+  void (*transposed)(const T* src, int64_t stride, T* dst, int64_t dst_stride, int64_t k, int64_t m);
+};
+
 struct SoftmaxRow {
   float log_sum_exp = 0;
   float entropy = 0;  // -sum p log p, nats
@@ -71,6 +87,8 @@ struct Kernels {
   const char* name;
   RowKernels<float> f32;
   RowKernels<Bf16> bf16;
+  PackKernels<float> pack_f32;
+  PackKernels<Bf16> pack_bf16;
   AttentionKernels attention;
   SoftmaxRow (*softmax_row)(const float* logits, int64_t dim);
   /// c [m, n] (+)= a [m, k] b [k, n], row-major float32: where LibTorch has no brgemm for this machine.
@@ -90,6 +108,17 @@ inline const RowKernels<float>& row_kernels<float>() {
 template <>
 inline const RowKernels<Bf16>& row_kernels<Bf16>() {
   return kernels().bf16;
+}
+
+template <class T>
+const PackKernels<T>& pack_kernels();
+template <>
+inline const PackKernels<float>& pack_kernels<float>() {
+  return kernels().pack_f32;
+}
+template <>
+inline const PackKernels<Bf16>& pack_kernels<Bf16>() {
+  return kernels().pack_bf16;
 }
 
 }  // namespace temper::trainer::cpu

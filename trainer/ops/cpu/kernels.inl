@@ -200,7 +200,7 @@ void load(const T* src, int64_t src_stride, float* dst, int64_t dst_stride, int6
 
 // Sixteen rows of sixteen lanes turned into columns: halves, quarters, ... change places.
 template <int kStep>
-inline void transpose_step(Floats* rows) {
+inline void transpose_step(Words* rows) {
   Ints low{};
   Ints high{};
   for (int lane = 0; lane < kLanes; ++lane) {
@@ -209,13 +209,13 @@ inline void transpose_step(Floats* rows) {
   }
   for (int r = 0; r < kLanes; ++r) {
     if ((r & kStep) != 0) continue;
-    const Floats a = rows[r];
-    const Floats b = rows[r + kStep];
+    const Words a = rows[r];
+    const Words b = rows[r + kStep];
     rows[r] = __builtin_shuffle(a, b, low);
     rows[r + kStep] = __builtin_shuffle(a, b, high);
   }
 }
-inline void transpose(Floats* rows) {
+inline void transpose(Words* rows) {
   transpose_step<8>(rows);
   transpose_step<4>(rows);
   transpose_step<2>(rows);
@@ -230,10 +230,101 @@ inline void transposed_copy(const From* src, int64_t src_stride, To* dst, int64_
     const int64_t height = rows - r < kLanes ? rows - r : kLanes;
     for (int64_t i = 0; i < dim; i += kLanes) {
       const int64_t width = dim - i < kLanes ? dim - i : kLanes;
-      Floats tile[kLanes] = {};
-      for (int64_t k = 0; k < height; ++k) tile[k] = get(src + (r + k) * src_stride, i, dim) * scale;
+      Words tile[kLanes] = {};
+      for (int64_t k = 0; k < height; ++k) {
+        tile[k] = reinterpret_cast<Words>(get(src + (r + k) * src_stride, i, dim) * scale);
+      }
       transpose(tile);
-      for (int64_t k = 0; k < width; ++k) put(dst + (i + k) * dst_stride, r, rows, tile[k]);
+      for (int64_t k = 0; k < width; ++k) put(dst + (i + k) * dst_stride, r, rows, bits_to_floats(tile[k]));
+    }
+  }
+}
+
+// Words of a product's operands: a float, or two bfloat16 that follow each other in k.
+typedef Words LooseWords __attribute__((aligned(2), may_alias));
+
+template <class T>
+constexpr int64_t kPerWord = sizeof(float) / sizeof(T);
+
+inline uint32_t bits_of(float x) { return __builtin_bit_cast(uint32_t, x); }
+inline uint32_t bits_of(Bf16 x) { return x.bits; }
+
+// Lane c: src[0, c], or src[0, c] and src[1, c]; what lies beyond k rows or `columns` is zero.
+inline Words words_down(const float* src, int64_t, int64_t, int64_t columns) {
+  if (columns >= kLanes) return *reinterpret_cast<const LooseWords*>(src);
+  Words w{};
+  for (int64_t c = 0; c < columns; ++c) w[c] = bits_of(src[c]);
+  return w;
+}
+inline Words words_down(const Bf16* src, int64_t stride, int64_t k, int64_t columns) {
+  if (columns >= kLanes) {
+    const Words low = __builtin_convertvector(*reinterpret_cast<const LooseHalves*>(src), Words);
+    if (k < 2) return low;
+    return low | (__builtin_convertvector(*reinterpret_cast<const LooseHalves*>(src + stride), Words) << 16);
+  }
+  Words w{};
+  for (int64_t c = 0; c < columns; ++c) w[c] = bits_of(src[c]) | (k < 2 ? 0u : bits_of(src[stride + c]) << 16);
+  return w;
+}
+
+// Lane j: word j of a row of k elements.
+template <class T>
+inline Words words_along(const T* row, int64_t k) {
+  if (k >= kLanes * kPerWord<T>) return *reinterpret_cast<const LooseWords*>(row);
+  Words w{};
+  for (int64_t i = 0; i < k; ++i) w[i / kPerWord<T>] |= bits_of(row[i]) << (16 * (i % kPerWord<T>));
+  return w;
+}
+
+inline void put_words(void* dst, Words w, int64_t count) {
+  auto* out = static_cast<uint32_t*>(dst);
+  if (count >= kLanes) {
+    *reinterpret_cast<LooseWords*>(out) = w;
+  } else {
+    for (int64_t i = 0; i < count; ++i) __builtin_memcpy(out + i, reinterpret_cast<const uint32_t*>(&w) + i, sizeof(uint32_t));
+  }
+}
+
+template <class T>
+void pack_rows(const T* src, int64_t stride, T* dst, int64_t dst_columns, int64_t k, int64_t columns) {
+  for (int64_t p = 0; p < k; p += kPerWord<T>) {
+    for (int64_t c = 0; c < columns; c += kLanes) {
+      put_words(dst + p * dst_columns + c * kPerWord<T>, words_down(src + p * stride + c, stride, k - p, columns - c),
+                columns - c);
+    }
+  }
+}
+
+template <class T>
+void pack_columns(const T* src, int64_t stride, T* dst, int64_t dst_columns, int64_t k, int64_t columns) {
+  constexpr int64_t kStep = kLanes * kPerWord<T>;
+  for (int64_t c = 0; c < columns; c += kLanes) {
+    const int64_t width = columns - c < kLanes ? columns - c : kLanes;
+    for (int64_t p = 0; p < k; p += kStep) {
+      Words tile[kLanes] = {};
+      for (int64_t i = 0; i < width; ++i) tile[i] = words_along(src + (c + i) * stride + p, k - p);
+      transpose(tile);
+      for (int64_t i = 0; i < kLanes && p + i * kPerWord<T> < k; ++i) {
+        put_words(dst + (p + i * kPerWord<T>) * dst_columns + c * kPerWord<T>, tile[i], width);
+      }
+    }
+  }
+}
+
+template <class T>
+void pack_transposed(const T* src, int64_t stride, T* dst, int64_t dst_stride, int64_t k, int64_t m) {
+  constexpr int64_t kStep = kLanes * kPerWord<T>;
+  for (int64_t p = 0; p < k; p += kStep) {
+    const int64_t words = k - p < kStep ? (k - p + kPerWord<T> - 1) / kPerWord<T> : kLanes;
+    for (int64_t c = 0; c < m; c += kLanes) {
+      const int64_t width = m - c < kLanes ? m - c : kLanes;
+      Words tile[kLanes] = {};
+      for (int64_t i = 0; i < words; ++i) {
+        const int64_t row = p + i * kPerWord<T>;
+        tile[i] = words_down(src + row * stride + c, stride, k - row, width);
+      }
+      transpose(tile);
+      for (int64_t i = 0; i < width; ++i) put_words(dst + (c + i) * dst_stride + p, tile[i], words);
     }
   }
 }
@@ -248,6 +339,16 @@ template <class T>
 void store(const float* src, int64_t src_stride, T* dst, int64_t dst_stride, int64_t rows, int64_t dim) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < dim; i += kLanes) put(dst + r * dst_stride, i, dim, get(src + r * src_stride, i, dim));
+  }
+}
+
+template <class T>
+void store_sum(const float* src, int64_t src_stride, const T* add, int64_t add_stride, T* dst, int64_t dst_stride,
+               int64_t rows, int64_t dim) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < dim; i += kLanes) {
+      put(dst + r * dst_stride, i, dim, get(src + r * src_stride, i, dim) + get(add + r * add_stride, i, dim));
+    }
   }
 }
 
@@ -399,7 +500,7 @@ void gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const fl
 template <class T>
 constexpr RowKernels<T> rows_of() {
   return {rms_norm<T>, rms_norm_backward<T>, rope<T>, swiglu<T>, swiglu_backward<T>, load<T>, load_transposed<T>,
-          store<T>, store_transposed<T>, row_dots<T>, column_sums<T>, add<T>, softmax_gradient<T>};
+          store<T>, store_sum<T>, store_transposed<T>, row_dots<T>, column_sums<T>, add<T>, softmax_gradient<T>};
 }
 
 }  // namespace
@@ -409,6 +510,8 @@ const Kernels TEMPER_ISA_KERNELS = {
     TEMPER_ISA_NAME,
     TEMPER_ISA::rows_of<float>(),
     TEMPER_ISA::rows_of<Bf16>(),
+    {TEMPER_ISA::pack_rows<float>, TEMPER_ISA::pack_columns<float>, TEMPER_ISA::pack_transposed<float>},
+    {TEMPER_ISA::pack_rows<Bf16>, TEMPER_ISA::pack_columns<Bf16>, TEMPER_ISA::pack_transposed<Bf16>},
     {TEMPER_ISA::softmax, TEMPER_ISA::scale_columns, TEMPER_ISA::softmax_backward},
     TEMPER_ISA::softmax_row,
     TEMPER_ISA::gemm,
