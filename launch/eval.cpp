@@ -52,8 +52,7 @@ int eval(const std::vector<std::string>& arguments) {
   if (!given) return kDone;
 
   return run_on_all_ranks([&](parallel::Session& session) {
-    recipes::Recipe recipe = read_recipe(*given, {.world_size = session.world().size, .trains = false});
-    if (recipe.data.eval.empty()) throw UserError("[[data.eval]]: missing: there is nothing to evaluate on");
+    recipes::Recipe recipe = read_recipe(*given, {.purpose = recipes::Purpose::kEval, .world_size = session.world().size});
     session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
     recipe.data.train.clear();  // only [[data.eval]] is read
 

@@ -159,8 +159,10 @@ int generate(const std::vector<std::string>& arguments) {
 
   return run_on_all_ranks([&](parallel::Session& session) {
     if (session.world().rank != 0) return int{kDone};
-    session.use_threads(0);
-    const at::ScalarType type = compute_type(dtype, trainer::load_config(source.model));
+    // A token of a small model is so little work that sharing it out costs more than doing it.
+    const auto config = trainer::load_config(source.model);
+    session.use_threads(config.hidden_size < 512 ? 1 : 0);
+    const at::ScalarType type = compute_type(dtype, config);
     const auto model = load_model(source, {.compute = type, .weights = type});
     const auto completion =
         trainer::generate(*model, tokenizer, prompt, settings,

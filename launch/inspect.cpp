@@ -1,8 +1,11 @@
 #include "launch/inspect.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <string>
+
+#include <unistd.h>
 
 #include "launch/arguments.h"
 #include "launch/command.h"
@@ -56,6 +59,38 @@ void print_scalars(const Json& object, const char* indent) {
   }
 }
 
+/// What is trained on is green on a terminal, else in [[ ]].
+void print_rows(const Json& source) {
+  const bool terminal = ::isatty(STDOUT_FILENO) != 0;
+  std::cout << "\n"
+            << plain(source["set"]) << ": " << plain(source.value("statement", source["path"]))
+            << "\n";
+  for (const Json& row : source["rows"]) {
+    std::cout << "\n-- " << plain(row["where"]) << ": " << row["tokens"] << " tokens, "
+              << row["trained_tokens"] << " trained on";
+    if (row["shown_tokens"] != row["tokens"]) {
+      std::cout << "; the first " << row["shown_tokens"] << " (data.max_length):";
+    }
+    std::cout << "\n";
+    for (const Json& run : row["runs"]) {
+      const bool trained = run["trained"].get<bool>();
+      std::cout << (!trained   ? ""
+                    : terminal ? "\033[32m"
+                               : "[[")
+                << plain(run["text"])
+                << (!trained   ? ""
+                    : terminal ? "\033[0m"
+                               : "]]");
+    }
+    std::cout << "\n";
+  }
+}
+
+void print_shard_rows(const Json& rows) {
+  for (const Json& row : rows)
+    std::cout << "row " << row["row_number"] << ": " << row["ids"].dump() << "\n";
+}
+
 void print_report(const Json& report) {
   print_scalars(report, "");
   for (const char* part : {"metadata", "state", "last_metrics"}) {
@@ -73,9 +108,13 @@ void print_report(const Json& report) {
     }
   }
   if (report.contains("tensors")) print_tensors(report);
+  if (report.contains("first_rows")) print_shard_rows(report["first_rows"]);
+  if (report.contains("sources")) {
+    for (const Json& source : report["sources"]) print_rows(source);
+  }
 }
 
-Json describe(const fs::path& path) {
+Json describe(const fs::path& path, int64_t rows) {
   std::error_code ignored;
   if (!fs::exists(path, ignored)) throw UserError(path.string() + ": no such file or directory");
   if (fs::is_directory(path, ignored)) {
@@ -87,6 +126,8 @@ Json describe(const fs::path& path) {
         ": neither a model (config.json), a run (recipe.toml) nor a checkpoint (manifest.json)");
   }
   if (path.extension() == ".safetensors") return inspect_safetensors(path);
+  if (path.extension() == ".toml") return inspect_recipe(path, rows);
+  if (path.extension() == ".h5") return inspect_shard(path, rows);
   throw UserError(
       path.string() +
       ": unknown kind of file: must be .safetensors, .h5 (a token shard) or .toml (a recipe)");
@@ -106,7 +147,10 @@ int inspect(const std::vector<std::string>& arguments) {
       "json", "one JSON object instead of lines");
   const auto given = parser.parse(arguments);
   if (!given) return kDone;
-  const Json report = describe((*given)["PATH"].as<std::string>());
+  const auto rows = (*given)["rows"].as<int64_t>();
+  if (rows < 0)
+    throw UserError("temper inspect: --rows " + std::to_string(rows) + ": must be 0 or above");
+  const Json report = describe((*given)["PATH"].as<std::string>(), rows);
   if (given->count("json") != 0) {
     std::cout << data::dump_json(report);
   } else {

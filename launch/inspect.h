@@ -14,4 +14,8 @@ data::Json inspect_checkpoint(const std::filesystem::path& directory);
 data::Json inspect_run(const std::filesystem::path& directory);
 data::Json inspect_model(const std::filesystem::path& directory);
 
+/// The first rows of each file of a recipe's data, in runs of tokens that are trained on or not.
+data::Json inspect_recipe(const std::filesystem::path& file, int64_t rows);
+data::Json inspect_shard(const std::filesystem::path& file, int64_t rows);
+
 }  // namespace temper::launch

@@ -70,7 +70,7 @@ int plan(const std::vector<std::string>& arguments) {
   const int world = (*given)["world"].as<int>();
   if (world < 1) throw UserError("temper plan: --world " + std::to_string(world) + ": must be at least 1");
   return run_on_all_ranks([&](parallel::Session& session) {
-    recipes::Recipe recipe = read_recipe(*given, {.world_size = world, .trains = true});
+    recipes::Recipe recipe = read_recipe(*given, {.purpose = recipes::Purpose::kTrain, .world_size = world});
     session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
     trainer::Inputs inputs = trainer::read_inputs(recipe);
     trainer::Datasets datasets = trainer::prepare_datasets(recipe, inputs, session.world());

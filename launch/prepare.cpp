@@ -15,7 +15,7 @@ int prepare(const std::vector<std::string>& arguments) {
   if (!given) return kDone;
 
   return run_on_all_ranks([&](parallel::Session& session) {
-    const recipes::Recipe recipe = read_recipe(*given, {.world_size = session.world().size, .trains = false});
+    const recipes::Recipe recipe = read_recipe(*given, {.purpose = recipes::Purpose::kPrepare, .world_size = session.world().size});
     session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
     const trainer::Datasets datasets = trainer::prepare_datasets(recipe, trainer::read_inputs(recipe), session.world());
     for (const std::string& line : datasets.statements) parallel::say(line);

@@ -16,7 +16,7 @@ namespace temper::launch {
 namespace {
 
 int run_recipe(parallel::Session& session, const po::variables_map& given) {
-  recipes::Recipe recipe = read_recipe(given, {.world_size = session.world().size, .trains = true});
+  recipes::Recipe recipe = read_recipe(given, {.purpose = recipes::Purpose::kTrain, .world_size = session.world().size});
   session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
   const parallel::World& world = session.world();
 

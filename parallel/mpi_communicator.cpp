@@ -224,7 +224,7 @@ class MpiCommunicator : public Communicator {
 
  private:
   using Start = std::function<MPI_Request(int64_t piece)>;
-  static constexpr int64_t kCopiesKept = 8;  // more than the engine has under way at once
+  static constexpr int64_t kCopiesKept = 2;  // more than the engine has under way at once
 
   class MpiWork : public Work {
    public:

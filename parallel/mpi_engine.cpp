@@ -11,28 +11,33 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Enough to keep a wire busy while a piece is added up, few enough to stay in the cache.
-constexpr int kPiecesInFlight = 3;
+// Of a group. More at once were slower: each brings a buffer of MPI's own, and together they leave
+// the cache.
+constexpr int kPiecesInFlight = 1;
 constexpr auto kSpin = std::chrono::microseconds(200);
-constexpr auto kShortestSleep = std::chrono::microseconds(50);
-constexpr auto kLongestSleep = std::chrono::microseconds(1000);
+constexpr auto kLongestSleep = std::chrono::microseconds(2000);
 constexpr int kFarewellTag = 1;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-/// Sleeps that grow while nothing happens.
+/// Sleeps for a tenth of the time that nothing has happened for, so that neither a core nor much
+/// time is lost.
 class Patience {
  public:
-  void progressed() { sleep_ = kShortestSleep; }
-  void pause() {
-    std::this_thread::sleep_for(sleep_);
-    sleep_ = std::min<std::chrono::microseconds>(sleep_ * 2, kLongestSleep);
+  explicit Patience(std::chrono::microseconds shortest) : shortest_(shortest) {}
+  void progressed() { since_ = Clock::now(); }
+  Clock::duration idle() const { return Clock::now() - since_; }
+  void pause() const {
+    const auto tenth = std::chrono::duration_cast<std::chrono::microseconds>(idle() / 10);
+    std::this_thread::sleep_for(
+        std::clamp<std::chrono::microseconds>(tenth, shortest_, kLongestSleep));
   }
 
  private:
-  std::chrono::microseconds sleep_ = kShortestSleep;
+  std::chrono::microseconds shortest_;
+  Clock::time_point since_ = Clock::now();
 };
 
 }  // namespace
@@ -105,15 +110,11 @@ bool MpiEngine::wait(const MpiOperation& operation, double timeout_seconds, bool
   const std::unique_ptr<void, decltype(leave)> guard(this, leave);
 
   const auto start = Clock::now();
-  auto last_progress = start;
-  Patience patience;
+  Patience patience(std::chrono::microseconds(20));
   while (true) {
     {
       const std::lock_guard lock(mutex_);
-      if (advance()) {
-        last_progress = Clock::now();
-        patience.progressed();
-      }
+      if (advance()) patience.progressed();
       if (operation.done) {
         if (operation.error) std::rethrow_exception(operation.error);
         return true;
@@ -124,7 +125,7 @@ bool MpiEngine::wait(const MpiOperation& operation, double timeout_seconds, bool
       }
     }
     if (timeout_seconds > 0 && seconds_since(start) > timeout_seconds) return false;
-    if (Clock::now() - last_progress < kSpin) {
+    if (patience.idle() < kSpin) {
       std::this_thread::yield();
     } else {
       patience.pause();
@@ -203,11 +204,15 @@ bool MpiEngine::advance() {
 }
 
 void MpiEngine::run() {
-  Patience patience;
+  Patience patience(std::chrono::microseconds(100));
   while (true) {
     {
       std::unique_lock lock(idle_mutex_);
-      idle_.wait(lock, [this] { return stop_ || (unfinished_ > 0 && waiting_ == 0); });
+      const auto needed = [this] { return stop_ || (unfinished_ > 0 && waiting_ == 0); };
+      if (!needed()) {
+        idle_.wait(lock, needed);
+        patience.progressed();
+      }
       if (stop_) return;
     }
     {

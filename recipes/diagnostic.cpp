@@ -43,7 +43,8 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 
 std::string nearest_name(std::string_view found, const std::vector<std::string>& candidates) {
   std::string best;
-  size_t best_distance = std::max<size_t>(2, found.size() / 3) + 1;
+  // A third of the letters may be wrong.
+  size_t best_distance = std::max<size_t>(1, (found.size() + 1) / 3) + 1;
   for (const std::string& candidate : candidates) {
     const size_t distance = edit_distance(found, candidate);
     if (distance < best_distance) {

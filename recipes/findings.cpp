@@ -1,6 +1,7 @@
 #include "recipes/findings.h"
 
 #include <algorithm>
+#include <cctype>
 #include <limits>
 #include <tuple>
 #include <utility>
@@ -55,6 +56,9 @@ void Findings::throw_if_any() const {
       if (!line.empty()) line += ": ";
       line += part;
     }
+    // A finding is one line whatever was written in the recipe.
+    std::replace_if(
+        line.begin(), line.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, ' ');
     lines.push_back(std::move(line));
   }
   throw UserError(std::move(lines));

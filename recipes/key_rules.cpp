@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <type_traits>
 #include <utility>
+#include <variant>
 
 #include "recipes/diagnostic.h"
 #include "recipes/schema.h"
@@ -15,9 +17,9 @@ std::string plain(double value) {
              : to_toml(Value{value});
 }
 
-std::string or_auto(const KeyInfo& key) { return key.optional ? " or \"auto\"" : ""; }
+std::string or_auto(const KeyInfo& key) { return key.optional ? ", or \"auto\"" : ""; }
 
-std::string choices_text(const std::vector<std::string>& choices) {
+std::string one_of(const std::vector<std::string>& choices) {
   return choices.size() == 1 ? in_quotes(choices.front()) : "one of " + all_in_quotes(choices);
 }
 
@@ -42,68 +44,96 @@ std::string Range::text() const {
 }
 
 std::string requirement(const KeyInfo& key) {
-  const std::string range = key.range.text().empty() ? "" : ", " + key.range.text();
+  const std::string range = key.range.text();
+  const std::string unit = key.unit.empty() ? "" : " of " + key.unit;
+  const std::string limits = unit + (range.empty() ? "" : ", " + range) + or_auto(key);
+  const std::string names = key.choices.empty() ? "" : one_of(key.choices);
   switch (key.type) {
     case Type::kBool:
       return "true or false";
     case Type::kInt:
-      return "a whole number" + range + or_auto(key);
+      return "a whole number" + limits;
     case Type::kNumber:
-      return "a number" + range + or_auto(key);
+      return "a number" + limits;
     case Type::kString:
       return "a string" + or_auto(key);
     case Type::kChoice:
-      return choices_text(key.choices) + or_auto(key);
+      return names + or_auto(key);
     case Type::kBoolOrChoice:
       return "true, false or " + all_in_quotes(key.choices);
     case Type::kStrings:
-      return "a list of strings" +
-             (key.choices.empty() ? "" : ", each " + choices_text(key.choices));
+      return "a list of strings" + (names.empty() ? "" : ", each " + names);
     case Type::kNumbers:
-      return "a list of numbers" + (range.empty() ? "" : ", each " + key.range.text());
+      return "a list of numbers" + (range.empty() ? "" : ", each " + range);
     case Type::kMap:
-      return "a table of strings, as { prompt = \"question\" }";
+      return "a table of strings, as { prompt = \"question\" }; its keys: " + names;
   }
   return "";
 }
 
-std::string problem_with(const KeyInfo& key, const Value& value) {
-  const auto out_of_range = [&](double number) {
-    return std::isfinite(number) && key.range.contains(number) ? "" : "must be " + requirement(key);
-  };
-  const auto not_a_choice = [&](const std::string& name) -> std::string {
-    if (key.choices.empty() ||
-        std::find(key.choices.begin(), key.choices.end(), name) != key.choices.end())
-      return "";
-    const std::string nearest = nearest_name(name, key.choices);
-    return "must be " + requirement(key) +
-           (nearest.empty() ? "" : " (nearest: " + in_quotes(nearest) + ")");
-  };
-  if (const auto* whole = std::get_if<int64_t>(&value))
-    return out_of_range(static_cast<double>(*whole));
-  if (const auto* number = std::get_if<double>(&value)) return out_of_range(*number);
-  if (const auto* text = std::get_if<std::string>(&value)) {
-    if (key.not_empty && text->empty()) return "must not be empty";
-    return not_a_choice(*text);
-  }
-  if (const auto* texts = std::get_if<std::vector<std::string>>(&value)) {
-    if (key.not_empty && texts->empty()) return "must not be empty: " + requirement(key);
-    for (const std::string& text : *texts) {
-      if (const std::string problem = not_a_choice(text); !problem.empty()) return problem;
-    }
-  }
-  if (const auto* numbers = std::get_if<std::vector<double>>(&value)) {
-    for (const double number : *numbers) {
-      if (const std::string problem = out_of_range(number); !problem.empty()) return problem;
-    }
-  }
-  if (const auto* entries = std::get_if<std::map<std::string, std::string>>(&value)) {
-    for (const auto& [name, column] : *entries) {
-      if (const std::string problem = not_a_choice(name); !problem.empty()) return problem;
-      if (column.empty()) return "the name of a column must not be empty";
-    }
+namespace {
+
+// Overloads on what a value holds; "" is right.
+
+std::string problem(const KeyInfo& key, double number) {
+  if (!std::isfinite(number)) return "must be finite";
+  return key.range.contains(number) ? "" : "must be " + key.range.text();
+}
+
+std::string unknown_choice(const KeyInfo& key, const std::string& name) {
+  const std::vector<std::string>& choices = key.choices;
+  if (choices.empty() || std::find(choices.begin(), choices.end(), name) != choices.end())
+    return "";
+  const std::string nearest = nearest_name(name, choices);
+  return in_quotes(name) + " is not " + one_of(choices) +
+         (nearest.empty() ? "" : " (nearest: " + in_quotes(nearest) + ")");
+}
+
+std::string problem(const KeyInfo& key, const std::string& text) {
+  if (key.not_empty && text.empty()) return "must not be empty";
+  if (unknown_choice(key, text).empty()) return "";
+  const std::string nearest = nearest_name(text, key.choices);
+  return "must be " + requirement(key) +
+         (nearest.empty() ? "" : " (nearest: " + in_quotes(nearest) + ")");
+}
+
+std::string problem(const KeyInfo& key, const std::vector<std::string>& texts) {
+  if (key.not_empty && texts.empty()) return "must not be empty";
+  for (const std::string& text : texts) {
+    if (const std::string found = unknown_choice(key, text); !found.empty()) return found;
   }
   return "";
+}
+
+std::string problem(const KeyInfo& key, const std::vector<double>& numbers) {
+  for (const double number : numbers) {
+    if (const std::string found = problem(key, number); !found.empty()) return "each " + found;
+  }
+  return "";
+}
+
+std::string problem(const KeyInfo& key, const std::map<std::string, std::string>& entries) {
+  for (const auto& [name, column] : entries) {
+    if (const std::string found = unknown_choice(key, name); !found.empty()) return found;
+    if (column.empty()) return "the name of a column must not be empty";
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string problem_with(const KeyInfo& key, const Value& value) {
+  return std::visit(
+      [&](const auto& held) -> std::string {
+        using T = std::remove_cvref_t<decltype(held)>;
+        if constexpr (std::is_same_v<T, std::monostate> || std::is_same_v<T, bool>)
+          return "";
+        else if constexpr (std::is_same_v<T, int64_t>)
+          return problem(key, static_cast<double>(held));
+        else
+          return problem(key, held);
+      },
+      value);
 }
 
 std::string not_yet(const KeyInfo& key, const Value& value) {

@@ -19,11 +19,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// One source of values: a file, or the command line (line 0).
+// One source of values: a file, or the command line.
 struct Layer {
   std::string name;
   int order = 0;
   bool command_line = false;
+  int argument = 0;  // of the command line: the override being read, its "line"
 };
 
 // ---- names -------------------------------------------------------------------------------------
@@ -103,6 +104,7 @@ class Reader {
   void read_override(const std::string& text);
   void read_source_override(const std::vector<std::string>& path, const std::string& value,
                             const Place& place);
+  void forget_source(const std::string& entry);
   void settle_length_of_training();
   Place place_of(const std::string& name, const toml::source_region& region,
                  const std::string& value) const;
@@ -113,7 +115,7 @@ class Reader {
 
 Place Reader::place_of(const std::string& name, const toml::source_region& region,
                        const std::string& value) const {
-  const int line = layer_.command_line ? 0 : static_cast<int>(region.begin.line);
+  const int line = layer_.command_line ? layer_.argument : static_cast<int>(region.begin.line);
   return {layer_.command_line ? layer_.name : layer_.name + ":" + std::to_string(line),
           value.empty() ? name : name + " = " + value, layer_.order, line};
 }
@@ -128,18 +130,17 @@ void Reader::read_file(const fs::path& file, std::vector<fs::path> chain) {
     table = toml::parse(text.str(), file.string());
   } catch (const toml::parse_error& error) {
     const toml::source_position at = error.source().begin;
-    std::string problem(error.description());
-    std::replace(problem.begin(), problem.end(), '\n', ' ');
+    const std::string problem(error.description());
     const Place place{file.string() + ":" + std::to_string(at.line),
                       "column " + std::to_string(at.column), layers_++, static_cast<int>(at.line)};
     return findings.add("", place, "not TOML: " + problem);
   }
   if (const toml::node* extends = table.get("extends")) {
-    layer_ = {file.string(), layers_};
+    layer_ = {.name = file.string(), .order = layers_};
     read_extended(*extends, file, chain);
     table.erase("extends");
   }
-  layer_ = {file.string(), layers_++};
+  layer_ = {.name = file.string(), .order = layers_++};
   read_table(table, "");
   settle_length_of_training();
 }
@@ -182,8 +183,10 @@ void Reader::read_extended(const toml::node& extends, const fs::path& file,
       continue;
     }
     std::string cycle;
+    std::error_code ignored;
     for (const fs::path& before : chain) {
-      if (!cycle.empty() || fs::equivalent(before, base)) cycle += before.string() + " -> ";
+      if (!cycle.empty() || fs::equivalent(before, base, ignored))
+        cycle += before.string() + " -> ";
     }
     if (!cycle.empty()) {
       findings.add("extends", place, "recipes extend each other: " + cycle + base.string());
@@ -222,16 +225,18 @@ void Reader::store(const KeyOf<Owner>& key, Owner& owner, const std::string& nam
   key.set(owner, *value);
 }
 
+// The entry is about to be replaced as a whole.
+void Reader::forget_source(const std::string& entry) {
+  for (const SourceKey& key : source_keys()) findings.forget(entry + "." + key.name);
+}
+
 void Reader::read_sources(const std::string& list, const toml::node& node, const Place& place) {
   const toml::array* array = node.as_array();
   if (!array)
     return findings.add(list, place,
                         "must be a list of tables, each under its own [[" + list + "]]");
   std::vector<DataSource>& sources = *sources_of(recipe, list);
-  for (size_t i = 0; i < sources.size(); ++i) {
-    for (const SourceKey& key : source_keys())
-      findings.forget(list + "." + std::to_string(i) + "." + key.name);
-  }
+  for (size_t i = 0; i < sources.size(); ++i) forget_source(list + "." + std::to_string(i));
   sources.assign(array->size(), DataSource{});
   findings.wrote(list, place);
   for (size_t i = 0; i < sources.size(); ++i) {
@@ -284,13 +289,18 @@ void Reader::settle_length_of_training() {
 // ---- overrides ---------------------------------------------------------------------------------
 
 void Reader::read_overrides(const std::vector<std::string>& overrides) {
-  layer_ = {"command line", layers_++, true};
-  for (const std::string& text : overrides) read_override(text);
+  layer_ = {.name = "command line", .order = layers_++, .command_line = true};
+  for (const std::string& text : overrides) {
+    ++layer_.argument;
+    read_override(text);
+  }
   settle_length_of_training();
 }
 
 void Reader::read_override(const std::string& text) {
-  const Place place{layer_.name, text, layer_.order, 0};
+  const Place place{layer_.name, text, layer_.order, layer_.argument};
+  // TOML is UTF-8, and so is every recipe that is written again.
+  if (!toml_value(in_quotes(text))) return findings.add(text, place, "must be UTF-8 text");
   const size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0)
     return findings.add(text, place, "must be key=value");
@@ -356,6 +366,7 @@ void Reader::read_source_override(const std::vector<std::string>& path, const st
     store(*key, source, entry + "." + key->name, *override_value(*key, value), place);
   } else if (const auto node = toml_value(value)) {
     source = DataSource{};
+    forget_source(entry);
     read_source(source, entry, *node, place);
   } else {
     findings.add(entry, place, "must be a table with a path: { path = \"rows.jsonl\" }");

@@ -52,7 +52,6 @@ std::string choices_cell(const KeyInfo& key) {
 std::string values_cell(const KeyInfo& key) {
   if (key.type == Type::kChoice || key.type == Type::kBoolOrChoice) return choices_cell(key);
   std::string text = requirement(key);
-  if (!key.unit.empty()) text += " (" + key.unit + ")";
   if (!key.works.empty()) {
     std::vector<std::string> works;
     for (const Value& value : key.works) works.push_back(code(value));

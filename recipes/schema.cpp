@@ -15,6 +15,9 @@
 namespace temper::recipes {
 namespace {
 
+// Of ranks, rows and tokens of a row: far above any real one, and products of two do not overflow.
+constexpr double kLargestCount = 1e9;
+
 std::vector<Key> recipe_rows() {
   return {
       ROW(run.name,
@@ -52,7 +55,7 @@ std::vector<Key> recipe_rows() {
                       "unpaired-preference", "prompt", "classification", "pairs"},
           .works = {"auto", "text", "messages", "prompt-completion"}),
       ROW(data.max_length, .meaning = "Longest sequence trained on.", .unit = "tokens",
-          .range = at_least(2)),
+          .range = between(2, kLargestCount)),
       ROW(data.packing,
           .meaning = "How examples share a row: one each (`none`), or best-fit decreasing (`bfd`); "
                      "packed documents never attend to each other.",
@@ -164,9 +167,9 @@ std::vector<Key> recipe_rows() {
       ROW(batch.global,
           .meaning = "Sequences per optimizer step over all ranks, a multiple of micro x "
                      "data-parallel ranks; gradient accumulation follows.",
-          .unit = "rows", .range = at_least(1)),
+          .unit = "rows", .range = between(1, kLargestCount)),
       ROW(batch.micro, .meaning = "Sequences (packed rows) per rank and forward pass.",
-          .unit = "rows", .range = at_least(1)),
+          .unit = "rows", .range = between(1, kLargestCount)),
 
       ROW(train.epochs, .meaning = "Passes over the data; may be a fraction.", .range = above(0)),
       ROW(train.steps, .meaning = "Optimizer steps, instead of epochs.", .unit = "steps",
@@ -204,18 +207,18 @@ std::vector<Key> recipe_rows() {
           .meaning = "Data-parallel copies; `auto`: what the other axes leave of the ranks.",
           .range = at_least(1)),
       ROW(parallel.shard, .meaning = "Data-parallel ranks that share one sharded copy.",
-          .range = at_least(1), .works = {1}),
+          .range = between(1, kLargestCount), .works = {1}),
       ROW(parallel.zero,
           .meaning = "What is sharded: optimizer state (1), gradients too (2), weights too (3).",
           .range = between(1, 3), .works = {Value{}}),
-      ROW(parallel.tensor, .meaning = "Ranks that split every layer.", .range = at_least(1),
-          .works = {1}),
-      ROW(parallel.pipeline, .meaning = "Ranks that hold consecutive layers.", .range = at_least(1),
-          .works = {1}),
-      ROW(parallel.context, .meaning = "Ranks that split every sequence.", .range = at_least(1),
-          .works = {1}),
-      ROW(parallel.expert, .meaning = "Ranks that split the experts.", .range = at_least(1),
-          .works = {1}),
+      ROW(parallel.tensor, .meaning = "Ranks that split every layer.",
+          .range = between(1, kLargestCount), .works = {1}),
+      ROW(parallel.pipeline, .meaning = "Ranks that hold consecutive layers.",
+          .range = between(1, kLargestCount), .works = {1}),
+      ROW(parallel.context, .meaning = "Ranks that split every sequence.",
+          .range = between(1, kLargestCount), .works = {1}),
+      ROW(parallel.expert, .meaning = "Ranks that split the experts.",
+          .range = between(1, kLargestCount), .works = {1}),
       ROW(parallel.timeout, .meaning = "A silent collective counts as hung after this.",
           .unit = "seconds", .range = above(0)),
 
@@ -266,7 +269,9 @@ std::vector<SourceKey> source_rows() {
                  .meaning = "Share when several sources are mixed; in this version several sources "
                             "follow each other in order.",
                  .range = above(0), .works = {1.0}),
-      SOURCE_ROW(columns, .meaning = "Temper's name of a column = its name in the file."),
+      SOURCE_ROW(columns, .meaning = "Temper's name of a column = its name in the file.",
+                 .choices = {"text", "prompt", "completion", "messages", "conversations", "tools",
+                             "chat_template_kwargs"}),
   };
 }
 

@@ -4,6 +4,9 @@
 #include <sstream>
 #include <type_traits>
 #include <utility>
+#include <vector>
+
+#include "recipes/diagnostic.h"
 
 namespace temper::recipes {
 namespace {
@@ -51,7 +54,11 @@ std::string shown(const toml::node& node) {
   if (node.is_array_of_tables()) return "[{...}]";
   if (node.is_table()) return "{...}";
   std::ostringstream out;
-  if (const auto* number = node.as_floating_point()) {
+  if (const auto* array = node.as_array()) {
+    std::vector<std::string> elements;
+    for (const toml::node& element : *array) elements.push_back(shown(element));
+    out << '[' << join(elements) << ']';
+  } else if (const auto* number = node.as_floating_point()) {
     out << to_toml(Value{number->get()});
   } else if (const auto* text = node.as_string()) {
     out << in_quotes(text->get());

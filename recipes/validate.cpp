@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "recipes/diagnostic.h"
+#include "recipes/resolve.h"
 #include "recipes/schema.h"
 
 namespace temper::recipes {
@@ -53,6 +54,8 @@ void judge_what_works(Judgement& judge) {
 // ---- what the purpose needs --------------------------------------------------------------------
 
 void judge_presence(Judgement& judge, Purpose purpose) {
+  // What an unreadable base recipe would have given is not known.
+  if (!judge.findings.clean({"extends"})) return;
   const Recipe& recipe = judge.recipe;
   judge.require(!recipe.model.path.empty(), {"model.path"}, "needed: the directory of the model");
   if (purpose == Purpose::kEval) {
@@ -177,13 +180,11 @@ void judge_schedule_numbers(Judgement& judge) {
         std::string("warm-up") + (schedule.num_decay_steps ? " and decay" : "") +
             " must fit into train.steps = " + text(*steps));
   }
-  const Optimizer& optimizer = judge.recipe.optimizer;
-  if (!optimizer.lr) return;
-  judge.require(schedule.min_lr.value_or(0) <= *optimizer.lr, {"schedule.min_lr", "optimizer.lr"},
-                "must be at most optimizer.lr = " + text(*optimizer.lr));
-  judge.require(!schedule.lr_end || *schedule.lr_end < *optimizer.lr,
-                {"schedule.lr_end", "optimizer.lr"},
-                "must be below optimizer.lr = " + text(*optimizer.lr));
+  const double lr = *resolve(judge.recipe).optimizer.lr;
+  judge.require(schedule.min_lr.value_or(0) <= lr, {"schedule.min_lr", "optimizer.lr"},
+                "must be at most optimizer.lr = " + text(lr));
+  judge.require(!schedule.lr_end || *schedule.lr_end < lr, {"schedule.lr_end", "optimizer.lr"},
+                "must be below optimizer.lr = " + text(lr));
 }
 
 // ---- training ----------------------------------------------------------------------------------
@@ -229,15 +230,21 @@ void judge_export(Judgement& judge) {
 
 // ---- ranks -------------------------------------------------------------------------------------
 
+const std::vector<std::string>& axes() {
+  static const std::vector<std::string> names = {"parallel.replicate", "parallel.shard",
+                                                 "parallel.tensor",    "parallel.pipeline",
+                                                 "parallel.context",   "parallel.expert"};
+  return names;
+}
+
 void judge_axes(Judgement& judge, int64_t world_size) {
+  if (!judge.findings.clean(axes())) return;  // and the product below cannot overflow
   const Parallel& parallel = judge.recipe.parallel;
   const int64_t others =
       parallel.shard * parallel.tensor * parallel.pipeline * parallel.context * parallel.expert;
   const int64_t product = others * parallel.replicate.value_or(1);
   const bool fits = parallel.replicate ? product == world_size : world_size % others == 0;
-  judge.require(fits,
-                {"parallel.replicate", "parallel.shard", "parallel.tensor", "parallel.pipeline",
-                 "parallel.context", "parallel.expert"},
+  judge.require(fits, axes(),
                 "the product of the axes is " + text(product) + ", but there " +
                     (world_size == 1 ? "is 1 rank" : "are " + text(world_size) + " ranks") +
                     " (\"auto\" takes what the others leave)");
@@ -245,12 +252,15 @@ void judge_axes(Judgement& judge, int64_t world_size) {
 
 void judge_batch(Judgement& judge, int64_t ranks) {
   const Batch& batch = judge.recipe.batch;
-  if (batch.micro < 1) return;
+  if (!judge.findings.clean({"batch.global", "batch.micro"})) return;
   const int64_t unit = batch.micro * ranks;
   const auto [below, above] = nearest_multiples(batch.global, unit);
+  // The line may stand at batch.micro, when that alone was written.
+  const bool names_global =
+      judge.findings.place("batch.global") || !judge.findings.place("batch.micro");
   judge.require(batch.global % unit == 0, {"batch.global", "batch.micro"},
-                "batch.global = " + text(batch.global) +
-                    " must be a multiple of batch.micro x data-parallel ranks = " +
+                (names_global ? "" : "batch.global = " + text(batch.global) + " ") +
+                    "must be a multiple of batch.micro x data-parallel ranks = " +
                     text(batch.micro) + " x " + text(ranks) + " = " + text(unit) +
                     " (nearest: " + (below > 0 ? text(below) + " or " : "") + text(above) + ")");
 }
@@ -281,10 +291,7 @@ void validate(const Recipe& recipe, const Setting& setting, Findings& findings) 
   if (setting.purpose != Purpose::kTrain) return;
   const int64_t world_size = setting.world_size.value_or(1);
   if (setting.world_size) judge_axes(judge, world_size);
-  const std::vector<std::string> axes = {"parallel.replicate", "parallel.shard",
-                                         "parallel.tensor",    "parallel.pipeline",
-                                         "parallel.context",   "parallel.expert"};
-  if (findings.clean(axes))
+  if (findings.clean(axes()))
     judge_batch(judge, std::max<int64_t>(1, data_parallel_ranks(recipe.parallel, world_size)));
 }
 

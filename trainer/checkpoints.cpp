@@ -21,11 +21,11 @@ struct Checkpoints::State {
   Recorder& recorder;
   CheckpointWriter writer;
   int64_t newest = 0;
-  std::optional<double> best_metric;
-  std::optional<int64_t> best_step;
+  std::optional<double> best_metric{};
+  std::optional<int64_t> best_step{};
   int64_t evaluations_without_improvement = 0;
-  PendingLine pending_line;
-  std::string failure;  // of this rank, not yet agreed on
+  PendingLine pending_line{};
+  std::string failure{};  // of this rank, not yet agreed on
 };
 
 namespace {

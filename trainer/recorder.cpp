@@ -117,11 +117,13 @@ void Recorder::show(int64_t step) {
   if (now.has_mfu) now.mfu = now.tokens_per_second * s.flops_per_token / *s.peak_flops;
   now.peak_memory_mib = peak_memory_mib();
   now.seconds_left = s.seconds / static_cast<double>(s.steps) * static_cast<double>(s.run.total_steps - step);
-  s.progress->show(now, false);
+  s.progress->show(now);
 }
 
 void Recorder::report() const {
-  if (state_->run.world.rank == 0) write_report(state_->directory.path);
+  if (state_->run.world.rank != 0) return;
+  state_->progress->pause();
+  write_report(state_->directory.path);
 }
 
 data::Json Recorder::state() const {

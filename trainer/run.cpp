@@ -88,7 +88,11 @@ Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, c
   const std::optional<data::ChatTemplate> chat = data::ChatTemplate::load(inputs.model_directory);
   const data::RowEncoderOptions encoder{.format = recipe.data.format, .loss_on = recipe.data.loss_on};
   const data::EncoderFactory factory = [&](const recipes::DataSource& source, const data::Row& first_row) {
-    return data::RowEncoder::make(encoder, source, first_row, inputs.tokenizer, chat);
+    const data::RowEncoder made = data::RowEncoder::make(encoder, source, first_row, inputs.tokenizer, chat);
+    return data::SourceEncoder{.encode = [made](const data::Row& row) { return made.encode(row); },
+                               .fingerprint = made.fingerprint(),
+                               .format = made.format(),
+                               .statement = made.statement()};
   };
   const data::PrepareOptions options{.cache = recipe.data.cache,
                                      .max_length = recipe.data.max_length,

@@ -15,8 +15,8 @@ namespace temper::trainer {
 struct RunDirectory {
   std::filesystem::path path;
   int64_t resume_step = 0;                       // 0: from the start
-  std::optional<std::filesystem::path> checkpoint;
-  std::vector<std::string> statements;           // what was found (resumed from, passed over, keys that differ)
+  std::optional<std::filesystem::path> checkpoint{};
+  std::vector<std::string> statements{};         // what was found (resumed from, passed over, keys that differ)
   bool finished = false;                         // nothing is left to do
 
   std::filesystem::path checkpoints() const { return path / "checkpoints"; }

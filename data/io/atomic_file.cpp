@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 
@@ -26,7 +27,13 @@ void sync_directory(const std::filesystem::path& directory) {
 }
 
 void write_file_atomically(const std::filesystem::path& path, std::string_view content) {
-  const std::filesystem::path temporary = path.string() + ".tmp." + std::to_string(::getpid());
+  // Threads, and processes of several hosts with one number, may write the same file at a time.
+  static std::atomic<int> counter = 0;
+  char host[256] = {};
+  ::gethostname(host, sizeof host - 1);
+  const std::filesystem::path temporary = path.string() + ".tmp." + host + "." +
+                                          std::to_string(::getpid()) + "." +
+                                          std::to_string(counter++);
   const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) fail(temporary, "create");
   const auto give_up = [&](const char* action) {

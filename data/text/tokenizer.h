@@ -10,25 +10,29 @@
 #include <utility>
 #include <vector>
 
-/// Text to token ids and back, exactly as PyPI's `tokenizers` 0.23.3 does from the same tokenizer.json.
+/// Text to token ids and back, exactly as PyPI's `tokenizers` 0.23.3 does from the same
+/// tokenizer.json.
 ///
 ///     Tokenizer tokenizer = Tokenizer::load("models/llama");
-///     std::vector<int32_t> ids = tokenizer.encode("Hello");          // with the post-processor's special tokens
-///     std::string text = tokenizer.decode(ids, /*skip_special_tokens=*/true);
+///     std::vector<int32_t> ids = tokenizer.encode("Hello");          // with the post-processor's
+///     special tokens std::string text = tokenizer.decode(ids, /*skip_special_tokens=*/true);
 ///
-/// A Tokenizer is a cheap handle to immutable tables: copy it freely; all const members may be called from several threads.
+/// A Tokenizer is a cheap handle to immutable tables: copy it freely; all const members may be
+/// called from several threads.
 namespace temper::data {
 
 struct Encoding {
   std::vector<int32_t> ids;
-  /// [start, end) of each token in bytes of the text that was encoded; (0, 0) for tokens of the post-processor.
+  /// [start, end) of each token in bytes of the text that was encoded; (0, 0) for tokens of the
+  /// post-processor.
   std::vector<std::pair<uint32_t, uint32_t>> offsets;
 };
 
 class Tokenizer {
  public:
-  /// Reads tokenizer.json and, where present, tokenizer_config.json of a model directory (a directory with only tokenizer
-  /// files is enough). Throws UserError naming file and component for what is missing, malformed or not supported.
+  /// Reads tokenizer.json and, where present, tokenizer_config.json of a model directory (a
+  /// directory with only tokenizer files is enough). Throws UserError naming file and component for
+  /// what is missing, malformed or not supported.
   static Tokenizer load(const std::filesystem::path& directory);
 
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = true) const;
@@ -42,7 +46,8 @@ class Tokenizer {
   std::string id_to_token(int32_t id) const;
   bool is_special(int32_t id) const;
 
-  /// From tokenizer_config.json (special_tokens_map.json where that lacks them); unset where the model has none.
+  /// From tokenizer_config.json (special_tokens_map.json where that lacks them); unset where the
+  /// model has none.
   std::optional<int32_t> bos_id() const;
   std::optional<int32_t> eos_id() const;
   std::optional<int32_t> pad_id() const;

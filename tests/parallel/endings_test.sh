@@ -32,6 +32,6 @@ ends "error while others are in a collective" 2 10 "rank 1 on [^ ]*: row 9: wron
 ends "error after an exchange has started" 1 10 "rank 0 on [^ ]*: disk full"
 ends "a killed rank" 137 20 ""
 late="rank [12] on [^ ]*: all_reduce 1 in group 'world' waited 1 s [^:]*: a rank is lost, stuck or doing something else"
-ends "a rank that never comes" 1 20 "($late"$'\n')?$late"
+ends "a rank that never comes" 1 20 "($late"$'\n'")?$late"
 
 exit $((failures > 0))

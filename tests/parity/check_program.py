@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+import check_tensorboard
 import reference_loop
 
 SOURCE = Path(__file__).resolve().parents[2]
@@ -149,6 +150,7 @@ precision = "fp32"
         )
         temper("train", "recipe.toml", ranks=2, cwd=self.directory)
         ours = [json.loads(line) for line in open(self.directory / "runs/export/metrics.jsonl", encoding="utf-8")][-1]["eval_loss"]
+        self.assertGreater(check_tensorboard.check(self.directory / "runs/export"), 0)
         exported = self.directory / "runs/export/export"
         tokenizer = AutoTokenizer.from_pretrained(exported)
         theirs = reference_loop.evaluation_loss(exported, reference_loop.encode(tokenizer, rows, 256))

@@ -4,7 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -108,10 +108,10 @@ FileDigest digest_of(const std::filesystem::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) throw UserError(path.string() + ": cannot be read: " + std::strerror(errno));
   const Hash hash = new_hash();
-  std::vector<char> chunk(kChunkBytes);
+  const auto chunk = std::make_unique_for_overwrite<char[]>(kChunkBytes);
   FileDigest digest;
   for (;;) {
-    const ssize_t n = ::read(fd, chunk.data(), chunk.size());
+    const ssize_t n = ::read(fd, chunk.get(), kChunkBytes);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) {
       const int reason = errno;
@@ -119,7 +119,7 @@ FileDigest digest_of(const std::filesystem::path& path) {
       throw UserError(path.string() + ": cannot be read: " + std::strerror(reason));
     }
     if (n == 0) break;
-    XXH3_64bits_update(hash.get(), chunk.data(), static_cast<size_t>(n));
+    XXH3_64bits_update(hash.get(), chunk.get(), static_cast<size_t>(n));
     digest.bytes += static_cast<uint64_t>(n);
   }
   ::close(fd);

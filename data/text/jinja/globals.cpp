@@ -160,8 +160,8 @@ std::vector<std::pair<std::string, Value>> make_globals(
   });
   add("namespace", [&namespaces](const Arguments& arguments) -> Value {
     auto made = std::make_shared<Namespace>();
-    for (auto& [name, value] : make_dict("namespace", arguments)->entries)
-      made->set(to_text(name), value);
+    const auto attributes = make_dict("namespace", arguments);
+    for (const auto& [name, value] : attributes->entries) made->set(to_text(name), value);
     namespaces.push_back(made);
     return made;
   });

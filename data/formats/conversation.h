@@ -1,0 +1,22 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "data/formats/format.h"
+
+/// What the formats with messages share.
+namespace temper::data {
+
+/// The messages in a column, as [{role, content, ...}]; the from/value form is converted (human ->
+/// user, gpt -> assistant, observation -> tool, ...). Throws UserError for what is no list of
+/// messages, or an empty one.
+Json read_messages(const Columns& columns, std::string_view column);
+
+/// A template's input for these messages, with the row's tools and chat_template_kwargs.
+ChatInput make_chat_input(const Columns& columns, Json messages);
+
+/// The model's chat template. Throws UserError saying how to get one where there is none.
+const ChatTemplate& require_template(const FormatContext& context);
+
+}  // namespace temper::data

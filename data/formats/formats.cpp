@@ -1,0 +1,75 @@
+#include <algorithm>
+
+#include "data/formats/format.h"
+#include "recipes/diagnostic.h"
+
+namespace temper::data {
+
+using recipes::LossOn;
+
+std::span<const Format> formats() {
+  static const std::vector<Format> kFormats = {
+      {.name = "messages",
+       .required = {{"messages"}, {"conversations"}},
+       .optional = {"tools", "chat_template_kwargs"},
+       .loss_on = {LossOn::kAssistant, LossOn::kAll},
+       .encode = encode_messages,
+       .sentence =
+           "a list of {role, content} (or {from, value}), through the model's chat template"},
+      {.name = "prompt-completion",
+       .required = {{"prompt", "completion"}},
+       .optional = {"tools", "chat_template_kwargs"},
+       .loss_on = {LossOn::kCompletion, LossOn::kAll},
+       .encode = encode_prompt_completion,
+       .sentence = "two strings, or two lists of messages"},
+      {.name = "text",
+       .required = {{"text"}},
+       .optional = {},
+       .loss_on = {LossOn::kAll},
+       .encode = encode_text,
+       .sentence = "one string, all of it learned"},
+  };
+  return kFormats;
+}
+
+const Format* find_format(std::string_view name) {
+  const auto all = formats();
+  const auto found = std::find_if(all.begin(), all.end(),
+                                  [&](const Format& format) { return format.name == name; });
+  return found == all.end() ? nullptr : &*found;
+}
+
+std::string Columns::name_in_file(std::string_view name) const {
+  const auto mapped = names.find(std::string(name));
+  return mapped == names.end() ? std::string(name) : mapped->second;
+}
+
+const Json* Columns::find(std::string_view name) const {
+  const auto found = values.find(name_in_file(name));
+  return found == values.end() || found->is_null() ? nullptr : &*found;
+}
+
+const std::string& Columns::text(std::string_view name) const {
+  const Json* value = find(name);
+  const std::string shown = name_in_file(name);
+  if (!value) throw UserError(shown + " is missing or null: must be a string");
+  if (!value->is_string()) {
+    throw UserError(shown + " is of type " + value->type_name() + ": must be a string");
+  }
+  return value->get_ref<const std::string&>();
+}
+
+std::string_view loss_on_name(LossOn loss_on) {
+  switch (loss_on) {
+    case LossOn::kAll:
+      return "all";
+    case LossOn::kCompletion:
+      return "completion";
+    case LossOn::kAssistant:
+      return "assistant";
+    default:
+      return "auto";
+  }
+}
+
+}  // namespace temper::data

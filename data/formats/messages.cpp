@@ -1,0 +1,90 @@
+// Chats: rendered by the template, tokenized without special tokens (the template is their only
+// source), learned where the assistant speaks.
+#include <algorithm>
+
+#include "data/formats/conversation.h"
+#include "recipes/diagnostic.h"
+
+namespace temper::data {
+namespace {
+
+using Spans = std::vector<std::pair<size_t, size_t>>;
+
+/// Byte spans of the assistant's turns for a template without generation marks: what each assistant
+/// message adds to the rendering of the messages before it with their generation prompt.
+Spans spans_by_prefixes(const ChatTemplate& chat_template, const ChatInput& whole,
+                        const std::string& text) {
+  const auto render_first = [&](size_t count, bool generation_prompt) {
+    ChatInput input{
+        .messages = Json(whole.messages.begin(), whole.messages.begin() + std::ptrdiff_t(count)),
+        .tools = whole.tools,
+        .add_generation_prompt = generation_prompt,
+        .extra = whole.extra};
+    return chat_template.render(input).text;
+  };
+  Spans spans;
+  for (size_t i = 0; i < whole.messages.size(); ++i) {
+    if (whole.messages[i]["role"] != "assistant") continue;
+    if (i == 0) {
+      throw UserError(
+          "the conversation begins with an assistant turn, whose extent this chat template does "
+          "not tell: use a template with "
+          "{% generation %} marks, or data.loss_on = \"all\"");
+    }
+    const std::string before = render_first(i, true);
+    const std::string with = i + 1 == whole.messages.size() ? text : render_first(i + 1, false);
+    if (!with.starts_with(before) || !text.starts_with(with)) {
+      throw UserError("messages[" + std::to_string(i) +
+                      "]: the chat template writes this turn otherwise when more follows, so its "
+                      "extent is unclear: use a "
+                      "template with {% generation %} marks, or data.loss_on = \"all\"");
+    }
+    spans.emplace_back(before.size(), with.size());
+  }
+  return spans;
+}
+
+/// Marks, for each span, the tokens from the one that holds its first character to the one that
+/// holds its last.
+void supervise(const Spans& spans, const std::string& text, const Encoding& encoding,
+               std::vector<uint8_t>& mask) {
+  const auto& offsets = encoding.offsets;
+  const auto token_at = [&](size_t byte) {
+    const auto found = std::partition_point(
+        offsets.begin(), offsets.end(), [&](const auto& offset) { return offset.second <= byte; });
+    return size_t(found - offsets.begin());
+  };
+  for (const auto& [begin, end] : spans) {
+    if (begin >= end) continue;
+    size_t last = end - 1;
+    while (last > begin && (static_cast<unsigned char>(text[last]) & 0xc0) == 0x80) --last;
+    const size_t first_token = token_at(begin);
+    if (first_token == offsets.size()) return;
+    const size_t last_token = std::min(token_at(last), offsets.size() - 1);
+    for (size_t i = first_token; i <= last_token; ++i) mask[i] = 1;
+  }
+}
+
+}  // namespace
+
+Example encode_messages(const FormatContext& context, const Columns& columns) {
+  const ChatTemplate& chat_template = require_template(context);
+  const ChatInput input = make_chat_input(
+      columns, read_messages(columns, columns.find("messages") ? "messages" : "conversations"));
+  const RenderedChat chat = chat_template.render(input);
+  const Encoding encoding =
+      context.tokenizer.encode_with_offsets(chat.text, /*add_special_tokens=*/false);
+  Example example{.ids = encoding.ids, .supervised = {}};
+  if (context.loss_on == recipes::LossOn::kAll) {
+    example.supervised.assign(example.ids.size(), 1);
+    return example;
+  }
+  example.supervised.assign(example.ids.size(), 0);
+  const Spans spans = chat_template.marks_generation()
+                          ? chat.generation_spans
+                          : spans_by_prefixes(chat_template, input, chat.text);
+  supervise(spans, chat.text, encoding, example.supervised);
+  return example;
+}
+
+}  // namespace temper::data

@@ -1,0 +1,191 @@
+#include "data/formats/row_encoder.h"
+
+#include <algorithm>
+
+#include "data/formats/format.h"
+#include "recipes/diagnostic.h"
+
+namespace temper::data {
+
+using recipes::LossOn;
+
+struct RowEncoder::State {
+  const Format* format;
+  std::string name;
+  LossOn loss_on;
+  recipes::DataSource source;
+  Tokenizer tokenizer;
+  std::optional<ChatTemplate> chat_template;
+  std::string columns;  // those used, as the file calls them
+  std::string fingerprint;
+};
+
+namespace {
+
+std::vector<std::string> columns_of(const Row& row) {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : row.columns.items()) names.push_back(name);
+  return names;
+}
+
+/// The first alternative of the format's required columns that the row has; null when it has none.
+const std::vector<std::string_view>* fitting(const Format& format, const Row& row,
+                                             const recipes::DataSource& source) {
+  const Columns columns{row.columns, source.columns};
+  for (const auto& alternative : format.required) {
+    if (std::all_of(alternative.begin(), alternative.end(), [&](std::string_view name) {
+          return row.columns.contains(columns.name_in_file(name));
+        })) {
+      return &alternative;
+    }
+  }
+  return nullptr;
+}
+
+std::string expected_columns(const Format& format) {
+  std::vector<std::string> alternatives;
+  for (const auto& alternative : format.required) {
+    alternatives.push_back(join({alternative.begin(), alternative.end()}, " and "));
+  }
+  return join(alternatives, " or ");
+}
+
+void check_mapping(const recipes::DataSource& source, const Row& row) {
+  std::vector<std::string> known;
+  for (const Format& format : formats()) {
+    for (const auto& alternative : format.required)
+      known.insert(known.end(), alternative.begin(), alternative.end());
+    known.insert(known.end(), format.optional.begin(), format.optional.end());
+  }
+  std::sort(known.begin(), known.end());
+  known.erase(std::unique(known.begin(), known.end()), known.end());
+  for (const auto& [ours, theirs] : source.columns) {
+    if (std::find(known.begin(), known.end(), ours) == known.end()) {
+      const std::string near = nearest_name(ours, known);
+      throw UserError(source.path + ": columns." + ours + ": no format has a column of that name" +
+                      (near.empty() ? "" : " (did you mean " + near + "?)") + "; known are " +
+                      join(known));
+    }
+    if (!row.columns.contains(theirs)) {
+      throw UserError(source.path + ": columns." + ours + " = \"" + theirs +
+                      "\": the file has no such column; found " + join(columns_of(row)));
+    }
+  }
+}
+
+const Format& choose_format(const std::string& name, const recipes::DataSource& source,
+                            const Row& row) {
+  if (name != "auto") {
+    const Format* format = find_format(name);
+    if (!format) {
+      std::vector<std::string> known{"auto"};
+      for (const Format& each : formats()) known.emplace_back(each.name);
+      throw UserError("data.format = \"" + name + "\": must be one of " + join(known));
+    }
+    if (!fitting(*format, row, source)) {
+      throw UserError(source.path + ": format " + name + " needs the columns " +
+                      expected_columns(*format) + "; found " + join(columns_of(row)) +
+                      " (name yours with columns = { " + std::string(format->required[0][0]) +
+                      " = \"...\" })");
+    }
+    return *format;
+  }
+  std::vector<std::string> expected;
+  for (const Format& format : formats()) {
+    if (fitting(format, row, source)) return format;
+    expected.push_back(expected_columns(format) + " (" + std::string(format.name) + ")");
+  }
+  throw UserError(source.path + ": no data format fits the columns " + join(columns_of(row)) +
+                  "; expected " + join(expected, ", or ") +
+                  "; name yours with columns = { prompt = \"...\", completion = \"...\" }");
+}
+
+LossOn choose_loss(LossOn wanted, const Format& format) {
+  if (wanted == LossOn::kAuto) return format.loss_on[0];
+  if (std::find(format.loss_on.begin(), format.loss_on.end(), wanted) != format.loss_on.end())
+    return wanted;
+  std::vector<std::string> allowed{"auto"};
+  for (LossOn each : format.loss_on) allowed.emplace_back(loss_on_name(each));
+  throw UserError("data.loss_on = \"" + std::string(loss_on_name(wanted)) +
+                  "\": with rows of the format " + std::string(format.name) + " must be one of " +
+                  join(allowed));
+}
+
+/// Unambiguous: each part with its length.
+std::string fingerprint_of(const std::vector<std::string>& parts) {
+  std::string out = "row-encoder-1";
+  for (const std::string& part : parts) out += ";" + std::to_string(part.size()) + ":" + part;
+  return out;
+}
+
+}  // namespace
+
+RowEncoder::RowEncoder(std::shared_ptr<const State> state) : state_(std::move(state)) {}
+
+RowEncoder RowEncoder::make(const RowEncoderOptions& options, const recipes::DataSource& source,
+                            const Row& first_row, const Tokenizer& tokenizer,
+                            std::optional<ChatTemplate> chat_template) {
+  check_mapping(source, first_row);
+  const Format& format = choose_format(options.format, source, first_row);
+  const LossOn loss_on = choose_loss(options.loss_on, format);
+  const Columns columns{first_row.columns, source.columns};
+  std::vector<std::string> used;
+  for (std::string_view name : *fitting(format, first_row, source))
+    used.push_back(columns.name_in_file(name));
+  for (std::string_view name : format.optional) {
+    if (first_row.columns.contains(columns.name_in_file(name)))
+      used.push_back(columns.name_in_file(name));
+  }
+  std::vector<std::string> parts{std::string(format.name), std::string(loss_on_name(loss_on)),
+                                 tokenizer.fingerprint(),
+                                 chat_template ? chat_template->fingerprint() : ""};
+  for (const auto& [ours, theirs] : source.columns) {
+    parts.push_back(ours);
+    parts.push_back(theirs);
+  }
+  return RowEncoder(std::make_shared<const State>(State{.format = &format,
+                                                        .name = std::string(format.name),
+                                                        .loss_on = loss_on,
+                                                        .source = source,
+                                                        .tokenizer = tokenizer,
+                                                        .chat_template = std::move(chat_template),
+                                                        .columns = join(used),
+                                                        .fingerprint = fingerprint_of(parts)}));
+}
+
+Example RowEncoder::encode(const Row& row) const {
+  const FormatContext context{state_->tokenizer,
+                              state_->chat_template ? &*state_->chat_template : nullptr,
+                              state_->loss_on};
+  Example example;
+  try {
+    example = state_->format->encode(context, {row.columns, state_->source.columns});
+  } catch (const UserError& error) {
+    throw UserError(row.where() + ": " + error.what());
+  }
+  // The first token of a document is never a target.
+  if (example.supervised.empty() ||
+      std::none_of(example.supervised.begin() + 1, example.supervised.end(),
+                   [](uint8_t counted) { return counted != 0; })) {
+    throw UserError(row.where() + ": no token of this row is trained on (loss on " +
+                    std::string(loss_on_name(state_->loss_on)) + ", " +
+                    std::to_string(example.ids.size()) + " tokens)");
+  }
+  return example;
+}
+
+const std::string& RowEncoder::format() const { return state_->name; }
+const std::string& RowEncoder::fingerprint() const { return state_->fingerprint; }
+
+std::string RowEncoder::statement() const {
+  std::string line =
+      state_->source.path + ": " + state_->name + " (columns " + state_->columns + "), loss on ";
+  line += state_->loss_on == LossOn::kAssistant    ? "assistant turns"
+          : state_->loss_on == LossOn::kCompletion ? "completions"
+                                                   : "all tokens";
+  if (state_->format->name != "messages" && !state_->tokenizer.eos_id())
+    line += "; no end token is added, for the tokenizer names none";
+  return line;
+}
+
+}  // namespace temper::data

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "data/formats/example.h"
+#include "data/readers/row.h"
+#include "data/text/chat_template.h"
+#include "data/text/tokenizer.h"
+#include "recipes/recipe.h"
+
+namespace temper::data {
+
+struct RowEncoderOptions {
+  std::string format = "auto";  // a name of the table in formats.cpp, or "auto"
+  recipes::LossOn loss_on = recipes::LossOn::kAuto;
+};
+
+/// Turns the rows of one source into examples:
+///
+///     const RowEncoder encoder = RowEncoder::make({.format = "auto"}, source, first_row,
+///     tokenizer, ChatTemplate::load(model)); log(encoder.statement()); Example example =
+///     encoder.encode(row);
+///
+/// Immutable; encode() may be called from several threads. Nothing is cut to a length here.
+class RowEncoder {
+ public:
+  /// The columns of the source's first row decide what "auto" means. Throws UserError naming the
+  /// columns found and expected when none fits, for a mapping to a column that is absent, and for a
+  /// loss_on that the format does not have.
+  static RowEncoder make(const RowEncoderOptions& options, const recipes::DataSource& source,
+                         const Row& first_row, const Tokenizer& tokenizer,
+                         std::optional<ChatTemplate> chat_template);
+
+  /// Throws UserError "file:line: what" for a row that cannot be trained on: a wrong type, an empty
+  /// text, no supervised token.
+  Example encode(const Row& row) const;
+
+  /// The format's name, never "auto".
+  const std::string& format() const;
+  /// Everything that decides ids and masks: part of the token cache's key.
+  const std::string& fingerprint() const;
+  /// "train.jsonl: messages (columns messages), loss on assistant turns"
+  std::string statement() const;
+
+ private:
+  struct State;
+  explicit RowEncoder(std::shared_ptr<const State> state);
+  std::shared_ptr<const State> state_;
+};
+
+}  // namespace temper::data

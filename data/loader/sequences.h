@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "data/loader/batch.h"
+#include "data/loader/loader.h"
+#include "data/loader/pack.h"
+
+namespace temper::data {
+
+/// What batches are made of: rows, or packed rows, of a data set, numbered 0 .. size()-1.
+/// Immutable; from any thread.
+class Sequences {
+ public:
+  Sequences(std::shared_ptr<const TokenDataset> dataset, const LoaderOptions& options);
+  int64_t size() const { return packed_.size(); }
+  /// The micro-batch of these sequences, in this order.
+  Batch batch(std::span<const int64_t> numbers) const;
+
+ private:
+  std::shared_ptr<const TokenDataset> dataset_;
+  PackedRows packed_;
+};
+
+}  // namespace temper::data

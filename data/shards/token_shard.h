@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "data/formats/example.h"
+
+/// One chunk of input as tokens, in one HDF5 file that anything can read:
+///     ids         uint16, or int32 where an id needs it   [tokens]
+///     supervised  uint8, 8 tokens a byte, lowest bit first [ceil(tokens / 8)]
+///     offsets     int64, of each row's first token         [rows + 1]
+///     row_numbers int64, the row's place in its file       [rows]
+/// Rows are whole: data.max_length is applied when a data set is opened, so that changing it
+/// tokenizes nothing again.
+namespace temper::data {
+
+/// Collects rows and writes them at once. One thread.
+class TokenShardWriter {
+ public:
+  void add(const Example& example, int64_t row_number);
+  /// Complete or absent; equal rows give equal bytes. Throws RunError naming path and reason (disk
+  /// full, ...).
+  void write(const std::filesystem::path& path) const;
+  int64_t rows() const { return static_cast<int64_t>(row_numbers_.size()); }
+  int64_t tokens() const { return static_cast<int64_t>(ids_.size()); }
+
+ private:
+  std::vector<int32_t> ids_;
+  std::vector<uint8_t> supervised_;  // bits
+  std::vector<int64_t> offsets_ = {0};
+  std::vector<int64_t> row_numbers_;
+};
+
+/// A shard mapped into memory: the file system's cache is the only copy, shared by all ranks of a
+/// host. From any thread.
+class TokenShard {
+ public:
+  /// Throws RunError naming the path for a file that is not a whole shard.
+  explicit TokenShard(const std::filesystem::path& path);
+  ~TokenShard();
+  TokenShard(const TokenShard&) = delete;
+  TokenShard& operator=(const TokenShard&) = delete;
+
+  int64_t rows() const { return static_cast<int64_t>(row_numbers_.size()); }
+  int64_t row_number(int64_t row) const { return row_numbers_[static_cast<size_t>(row)]; }
+  /// Of the row's first token in the shard.
+  int64_t offset(int64_t row) const { return offsets_[static_cast<size_t>(row)]; }
+  int64_t length(int64_t row) const { return offset(row + 1) - offset(row); }
+  /// The ids and mask of `length` tokens from `start`, which lie within the shard.
+  Example tokens(int64_t start, int64_t length) const;
+  /// Of the tokens [start, start + length).
+  int64_t supervised_count(int64_t start, int64_t length) const;
+  bool supervised(int64_t token) const { return (supervised_[token / 8] >> (token % 8) & 1) != 0; }
+
+ private:
+  void* mapping_ = nullptr;
+  size_t bytes_ = 0;
+  bool wide_ = false;  // ids are int32
+  const unsigned char* ids_ = nullptr;
+  const uint8_t* supervised_ = nullptr;
+  std::vector<int64_t> offsets_;
+  std::vector<int64_t> row_numbers_;
+};
+
+}  // namespace temper::data

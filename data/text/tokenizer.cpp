@@ -1,0 +1,311 @@
+#include "data/text/tokenizer.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include <xxhash.h>
+
+#include "data/io/json.h"
+#include "data/text/added_tokens.h"
+#include "data/text/bpe.h"
+#include "data/text/component.h"
+#include "data/text/decoder.h"
+#include "data/text/normalizer.h"
+#include "data/text/passage.h"
+#include "data/text/post_processor.h"
+#include "data/text/pre_tokenizer.h"
+#include "data/text/tokenizer_config.h"
+#include "data/text/unicode.h"
+#include "recipes/diagnostic.h"
+
+namespace temper::data {
+
+namespace {
+
+// Offsets are 32 bits wide, and byte-level text is up to twice as long as what it spells.
+constexpr size_t kLongestText = size_t{1} << 30;
+
+Bpe build_bpe(const Component& component) { return Bpe(component); }
+
+constexpr Builder<Bpe> kModels[] = {{"BPE", build_bpe}};
+
+Bpe build_model(const Component& component) {
+  // Old files leave the type out; only a BPE model has merges.
+  if (component.value.is_object() && !component.value.contains("type") &&
+      component.value.contains("merges")) {
+    return build_bpe(component);
+  }
+  return build_from<Bpe>(kModels, component);
+}
+
+std::string read_text(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    throw UserError(path.string() + ": cannot read: " + std::strerror(errno) +
+                    "; a model directory needs this file for its tokenizer");
+  }
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::string hex_hash(const std::string& text) {
+  const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
+  XXH128_canonical_t bytes;
+  XXH128_canonicalFromHash(&bytes, hash);
+  std::string result;
+  for (const unsigned char byte : bytes.digest) {
+    result += "0123456789abcdef"[byte >> 4];
+    result += "0123456789abcdef"[byte & 15];
+  }
+  return result;
+}
+
+}  // namespace
+
+struct Tokenizer::State {
+  Bpe model;
+  AddedTokens added;
+  Normalizer normalizer;
+  PreTokenizer pre_tokenizer;
+  PostProcessor post_processor;
+  Decoder decoder;
+  std::vector<Blanks> blanks;  // of the model's tokens, by id
+  TokenizerConfig config;
+  std::optional<int32_t> bos_id, eos_id, pad_id;
+  std::string fingerprint;
+
+  void add_tokens(const std::vector<AddedToken>& tokens);
+  void apply_config(const std::string& where);
+  std::optional<int32_t> find(const std::string& token) const;
+
+  Tokens encode(std::string_view text, bool add_special_tokens, bool track) const;
+  void encode_passage(Passage& passage, bool track, Tokens& tokens) const;
+};
+
+void Tokenizer::State::add_tokens(const std::vector<AddedToken>& tokens) {
+  for (const AddedToken& token : tokens) {
+    added.add(token, model.token_to_id(token.content), model.entries());
+  }
+}
+
+std::optional<int32_t> Tokenizer::State::find(const std::string& token) const {
+  const std::optional<int32_t> id = added.token_to_id(token);
+  return id ? id : model.token_to_id(token);
+}
+
+// After all tokens have their ids: which are bos, eos and pad, and what surrounds a text.
+void Tokenizer::State::apply_config(const std::string& where) {
+  const auto id_of = [&](const char* name) -> std::optional<int32_t> {
+    const std::optional<std::string> token = config.special_token(name);
+    return token ? find(*token) : std::nullopt;
+  };
+  bos_id = id_of("bos_token");
+  eos_id = id_of("eos_token");
+  pad_id = id_of("pad_token");
+  if (!config.sets_surroundings) return;
+  std::vector<int32_t> before;
+  std::vector<int32_t> after;
+  if (config.add_bos && !bos_id) {
+    throw UserError(where + ": add_bos_token is true but there is no bos_token");
+  }
+  if (config.add_eos && !eos_id) {
+    throw UserError(where + ": add_eos_token is true but there is no eos_token");
+  }
+  if (config.add_bos) before.push_back(*bos_id);
+  if (config.add_eos) after.push_back(*eos_id);
+  post_processor = surround(std::move(before), std::move(after));
+}
+
+Tokenizer::Tokenizer(std::shared_ptr<const State> state) : state_(std::move(state)) {}
+
+Tokenizer Tokenizer::load(const std::filesystem::path& directory) {
+  const std::filesystem::path path = directory / "tokenizer.json";
+  const std::string text = read_text(path);
+  const Json definition = parse_json(text, path.string());
+  const Component root{definition, path.string()};
+  if (const std::string version = root.text("version"); version != "1.0") {
+    root.fail("version is '" + version + "'; only 1.0 is known");
+  }
+  const Json nothing;
+  const auto part = [&](const char* name) {
+    const auto found = definition.find(name);
+    return Component{found == definition.end() ? nothing : *found, root.where + ": " + name};
+  };
+  // Truncation and padding of the file are left to the data loader, as transformers leaves them to
+  // each call.
+  auto state = std::make_shared<State>(
+      State{.model = build_model({root.field("model"), root.where + ": model"}),
+            .added = {},
+            .normalizer = build_normalizer(part("normalizer")),
+            .pre_tokenizer = build_pre_tokenizer(part("pre_tokenizer")),
+            .post_processor = build_post_processor(part("post_processor")),
+            .decoder = build_decoder(part("decoder")),
+            .blanks = {},
+            .config = {},
+            .bos_id = {},
+            .eos_id = {},
+            .pad_id = {},
+            .fingerprint = {}});
+  std::vector<AddedToken> tokens;
+  if (definition.contains("added_tokens") && !definition["added_tokens"].is_null()) {
+    for (const Component& token : root.children("added_tokens")) {
+      tokens.push_back(AddedToken::parse(token));
+    }
+  }
+  state->add_tokens(tokens);
+  state->config = read_tokenizer_config(directory, tokens);
+  state->add_tokens(state->config.added_tokens);
+  state->added.prepare(state->normalizer);
+  state->apply_config((directory / "tokenizer_config.json").string());
+  for (int64_t id = 0; id < state->model.end_id(); ++id) {
+    const std::string* token = state->model.id_to_token(static_cast<int32_t>(id));
+    state->blanks.push_back(token == nullptr ? Blanks{} : count_blanks(*token));
+  }
+
+  std::string decisive = text;
+  for (const AddedToken& token : state->config.added_tokens) {
+    decisive += '\0' + token.content + '\0';
+    for (const bool flag :
+         {token.single_word, token.lstrip, token.rstrip, token.normalized, token.special}) {
+      decisive += flag ? '1' : '0';
+    }
+  }
+  for (const bool flag :
+       {state->config.sets_surroundings, state->config.add_bos, state->config.add_eos}) {
+    decisive += flag ? '1' : '0';
+  }
+  for (const auto& id : {state->bos_id, state->eos_id})
+    decisive += std::to_string(id.value_or(-1)) + ",";
+  state->fingerprint = hex_hash(decisive);
+  return Tokenizer(std::move(state));
+}
+
+void Tokenizer::State::encode_passage(Passage& passage, bool track, Tokens& tokens) const {
+  thread_local std::vector<WordToken> word_tokens;
+  if (pre_tokenizer) pre_tokenizer(passage);
+  for (const Span word : passage.words()) {
+    word_tokens.clear();
+    model.tokenize(passage.text(word), word_tokens);
+    uint32_t at = word.begin;
+    for (const WordToken& token : word_tokens) {
+      tokens.ids.push_back(token.id);
+      if (track) {
+        tokens.offsets.push_back(passage.original({at, at + token.size}));
+        tokens.blanks.push_back(blanks[static_cast<size_t>(token.id)]);
+        at += token.size;
+      }
+    }
+  }
+}
+
+Tokens Tokenizer::State::encode(std::string_view text, bool add_special_tokens, bool track) const {
+  if (text.size() > kLongestText) {
+    throw UserError("a text of " + std::to_string(text.size()) +
+                    " bytes: at most 1 GiB can be encoded at once; split it");
+  }
+  Tokens tokens{.text = text, .ids = {}, .offsets = {}, .blanks = {}};
+  tokens.ids.reserve(text.size() / 3);
+  const auto put_added = [&](int32_t id, Span original, std::string_view content) {
+    tokens.ids.push_back(id);
+    if (!track) return;
+    tokens.offsets.push_back(original);
+    tokens.blanks.push_back(count_blanks(content));
+  };
+  std::vector<Piece> outer;
+  std::vector<Piece> inner;
+  added.split(text, /*normalized=*/false, outer);
+  for (const Piece& piece : outer) {
+    const std::string_view content = text.substr(piece.span.begin, piece.span.size());
+    if (piece.id) {
+      put_added(*piece.id, piece.span, content);
+      continue;
+    }
+    Passage passage(content, piece.span.begin, track);
+    if (normalizer) normalizer(passage);
+    added.split(passage.text(), /*normalized=*/true, inner);
+    for (const Piece& part : inner) {
+      if (part.id) {
+        put_added(*part.id, passage.original(part.span), passage.text(part.span));
+      } else if (inner.size() == 1) {
+        encode_passage(passage, track, tokens);
+      } else {
+        Passage slice = passage.slice(part.span);
+        encode_passage(slice, track, tokens);
+      }
+    }
+  }
+  if (post_processor) post_processor(tokens, add_special_tokens);
+  return tokens;
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
+  if (is_valid_utf8(text)) return state_->encode(text, add_special_tokens, false).ids;
+  return state_->encode(repair_utf8(text), add_special_tokens, false).ids;
+}
+
+Encoding Tokenizer::encode_with_offsets(std::string_view text, bool add_special_tokens) const {
+  std::string repaired;
+  std::vector<uint32_t> origin;
+  const bool valid = is_valid_utf8(text);
+  if (!valid) repaired = repair_utf8(text, &origin);
+  Tokens tokens = state_->encode(valid ? text : repaired, add_special_tokens, true);
+  Encoding encoding{.ids = std::move(tokens.ids), .offsets = {}};
+  encoding.offsets.reserve(tokens.offsets.size());
+  for (const Span span : tokens.offsets) {
+    encoding.offsets.emplace_back(valid ? span.begin : origin[span.begin],
+                                  valid ? span.end : origin[span.end]);
+  }
+  return encoding;
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_tokens) const {
+  std::vector<std::string> tokens;
+  tokens.reserve(ids.size());
+  for (const int32_t id : ids) {
+    const AddedToken* added = state_->added.find(id);
+    const std::string* token = added != nullptr ? &added->content : state_->model.id_to_token(id);
+    if (token == nullptr) continue;
+    if (skip_special_tokens && state_->added.is_special(*token)) continue;
+    tokens.push_back(*token);
+  }
+  if (state_->decoder) {
+    state_->decoder(tokens);
+    return join(tokens, "");
+  }
+  std::string text;
+  for (const std::string& token : tokens) {
+    if (&token != &tokens.front()) text += ' ';
+    text += token;
+  }
+  return text;
+}
+
+int64_t Tokenizer::size() const { return std::max(state_->model.end_id(), state_->added.end_id()); }
+
+std::optional<int32_t> Tokenizer::token_to_id(std::string_view token) const {
+  return state_->find(std::string(token));
+}
+
+std::string Tokenizer::id_to_token(int32_t id) const {
+  if (const AddedToken* token = state_->added.find(id)) return token->content;
+  const std::string* token = state_->model.id_to_token(id);
+  return token == nullptr ? "" : *token;
+}
+
+bool Tokenizer::is_special(int32_t id) const {
+  const AddedToken* token = state_->added.find(id);
+  return token != nullptr && token->special;
+}
+
+std::optional<int32_t> Tokenizer::bos_id() const { return state_->bos_id; }
+std::optional<int32_t> Tokenizer::eos_id() const { return state_->eos_id; }
+std::optional<int32_t> Tokenizer::pad_id() const { return state_->pad_id; }
+
+const std::vector<std::pair<std::string, std::string>>& Tokenizer::special_tokens() const {
+  return state_->config.special_tokens;
+}
+
+const std::string& Tokenizer::fingerprint() const { return state_->fingerprint; }
+
+}  // namespace temper::data

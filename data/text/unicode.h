@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+/// UTF-8 and the few character classes the tokenizer pipeline asks for. Every function but the last
+/// two expects valid UTF-8.
+namespace temper::data {
+
+struct CodePoint {
+  uint32_t value;
+  uint32_t size;  // bytes, 1 to 4
+};
+
+/// The character that begins at text[at].
+CodePoint decode_utf8(std::string_view text, size_t at);
+void append_utf8(std::string& text, uint32_t code_point);
+
+/// Bytes of the character whose first byte this is.
+inline size_t utf8_size(char first) {
+  const auto byte = static_cast<uint8_t>(first);
+  return byte < 0x80 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
+}
+inline bool continues_character(char byte) { return (static_cast<uint8_t>(byte) & 0xC0) == 0x80; }
+
+/// The 25 code points with the property White_Space.
+bool is_whitespace(uint32_t code_point);
+/// General category N* (Unicode 16), what the Digits pre-tokenizer splits on.
+bool is_numeric(uint32_t code_point);
+/// `\w` of added tokens with single_word: alphabetic, marks, decimal digits, connector punctuation,
+/// joiners (Unicode 16).
+bool is_word(uint32_t code_point);
+
+bool is_valid_utf8(std::string_view bytes);
+/// Valid UTF-8: every maximal ill-formed part becomes one U+FFFD (as Unicode recommends and
+/// browsers, Python and Rust do). `origin`, where given, receives for each byte of the result, and
+/// for its end, the position in `bytes` it came from.
+std::string repair_utf8(std::string_view bytes, std::vector<uint32_t>* origin = nullptr);
+
+}  // namespace temper::data

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "parallel/communicator.h"
+
+/// Everything CUDA is in a plugin, libtemper_cuda.so, so that a run on the CPU neither needs nor
+/// loads CUDA's libraries.
+///
+/// The plugin calls nothing of temper's: it links no temper archive and uses only what headers
+/// define, so that there is one copy of every registry. It gives its functions in one table,
+/// through one C function.
+namespace temper::parallel {
+
+struct CudaPlugin {
+  /// Devices that this process sees; 0 without a driver, and then `reason` says why.
+  int (*device_count)(std::string& reason);
+  /// NCCL over the ranks of `bootstrap`, for tensors on `device` (see cuda/nccl_communicator.h).
+  /// `who` names this rank in errors ("rank 3 on node2").
+  std::unique_ptr<Communicator> (*make_communicator)(Communicator& bootstrap, int device,
+                                                     const std::string& who,
+                                                     double timeout_seconds);
+};
+
+using CudaPluginFunction = const CudaPlugin*();
+constexpr const char* kCudaPluginSymbol = "temper_cuda_plugin";
+
+/// Loads the plugin on the first call, which must come before any LibTorch call: from ../lib beside
+/// the program, else from $TEMPER_PLUGIN. Throws UserError where it is not built, where CUDA's
+/// libraries are missing, and where there is no device.
+const CudaPlugin& cuda_plugin();
+
+}  // namespace temper::parallel

@@ -1,0 +1,187 @@
+#include "data/text/tokenizer.h"
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "data/io/json.h"
+#include "recipes/diagnostic.h"
+
+namespace temper::data {
+namespace {
+
+namespace fs = std::filesystem;
+using Offsets = std::vector<std::pair<uint32_t, uint32_t>>;
+using Ids = std::vector<int32_t>;
+
+// A model directory that lives as long as the test.
+class TokenizerTest : public ::testing::Test {
+ protected:
+  TokenizerTest() {
+    const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
+    directory_ = fs::temp_directory_path() / (std::string("temper_tokenizer_") + test->name());
+    fs::remove_all(directory_);
+    fs::create_directories(directory_);
+  }
+  ~TokenizerTest() override { fs::remove_all(directory_); }
+
+  // Words over a and b, the space and its mark, with three merges.
+  static Json small() {
+    return Json::parse(R"({"version": "1.0", "added_tokens": [], "normalizer": null,
+      "pre_tokenizer": null, "post_processor": null, "decoder": null,
+      "model": {"type": "BPE", "unk_token": "<unk>",
+                "vocab": {"<unk>": 0, "a": 1, "b": 2, " ": 3, "ab": 4, "abab": 5, "ba": 6, "é": 7},
+                "merges": ["a b", "ab ab", "b a"]}})");
+  }
+  static Json added(const char* content) {
+    return {{"content", content}, {"single_word", false}, {"lstrip", false},
+            {"rstrip", false},    {"normalized", false},  {"special", true}};
+  }
+  void write(const char* name, const std::string& text) {
+    std::ofstream(directory_ / name) << text;
+  }
+  Tokenizer load(const Json& definition) {
+    write("tokenizer.json", definition.dump());
+    return Tokenizer::load(directory_);
+  }
+  std::string refusal(const std::string& text) {
+    write("tokenizer.json", text);
+    try {
+      Tokenizer::load(directory_);
+    } catch (const UserError& error) {
+      return error.what();
+    }
+    return "loaded";
+  }
+  std::string refusal(const Json& definition) { return refusal(definition.dump()); }
+
+  fs::path directory_;
+};
+
+TEST_F(TokenizerTest, MergesTheBestRankFirst) {
+  const Tokenizer tokenizer = load(small());
+  EXPECT_EQ(tokenizer.encode("ababa"), (Ids{5, 1}));
+  EXPECT_EQ(tokenizer.encode("ba"), (Ids{6}));
+  EXPECT_EQ(tokenizer.encode(""), Ids{});
+}
+
+TEST_F(TokenizerTest, UnknownCharactersStayApartUnlessFused) {
+  Json definition = small();
+  EXPECT_EQ(load(definition).encode("xya"), (Ids{0, 0, 1}));
+  definition["model"]["fuse_unk"] = true;
+  EXPECT_EQ(load(definition).encode("xya"), (Ids{0, 1}));
+  definition["model"]["unk_token"] = nullptr;
+  EXPECT_EQ(load(definition).encode("xya"), (Ids{1}));
+}
+
+TEST_F(TokenizerTest, OffsetsAreBytesOfTheText) {
+  const Encoding encoding = load(small()).encode_with_offsets("é ab");
+  EXPECT_EQ(encoding.ids, (Ids{7, 3, 4}));
+  EXPECT_EQ(encoding.offsets, (Offsets{{0, 2}, {2, 3}, {3, 5}}));
+}
+
+TEST_F(TokenizerTest, NormalizedOffsetsPointIntoTheOriginal) {
+  Json definition = small();
+  definition["normalizer"] = {{"type", "NFC"}};
+  const Encoding encoding = load(definition)
+                                .encode_with_offsets(
+                                    "ae\xCC\x81"
+                                    "b");
+  EXPECT_EQ(encoding.ids, (Ids{1, 7, 2}));
+  EXPECT_EQ(encoding.offsets, (Offsets{{0, 1}, {1, 2}, {4, 5}}));
+}
+
+TEST_F(TokenizerTest, InvalidUtf8IsReadAsReplacementCharacters) {
+  Json definition = small();
+  definition["model"]["vocab"]["\xEF\xBF\xBD"] = 8;
+  const Encoding encoding = load(definition)
+                                .encode_with_offsets(
+                                    "a\xFF\xE2\x82"
+                                    "b");
+  EXPECT_EQ(encoding.ids, (Ids{1, 8, 8, 2}));
+  EXPECT_EQ(encoding.offsets, (Offsets{{0, 1}, {1, 2}, {2, 4}, {4, 5}}));
+}
+
+TEST_F(TokenizerTest, TheLongestAddedTokenWinsAndItsDeclaredIdDoesNotCount) {
+  Json definition = small();
+  definition["added_tokens"] = {added("<x>"), added("<x><y>"), added("ab")};
+  definition["added_tokens"][0]["id"] = 90;
+  const Tokenizer tokenizer = load(definition);
+  EXPECT_EQ(tokenizer.encode("a<x><y><x>"), (Ids{1, 9, 8}));
+  EXPECT_EQ(tokenizer.token_to_id("ab"), 4);
+  EXPECT_EQ(tokenizer.size(), 10);
+  EXPECT_TRUE(tokenizer.is_special(9));
+  EXPECT_EQ(tokenizer.decode(Ids{1, 9, 2}, true), "a b");
+}
+
+TEST_F(TokenizerTest, AddBosTokenOfTheConfigReplacesThePostProcessor) {
+  Json definition = small();
+  definition["added_tokens"] = {added("<s>"), added("</s>")};
+  definition["post_processor"] = Json::parse(R"({"type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "</s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [], "special_tokens": {"</s>": {"id": "</s>", "ids": [9], "tokens": ["</s>"]}}})");
+  EXPECT_EQ(load(definition).encode("a"), (Ids{9, 1}));
+  write("tokenizer_config.json",
+        R"({"add_bos_token": true, "bos_token": "<s>", "eos_token": {"content": "</s>"}})");
+  const Tokenizer tokenizer = load(definition);
+  EXPECT_EQ(tokenizer.encode("a"), (Ids{8, 1}));
+  EXPECT_EQ(tokenizer.encode("a", false), (Ids{1}));
+  EXPECT_EQ(tokenizer.bos_id(), 8);
+  EXPECT_EQ(tokenizer.eos_id(), 9);
+  EXPECT_FALSE(tokenizer.pad_id());
+  EXPECT_EQ(tokenizer.special_tokens().at(1).second, "</s>");
+}
+
+TEST_F(TokenizerTest, FingerprintChangesWithWhatDecidesIds) {
+  Json definition = small();
+  definition["added_tokens"] = {added("<s>")};
+  const std::string plain = load(definition).fingerprint();
+  EXPECT_EQ(load(definition).fingerprint(), plain);
+  write("tokenizer_config.json", R"({"add_bos_token": true, "bos_token": "<s>"})");
+  EXPECT_NE(load(definition).fingerprint(), plain);
+}
+
+TEST_F(TokenizerTest, ThreadsShareOneTokenizer) {
+  const Tokenizer tokenizer = load(small());
+  const Ids expected = tokenizer.encode("ab ba abab xa");
+  std::vector<std::thread> threads;
+  std::vector<int> wrong(4);
+  for (size_t t = 0; t < wrong.size(); ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 200; ++i) wrong[t] += tokenizer.encode("ab ba abab xa") != expected;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, std::vector<int>(4));
+}
+
+TEST_F(TokenizerTest, RefusesWhatIsMissingMalformedOrNotSupported) {
+  EXPECT_THROW(Tokenizer::load(directory_ / "absent"), UserError);
+  EXPECT_NE(refusal("{\"version\": ").find("tokenizer.json: not valid JSON"), std::string::npos);
+  const auto with = [](const char* pointer, const Json& value) {
+    Json definition = small();
+    definition[Json::json_pointer(pointer)] = value;
+    return definition;
+  };
+  EXPECT_NE(refusal(with("/version", "2.0")).find("version is '2.0'"), std::string::npos);
+  EXPECT_NE(refusal(with("/model/type", "Unigram")).find("model: type 'Unigram' is not supported"),
+            std::string::npos);
+  EXPECT_NE(refusal(with("/normalizer", {{"type", "Nmt"}})).find("normalizer: type 'Nmt'"),
+            std::string::npos);
+  EXPECT_NE(refusal(with("/model/merges", {"a x"})).find("'x' is not in the vocabulary"),
+            std::string::npos);
+  EXPECT_NE(refusal(with("/model/merges", {"ab"})).find("merges[0]"), std::string::npos);
+  EXPECT_NE(refusal(with("/model/vocab/a", -1)).find("the id of 'a'"), std::string::npos);
+  EXPECT_NE(refusal(with("/model/dropout", 0.1)).find("dropout"), std::string::npos);
+  EXPECT_NE(refusal(with("/pre_tokenizer", Json::parse(R"({"type": "Split", "behavior": "Isolated",
+              "pattern": {"Regex": "(a"}, "invert": false})")))
+                .find("regular expression '(a'"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace temper::data

@@ -1,0 +1,36 @@
+// Packed rows against trl 1.16.0 (make_packing.py): the same bins in the same order, exactly.
+#include <cstdlib>
+
+#include <gtest/gtest.h>
+
+#include "data/io/json.h"
+#include "data/loader/pack.h"
+
+namespace temper::data {
+namespace {
+
+std::filesystem::path goldens() {
+  if (const char* fresh = std::getenv("TEMPER_GOLDENS")) return fresh;
+  return std::filesystem::path(std::getenv("TEMPER_SOURCE_DIR")) / "tests/parity/golden";
+}
+
+TEST(Packing, EqualsTrl) {
+  const Json cases = read_json(goldens() / "packing" / "packing.json");
+  ASSERT_FALSE(cases.empty());
+  for (const Json& expected : cases) {
+    const auto lengths = expected["lengths"].get<std::vector<int32_t>>();
+    const auto packing =
+        expected["strategy"] == "bfd" ? recipes::Packing::kBfd : recipes::Packing::kBfdSplit;
+    const PackedRows packed = pack(lengths, expected["capacity"].get<int64_t>(), packing, 1000);
+    ASSERT_EQ(packed.size(), static_cast<int64_t>(expected["bins"].size()));
+    for (int64_t i = 0; i < packed.size(); ++i) {
+      Json found = Json::array();
+      for (const Segment& segment : packed[i])
+        found.push_back({segment.row, segment.begin, segment.end});
+      EXPECT_EQ(found, expected["bins"][static_cast<size_t>(i)]) << "bin " << i;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace temper::data
