@@ -1,9 +1,11 @@
-// One training step of a 58M-parameter Llama on synthetic data, against the rate of LibTorch's own matrix product.
+// One training step of a 58M-parameter Llama on synthetic data, against the rate of LibTorch's own
+// matrix product.
 //
 //   step_bench [--dtype fp32|bf16] [--threads N] [--steps N] [--checkpointing none|full|selective]
 //
-// Prints the product's rate (median at::mm of 2048^3, same type, threads and process), tokens/s, the rate that the step's
-// model FLOPs (6 a matmul weight + causal attention) come to, their ratio, and where the time goes.
+// Prints the product's rate (median at::mm of 2048^3, same type, threads and process), tokens/s,
+// the rate that the step's model FLOPs (6 a matmul weight + causal attention) come to, their ratio,
+// and where the time goes.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -36,7 +38,8 @@ double seconds_of(const std::function<void()>& f) {
 }
 
 double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<long>(values.size() / 2), values.end());
+  std::nth_element(values.begin(), values.begin() + static_cast<long>(values.size() / 2),
+                   values.end());
   return values[values.size() / 2];
 }
 
@@ -77,7 +80,8 @@ data::Batch synthetic_batch(int64_t rows, int64_t length, int64_t vocabulary) {
 }
 
 std::map<std::string, std::string> arguments_of(int count, char** arguments) {
-  std::map<std::string, std::string> result = {{"--dtype", "fp32"}, {"--threads", "1"}, {"--steps", "5"}, {"--checkpointing", "none"}};
+  std::map<std::string, std::string> result = {
+      {"--dtype", "fp32"}, {"--threads", "1"}, {"--steps", "5"}, {"--checkpointing", "none"}};
   for (int i = 1; i + 1 < count; i += 2) {
     if (!result.contains(arguments[i])) {
       std::fprintf(stderr, "unknown argument %s\n", arguments[i]);
@@ -99,9 +103,10 @@ int main(int count, char** arguments) {
 
   const ModelConfig config = llama_58m();
   const ModelOptions options{.compute = dtype,
-                             .activation_checkpointing = given["--checkpointing"] == "full"        ? 1
-                                                         : given["--checkpointing"] == "selective" ? 2
-                                                                                                   : 0};
+                             .activation_checkpointing = given["--checkpointing"] == "full" ? 1
+                                                         : given["--checkpointing"] == "selective"
+                                                             ? 2
+                                                             : 0};
   const auto model = build_model(config, options);
   draw_weights(*model, options, 1);
   recipes::Optimizer settings;
@@ -114,7 +119,8 @@ int main(int count, char** arguments) {
   std::vector<double> steps, rates;
   double loss = 0;
   for (int step = 0; step <= std::stoi(given["--steps"]); ++step) {
-    rates.push_back(gemm_rate(dtype));  // between the steps: the machine's clock and neighbours change
+    rates.push_back(
+        gemm_rate(dtype));  // between the steps: the machine's clock and neighbours change
     std::map<std::string, double> seconds;
     at::Tensor hidden, sum;
     seconds["zero gradients"] = seconds_of([&] {
@@ -124,7 +130,8 @@ int main(int count, char** arguments) {
     });
     seconds["forward"] = seconds_of([&] { hidden = model->hidden(batch); });
     seconds["head and loss"] = seconds_of([&] {
-      const HeadLoss head = head_cross_entropy(hidden, model->head_weight(), batch.labels, TokenLoss::kNll);
+      const HeadLoss head =
+          head_cross_entropy(hidden, model->head_weight(), batch.labels, TokenLoss::kNll);
       sum = head.sum;
     });
     seconds["backward"] = seconds_of([&] { sum.backward(); });
@@ -142,12 +149,16 @@ int main(int count, char** arguments) {
   const double flops = training_flops_per_token(config, (kLength + 1) / 2.0);
   const double whole = median(steps);
   const double rate = median(rates);
-  std::printf("%s, %s threads: gemm %.1f GFLOP/s; step %.3f s, %.0f tokens/s, %.1f MFLOP/token, %.1f GFLOP/s = %.3f of the gemm; "
-              "loss %.4f; peak %.0f MiB\n",
-              given["--dtype"].c_str(), given["--threads"].c_str(), rate / 1e9, whole, tokens / whole, flops / 1e6,
-              flops * tokens / whole / 1e9, flops * tokens / whole / rate, loss, peak_memory_mib());
+  std::printf(
+      "%s, %s threads: gemm %.1f GFLOP/s; step %.3f s, %.0f tokens/s, %.1f MFLOP/token, %.1f "
+      "GFLOP/s = %.3f of the gemm; "
+      "loss %.4f; peak %.0f MiB\n",
+      given["--dtype"].c_str(), given["--threads"].c_str(), rate / 1e9, whole, tokens / whole,
+      flops / 1e6, flops * tokens / whole / 1e9, flops * tokens / whole / rate, loss,
+      peak_memory_mib());
   for (const auto& [name, values] : parts) {
-    std::printf("  %-16s %.4f s  %4.1f %%\n", name.c_str(), median(values), 100 * median(values) / whole);
+    std::printf("  %-16s %.4f s  %4.1f %%\n", name.c_str(), median(values),
+                100 * median(values) / whole);
   }
   return 0;
 }

@@ -1,5 +1,8 @@
-// Decoders against transformers 5.23.0 and TRL 1.16.0 (goldens of make_model.py): loss, hidden states and every gradient
-// in float32 to 1e-5 of their size, with documents packed in rows there and one by one here and the other way round.
+// Decoders against transformers 5.23.0 and TRL 1.16.0 (goldens of make_model.py): loss, hidden
+// states and every gradient in float32 to 1e-5 of their size, with documents packed in rows there
+// and one by one here and the other way round.
+#include "trainer/models/model.h"
+
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -11,7 +14,6 @@
 
 #include "data/io/json.h"
 #include "data/loader/batch.h"
-#include "trainer/models/model.h"
 #include "trainer/objectives/objective.h"
 
 namespace temper::trainer {
@@ -29,7 +31,8 @@ fs::path goldens() {
 
 std::vector<std::string> cases() {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(goldens())) names.push_back(entry.path().filename().string());
+  for (const auto& entry : fs::directory_iterator(goldens()))
+    names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -94,8 +97,8 @@ struct Outcome {
   std::map<std::string, at::Tensor> gradients;
 };
 
-Outcome run(const std::string& name, const ModelOptions& options, const data::Json& expected, bool packed,
-            const std::string& loss_type = "nll") {
+Outcome run(const std::string& name, const ModelOptions& options, const data::Json& expected,
+            bool packed, const std::string& loss_type = "nll") {
   const auto model = build_model(load_config(goldens() / name), options);
   load_weights(*model, options, goldens() / name);
   const auto objective = build_objective({.kind = "sft", .loss_type = loss_type});
@@ -106,7 +109,8 @@ Outcome run(const std::string& name, const ModelOptions& options, const data::Js
     for (const MetricSum& metric : terms.metrics) outcome.metrics[metric.name] += metric.numerator;
     terms.sum.backward();
   }
-  for (const Parameter& parameter : model->parameters()) outcome.gradients[parameter.name] = parameter.value.grad();
+  for (const Parameter& parameter : model->parameters())
+    outcome.gradients[parameter.name] = parameter.value.grad();
   return outcome;
 }
 
@@ -117,7 +121,8 @@ void expect_like(const at::Tensor& found, const data::Json& summary, const std::
   const auto values = summary["values"].get<std::vector<double>>();
   for (size_t i = 0; i < values.size(); ++i) {
     const auto index = static_cast<int64_t>(i) * summary["step"].get<int64_t>();
-    EXPECT_NEAR(flat[index].item<double>(), values[i], kTolerance * norm) << what << " at " << index;
+    EXPECT_NEAR(flat[index].item<double>(), values[i], kTolerance * norm)
+        << what << " at " << index;
   }
 }
 
@@ -131,10 +136,12 @@ TEST_P(ModelParity, LossMetricsAndGradientsEqualTransformersPackedAndUnpacked) {
     const Outcome outcome = run(GetParam(), {}, expected, packed);
     const double nll = expected["nll"].get<double>();
     EXPECT_NEAR(outcome.loss, nll, kTolerance * nll);
-    EXPECT_NEAR(outcome.metrics.at("entropy"), expected["entropy"].get<double>(), kTolerance * expected["entropy"].get<double>());
+    EXPECT_NEAR(outcome.metrics.at("entropy"), expected["entropy"].get<double>(),
+                kTolerance * expected["entropy"].get<double>());
     EXPECT_EQ(outcome.metrics.at("mean_token_accuracy"), expected["correct"].get<double>());
     ASSERT_EQ(outcome.gradients.size(), expected["gradient"].size());
-    for (const auto& [name, gradient] : outcome.gradients) expect_like(gradient, expected["gradient"][name], name);
+    for (const auto& [name, gradient] : outcome.gradients)
+      expect_like(gradient, expected["gradient"][name], name);
   }
 }
 
@@ -142,7 +149,8 @@ TEST_P(ModelParity, HiddenStatesEqualTransformers) {
   const auto model = build_model(load_config(goldens() / GetParam()), {});
   load_weights(*model, {}, goldens() / GetParam());
   std::vector<at::Tensor> documents;
-  for (const data::Batch& batch : batches_of(expected, false)) documents.push_back(model->hidden(batch)[0].detach());
+  for (const data::Batch& batch : batches_of(expected, false))
+    documents.push_back(model->hidden(batch)[0].detach());
   expect_like(at::cat(documents), expected["hidden"], "hidden");
 }
 

@@ -15,7 +15,8 @@ namespace temper::trainer {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kCachedFrom = size_t{1} << 18;  // smaller blocks are malloc's, which keeps them itself
+constexpr size_t kCachedFrom = size_t{1}
+                               << 18;  // smaller blocks are malloc's, which keeps them itself
 constexpr size_t kHugePage = size_t{2} << 20;
 
 // In front of every block.
@@ -37,7 +38,9 @@ class CachingAllocator final : public c10::Allocator {
     return {data, data, &give_back, c10::Device(c10::DeviceType::CPU)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &give_back; }
-  void copy_data(void* to, const void* from, size_t count) const override { default_copy_data(to, from, count); }
+  void copy_data(void* to, const void* from, size_t count) const override {
+    default_copy_data(to, from, count);
+  }
 
   // Never destroyed: tensors of static storage may outlive every other static.
   static CachingAllocator& instance() {

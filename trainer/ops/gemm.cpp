@@ -10,25 +10,26 @@
 
 #include "trainer/ops/dispatch.h"
 
-// LibTorch's product in float32 is MKL's, which on some processors runs far below what they can do; oneDNN's micro-kernels
-// (brgemm) do not. So: B is copied into panels of kPanel columns, a group of panels at a time that the shared cache
-// holds; rows of A go against all panels of the group in blocks that a core's own cache holds. Sums over k run in order
-// within blocks of kDepth, whatever the other sizes and the threads.
+// LibTorch's product in float32 is MKL's, which on some processors runs far below what they can do;
+// oneDNN's micro-kernels (brgemm) do not. So: B is copied into panels of kPanel columns, a group of
+// panels at a time that the shared cache holds; rows of A go against all panels of the group in
+// blocks that a core's own cache holds. Sums over k run in order within blocks of kDepth, whatever
+// the other sizes and the threads.
 namespace temper::trainer {
 namespace {
 
-constexpr int64_t kPanel = 64;                 // columns of B
-constexpr int64_t kRows = 128;                 // rows of A, at most
-constexpr int64_t kDepth = 512;                // k
-constexpr int64_t kGroupBytes = 8 << 20;       // packed B
-constexpr int64_t kFewRows = 16;               // below: packing B would cost more than the product
+constexpr int64_t kPanel = 64;            // columns of B
+constexpr int64_t kRows = 128;            // rows of A, at most
+constexpr int64_t kDepth = 512;           // k
+constexpr int64_t kGroupBytes = 8 << 20;  // packed B
+constexpr int64_t kFewRows = 16;          // below: packing B would cost more than the product
 
 template <class T>
 using ScalarOf = std::conditional_t<std::is_same_v<T, float>, float, at::BFloat16>;
 
 template <class T>
-void brgemm(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb, float* c, int64_t ldc,
-            bool add) {
+void brgemm(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb,
+            float* c, int64_t ldc, bool add) {
   using Scalar = ScalarOf<T>;
   at::native::cpublas::brgemm(m, n, k, lda, ldb, ldc, add, reinterpret_cast<const Scalar*>(a),
                               reinterpret_cast<const Scalar*>(b), c, std::is_same_v<T, cpu::Bf16>);
@@ -64,7 +65,8 @@ struct Matrix {
 template <class T>
 Matrix<T> matrix_of(const at::Tensor& tensor) {
   const bool rows = tensor.stride(1) == 1 || tensor.size(1) == 1;
-  TEMPER_CHECK(rows || tensor.stride(0) == 1 || tensor.size(0) == 1, "gemm takes row- or column-major matrices");
+  TEMPER_CHECK(rows || tensor.stride(0) == 1 || tensor.size(0) == 1,
+               "gemm takes row- or column-major matrices");
   return {input<T>(tensor), tensor.stride(rows ? 0 : 1), !rows};
 }
 
@@ -85,12 +87,19 @@ template <class T>
 class Product {
  public:
   Product(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, const GemmOptions& options)
-      : m_(a.size(0)), n_(b.size(1)), k_(a.size(1)), a_(matrix_of<T>(a)), b_(matrix_of<T>(b)), c_(c), options_(options) {}
+      : m_(a.size(0)),
+        n_(b.size(1)),
+        k_(a.size(1)),
+        a_(matrix_of<T>(a)),
+        b_(matrix_of<T>(b)),
+        c_(c),
+        options_(options) {}
 
   void run() {
     const int64_t depth = round_up(k_, kWord);
-    const int64_t group = std::clamp(kGroupBytes / static_cast<int64_t>(sizeof(T)) / depth / kPanel * kPanel, kPanel,
-                                     round_up(n_, kPanel));
+    const int64_t group =
+        std::clamp(kGroupBytes / static_cast<int64_t>(sizeof(T)) / depth / kPanel * kPanel, kPanel,
+                   round_up(n_, kPanel));
     int64_t rows = kRows;
     while (rows > 32 && m_ < rows * 2 * at::get_num_threads()) rows /= 2;
     const int64_t blocks = (m_ + rows - 1) / rows;
@@ -115,15 +124,19 @@ class Product {
   static constexpr int64_t kWord = sizeof(float) / sizeof(T);
   static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-  int64_t width(int64_t first, int64_t panel) const { return std::min(kPanel, n_ - first - panel * kPanel); }
+  int64_t width(int64_t first, int64_t panel) const {
+    return std::min(kPanel, n_ - first - panel * kPanel);
+  }
   // Blocks of k of a panel stand one after the other, so that any of them begins at k x kPanel.
-  T* panel_at(int64_t panel, int64_t k) const { return packed_ + (panel * round_up(k_, kWord) + k) * kPanel; }
+  T* panel_at(int64_t panel, int64_t k) const {
+    return packed_ + (panel * round_up(k_, kWord) + k) * kPanel;
+  }
 
   void pack_panel(int64_t first, int64_t panel) {
     const int64_t column = first + panel * kPanel;
     const auto& pack = cpu::pack_kernels<T>();
-    (b_.transposed ? pack.columns : pack.rows)(b_.at(0, column), b_.stride, panel_at(panel, 0), kPanel, k_,
-                                               width(first, panel));
+    (b_.transposed ? pack.columns : pack.rows)(b_.at(0, column), b_.stride, panel_at(panel, 0),
+                                               kPanel, k_, width(first, panel));
   }
 
   void multiply_rows(int64_t begin, int64_t end, int64_t first, int64_t panels) {
@@ -145,8 +158,8 @@ class Product {
             start_from_add(begin, end, column, width(first, panel), out);
             add = true;
           }
-          multiply(end - begin, width(first, panel), round_up(count, kWord), rows, stride, panel_at(panel, k), out,
-                   c_.stride(0), add);
+          multiply(end - begin, width(first, panel), round_up(count, kWord), rows, stride,
+                   panel_at(panel, k), out, c_.stride(0), add);
         }
       }
       return;
@@ -156,12 +169,14 @@ class Product {
       for (int64_t k = 0; k < k_; k += kDepth) {
         const int64_t count = std::min(kDepth, k_ - k);
         const auto [rows, stride] = rows_of_a(begin, end, k, count, turned, depth);
-        multiply(end - begin, columns, round_up(count, kWord), rows, stride, panel_at(panel, k), tile, kPanel, k > 0);
+        multiply(end - begin, columns, round_up(count, kWord), rows, stride, panel_at(panel, k),
+                 tile, kPanel, k > 0);
       }
       T* out = output<T>(c_) + begin * c_.stride(0) + column;
       if (options_.add.defined()) {
-        cpu::row_kernels<T>().store_sum(tile, kPanel, input<T>(options_.add) + begin * options_.add.stride(0) + column,
-                                        options_.add.stride(0), out, c_.stride(0), end - begin, columns);
+        cpu::row_kernels<T>().store_sum(
+            tile, kPanel, input<T>(options_.add) + begin * options_.add.stride(0) + column,
+            options_.add.stride(0), out, c_.stride(0), end - begin, columns);
       } else {
         cpu::row_kernels<T>().store(tile, kPanel, out, c_.stride(0), end - begin, columns);
       }
@@ -173,20 +188,24 @@ class Product {
     int64_t stride;
   };
   // Rows [begin, end) of A from k on; A^T is turned into `turned` first.
-  RowsOfA rows_of_a(int64_t begin, int64_t end, int64_t k, int64_t count, T* turned, int64_t depth) const {
+  RowsOfA rows_of_a(int64_t begin, int64_t end, int64_t k, int64_t count, T* turned,
+                    int64_t depth) const {
     if (!a_.transposed) return {a_.at(begin, k), a_.stride};
-    cpu::pack_kernels<T>().transposed(a_.at(begin, k), a_.stride, turned, depth, count, end - begin);
+    cpu::pack_kernels<T>().transposed(a_.at(begin, k), a_.stride, turned, depth, count,
+                                      end - begin);
     return {turned, depth};
   }
 
-  void start_from_add(int64_t begin, int64_t end, int64_t column, int64_t columns, float* out) const {
+  void start_from_add(int64_t begin, int64_t end, int64_t column, int64_t columns,
+                      float* out) const {
     const at::Tensor& add = options_.add;
-    cpu::row_kernels<float>().store(input<float>(add) + begin * add.stride(0) + column, add.stride(0), out, c_.stride(0),
-                                    end - begin, columns);
+    cpu::row_kernels<float>().store(input<float>(add) + begin * add.stride(0) + column,
+                                    add.stride(0), out, c_.stride(0), end - begin, columns);
   }
 
   // A kernel is made for each shape: rows are cut into powers of two, so that there are few.
-  static void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, float* c, int64_t ldc, bool add) {
+  static void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b,
+                       float* c, int64_t ldc, bool add) {
     for (int64_t part = kRows, row = 0; row < m; part /= 2) {
       if (m - row < part) continue;
       brgemm(part, n, k, a + row * lda, lda, b, kPanel, c + row * ldc, ldc, add);
@@ -202,7 +221,8 @@ class Product {
   T* packed_ = nullptr;
 };
 
-void library_gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const GemmOptions& options) {
+void library_gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b,
+                  const GemmOptions& options) {
   const bool same = c.scalar_type() == a.scalar_type();
   if (same && options.accumulate) {
     c.addmm_(a, b);
@@ -222,7 +242,8 @@ void library_gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const 
 }  // namespace
 
 void gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const GemmOptions& options) {
-  TEMPER_CHECK(c.size(0) == a.size(0) && a.size(1) == b.size(0) && c.size(1) == b.size(1) && c.stride(1) == 1,
+  TEMPER_CHECK(c.size(0) == a.size(0) && a.size(1) == b.size(0) && c.size(1) == b.size(1) &&
+                   c.stride(1) == 1,
                "gemm: shapes do not fit");
   if (c.numel() == 0) return;
   with_kernel_type(a.scalar_type(), [&](auto type) {
@@ -237,8 +258,8 @@ void gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const GemmOpti
   });
 }
 
-void block_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
-                int64_t ldc, bool add) {
+void block_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
+                int64_t ldb, float* c, int64_t ldc, bool add) {
   if (has_brgemm<float>()) {
     brgemm(m, n, k, a, lda, b, ldb, c, ldc, add);
   } else {

@@ -6,17 +6,21 @@
 namespace temper::trainer {
 namespace {
 
-// Shapes with and without remainders in every direction; fewer rows than the blocked product takes; k over several blocks.
+// Shapes with and without remainders in every direction; fewer rows than the blocked product takes;
+// k over several blocks.
 struct Shape {
   int64_t m, n, k;
 };
-const Shape kShapes[] = {{1, 5, 7}, {16, 16, 16}, {37, 70, 50}, {128, 64, 512}, {200, 130, 1100}, {64, 3000, 96}};
+const Shape kShapes[] = {{1, 5, 7},      {16, 16, 16},     {37, 70, 50},
+                         {128, 64, 512}, {200, 130, 1100}, {64, 3000, 96}};
 
 double worst(const at::Tensor& found, const at::Tensor& expected) {
   return ((found.to(at::kDouble) - expected).abs().max() / expected.abs().max()).item<double>();
 }
 
-at::Tensor stored(const at::Tensor& matrix, bool transposed) { return transposed ? matrix.t().contiguous().t() : matrix.contiguous(); }
+at::Tensor stored(const at::Tensor& matrix, bool transposed) {
+  return transposed ? matrix.t().contiguous().t() : matrix.contiguous();
+}
 
 TEST(Gemm, EqualsAProductInDoublePrecisionInEveryLayout) {
   at::manual_seed(1);
@@ -35,11 +39,13 @@ TEST(Gemm, EqualsAProductInDoublePrecisionInEveryLayout) {
             EXPECT_LT(worst(c, expected), tolerance) << m << " " << n << " " << k << " " << out;
             const at::Tensor add = start.to(out);
             gemm(c, a, b, {.add = add});
-            EXPECT_LT(worst(c, expected + add), tolerance) << m << " " << n << " " << k << " " << out << " with add";
+            EXPECT_LT(worst(c, expected + add), tolerance)
+                << m << " " << n << " " << k << " " << out << " with add";
           }
           at::Tensor c = start.clone();
           gemm(c, a, b, {.accumulate = true});
-          EXPECT_LT(worst(c, expected + start), 2e-6) << m << " " << n << " " << k << " " << dtype << " accumulated";
+          EXPECT_LT(worst(c, expected + start), 2e-6)
+              << m << " " << n << " " << k << " " << dtype << " accumulated";
         }
       }
     }
@@ -51,7 +57,9 @@ TEST(Gemm, WritesIntoAndReadsFromColumnsOfWiderMatrices) {
   const at::Tensor weight = at::randn({48, 40});
   at::Tensor out = at::full({96, 100}, 7.0);
   gemm(out.narrow(1, 20, 48), wide.narrow(1, 30, 40), weight.t());
-  EXPECT_LT(worst(out.narrow(1, 20, 48), at::mm(wide.narrow(1, 30, 40).to(at::kDouble), weight.t().to(at::kDouble))), 1e-6);
+  EXPECT_LT(worst(out.narrow(1, 20, 48),
+                  at::mm(wide.narrow(1, 30, 40).to(at::kDouble), weight.t().to(at::kDouble))),
+            1e-6);
   EXPECT_TRUE(out.narrow(1, 0, 20).eq(7).all().item<bool>());
   EXPECT_TRUE(out.narrow(1, 68, 32).eq(7).all().item<bool>());
 }
