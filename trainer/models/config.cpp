@@ -24,7 +24,8 @@ class Reader {
 
   void fail(const char* key, const std::string& problem) const {
     const Json* value = find(key);
-    findings_.push_back(where_ + ": " + key + (value != nullptr ? " = " + value->dump() : "") + ": " + problem);
+    findings_.push_back(where_ + ": " + key + (value != nullptr ? " = " + value->dump() : "") +
+                        ": " + problem);
   }
 
   int64_t integer(const char* key, std::optional<int64_t> fallback) const {
@@ -33,7 +34,8 @@ class Reader {
       if (!fallback) fail(key, "is missing");
       return fallback.value_or(1);
     }
-    if (!value->is_number_integer() || value->get<int64_t>() < 1 || value->get<int64_t>() > (int64_t{1} << 40)) {
+    if (!value->is_number_integer() || value->get<int64_t>() < 1 ||
+        value->get<int64_t>() > (int64_t{1} << 40)) {
       fail(key, "must be a positive integer");
       return 1;
     }
@@ -95,12 +97,14 @@ class Reader {
   std::vector<std::string>& findings_;
 };
 
-RopeConfig read_rope(const std::string& where, const Json& json, const ModelConfig& config, std::vector<std::string>& findings) {
+RopeConfig read_rope(const std::string& where, const Json& json, const ModelConfig& config,
+                     std::vector<std::string>& findings) {
   const Reader top(where, json, findings);
   const Json none = Json::object();
   const Json* found = top.find("rope_scaling");
   if (found == nullptr || found->empty()) found = top.find("rope_parameters");
-  const char* table = found != nullptr && found == top.find("rope_scaling") ? "rope_scaling" : "rope_parameters";
+  const char* table =
+      found != nullptr && found == top.find("rope_scaling") ? "rope_scaling" : "rope_parameters";
   if (found != nullptr && !found->is_object()) {
     top.fail(table, "must be an object");
     found = nullptr;
@@ -109,17 +113,21 @@ RopeConfig read_rope(const std::string& where, const Json& json, const ModelConf
   RopeConfig result;
   result.type = rope.text("rope_type", rope.text("type", "default"));
   result.theta = rope.number("rope_theta", top.number("rope_theta", 10000.0), 1.0);
-  const double partial = rope.number("partial_rotary_factor", top.number("partial_rotary_factor", 1.0));
-  if (partial != 1.0) rope.fail("partial_rotary_factor", "these architectures rotate whole heads (1.0)");
+  const double partial =
+      rope.number("partial_rotary_factor", top.number("partial_rotary_factor", 1.0));
+  if (partial != 1.0)
+    rope.fail("partial_rotary_factor", "these architectures rotate whole heads (1.0)");
   if (rope.find("full_attention") != nullptr || rope.find("sliding_attention") != nullptr) {
     top.fail(table, "one for all layers is supported, not one a layer type");
     return result;
   }
   if (result.type == "default") return result;
 
-  // Where transformers says the length before scaling stands: at the top, in the table, or it is the present one.
-  result.original_max_position_embeddings = top.integer(
-      "original_max_position_embeddings", rope.integer("original_max_position_embeddings", config.max_position_embeddings));
+  // Where transformers says the length before scaling stands: at the top, in the table, or it is
+  // the present one.
+  result.original_max_position_embeddings =
+      top.integer("original_max_position_embeddings",
+                  rope.integer("original_max_position_embeddings", config.max_position_embeddings));
   const double ratio = static_cast<double>(config.max_position_embeddings) /
                        static_cast<double>(result.original_max_position_embeddings);
   if (result.type == "linear" || result.type == "dynamic" || result.type == "llama3") {
@@ -128,11 +136,13 @@ RopeConfig read_rope(const std::string& where, const Json& json, const ModelConf
     result.factor = rope.number("factor", ratio, 0.0);
     result.attention_factor = rope.optional_number("attention_factor");
   }
-  if (result.type == "dynamic" && config.head_dim <= 2) rope.fail("rope_type", "needs a head_dim above 2");
+  if (result.type == "dynamic" && config.head_dim <= 2)
+    rope.fail("rope_type", "needs a head_dim above 2");
   if (result.type == "llama3") {
     result.low_freq_factor = rope.number("low_freq_factor", std::nullopt);
     result.high_freq_factor = rope.number("high_freq_factor", std::nullopt);
-    if (result.high_freq_factor <= result.low_freq_factor) rope.fail("high_freq_factor", "must be above low_freq_factor");
+    if (result.high_freq_factor <= result.low_freq_factor)
+      rope.fail("high_freq_factor", "must be above low_freq_factor");
   } else if (result.type == "yarn") {
     const auto or_default = [&](const char* key, double fallback) {
       const double value = rope.number(key, fallback);
@@ -157,15 +167,17 @@ std::vector<int64_t> read_windows(const Reader& top, const ModelConfig& config) 
   std::vector<int64_t> windows(config.num_hidden_layers, 0);
   if (config.model_type == "mistral") {
     // A key that is there and null means none; one that is absent means transformers' default.
-    const bool is_null = config.json.contains("sliding_window") && config.json["sliding_window"].is_null();
+    const bool is_null =
+        config.json.contains("sliding_window") && config.json["sliding_window"].is_null();
     const int64_t window = is_null ? 0 : top.integer("sliding_window", 4096);
     windows.assign(windows.size(), window);
   } else if (config.model_type == "qwen2" || config.model_type == "qwen3") {
     const Json* types = top.find("layer_types");
     const bool use = top.boolean("use_sliding_window", false);
-    const int64_t window = use && !(config.json.contains("sliding_window") && config.json["sliding_window"].is_null())
-                               ? top.integer("sliding_window", 4096)
-                               : 0;
+    const int64_t window =
+        use && !(config.json.contains("sliding_window") && config.json["sliding_window"].is_null())
+            ? top.integer("sliding_window", 4096)
+            : 0;
     if (types != nullptr && (!types->is_array() || types->size() != windows.size())) {
       top.fail("layer_types", "must be a list of num_hidden_layers strings");
       return windows;
@@ -188,7 +200,9 @@ std::vector<int64_t> read_windows(const Reader& top, const ModelConfig& config) 
           break;
         }
         if (sliding && window == 0) {
-          top.fail("layer_types", "has sliding_attention, but use_sliding_window and sliding_window do not give a window");
+          top.fail("layer_types",
+                   "has sliding_attention, but use_sliding_window and sliding_window do not give a "
+                   "window");
           break;
         }
       }
@@ -223,8 +237,8 @@ ModelConfig load_config(const std::filesystem::path& model_directory) {
     for (const Architecture& a : architectures()) known.push_back(a.name);
     const std::string found = config.architecture.empty() ? config.model_type : config.architecture;
     const std::string nearest = nearest_name(found, known);
-    findings.push_back(where + ": architectures = \"" + found + "\": not supported; known: " + join(known) +
-                       (nearest.empty() ? "" : " (did you mean " + nearest + "?)"));
+    findings.push_back(where + ": architectures = \"" + found + "\": not supported; known: " +
+                       join(known) + (nearest.empty() ? "" : " (did you mean " + nearest + "?)"));
     throw UserError(findings);
   }
   config.architecture = row->name;
@@ -235,13 +249,15 @@ ModelConfig load_config(const std::filesystem::path& model_directory) {
   config.intermediate_size = top.integer("intermediate_size", std::nullopt);
   config.num_hidden_layers = top.integer("num_hidden_layers", std::nullopt);
   config.num_attention_heads = top.integer("num_attention_heads", std::nullopt);
-  const bool kv_is_null = config.json.contains("num_key_value_heads") && config.json["num_key_value_heads"].is_null();
+  const bool kv_is_null =
+      config.json.contains("num_key_value_heads") && config.json["num_key_value_heads"].is_null();
   config.num_key_value_heads = top.integer(
-      "num_key_value_heads",
-      row->default_kv_heads == 0 || kv_is_null ? config.num_attention_heads : row->default_kv_heads);
+      "num_key_value_heads", row->default_kv_heads == 0 || kv_is_null ? config.num_attention_heads
+                                                                      : row->default_kv_heads);
   config.head_dim = top.integer(
-      "head_dim", row->default_head_dim != 0 ? row->default_head_dim
-                                             : std::max<int64_t>(1, config.hidden_size / config.num_attention_heads));
+      "head_dim", row->default_head_dim != 0
+                      ? row->default_head_dim
+                      : std::max<int64_t>(1, config.hidden_size / config.num_attention_heads));
   config.max_position_embeddings = top.integer("max_position_embeddings", row->default_positions);
   config.rms_norm_eps = top.number("rms_norm_eps", 1e-6);
   config.initializer_range = top.number("initializer_range", 0.02);
@@ -255,16 +271,21 @@ ModelConfig load_config(const std::filesystem::path& model_directory) {
   config.stored_dtype = top.text("dtype", top.text("torch_dtype", ""));
 
   if (config.num_attention_heads % config.num_key_value_heads != 0) {
-    top.fail("num_key_value_heads", "must divide num_attention_heads = " + std::to_string(config.num_attention_heads));
+    top.fail("num_key_value_heads",
+             "must divide num_attention_heads = " + std::to_string(config.num_attention_heads));
   }
   if (is_llama && config.hidden_size % config.num_attention_heads != 0) {
-    top.fail("num_attention_heads", "must divide hidden_size = " + std::to_string(config.hidden_size));
+    top.fail("num_attention_heads",
+             "must divide hidden_size = " + std::to_string(config.hidden_size));
   }
   if (config.head_dim % 2 != 0) top.fail("head_dim", "must be even (rotary embedding)");
   if (top.text("hidden_act", "silu") != "silu") top.fail("hidden_act", "only silu is supported");
-  if (top.number("attention_dropout", 0.0) != 0.0) top.fail("attention_dropout", "only 0.0 is supported");
+  if (top.number("attention_dropout", 0.0) != 0.0)
+    top.fail("attention_dropout", "only 0.0 is supported");
   if (top.find("quantization_config") != nullptr) {
-    findings.push_back(where + ": quantization_config: quantised weights are not supported; use the original model");
+    findings.push_back(
+        where +
+        ": quantization_config: quantised weights are not supported; use the original model");
   }
   if (findings.empty()) config.sliding_window = read_windows(top, config);
   if (findings.empty()) config.rope = read_rope(where, config.json, config, findings);

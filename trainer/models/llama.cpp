@@ -1,5 +1,6 @@
-// The Llama decoder (Touvron et al. 2023, arXiv:2302.13971; Grattafiori et al. 2024, arXiv:2407.21783) and those that differ from it by fields of
-// ModelConfig: Mistral, Qwen2, Qwen3. For each layer, with x the residual stream:
+// The Llama decoder (Touvron et al. 2023, arXiv:2302.13971; Grattafiori et al. 2024,
+// arXiv:2407.21783) and those that differ from it by fields of ModelConfig: Mistral, Qwen2, Qwen3.
+// For each layer, with x the residual stream:
 //
 //     x = x + W_o attention(rope(norm_qk(W_qkv rms_norm(x))))
 //     x = x + W_down (silu(W_gate rms_norm(x)) * W_up rms_norm(x))
@@ -52,12 +53,14 @@ class Llama : public Model {
     const char* name;
     int64_t rows;
   };
-  Projection add_projection(const std::string& prefix, const std::vector<Part>& parts, int64_t columns, bool bias);
+  Projection add_projection(const std::string& prefix, const std::vector<Part>& parts,
+                            int64_t columns, bool bias);
   void add_layer(int64_t index);
 
-  at::Tensor normed_projection(const at::Tensor& x, const at::Tensor& norm, const Projection& projection,
-                               at::Tensor& residual) const;
-  at::Tensor queries_keys_values(const Layer& layer, const at::Tensor& x, const RopeAngles& angles, at::Tensor& residual) const;
+  at::Tensor normed_projection(const at::Tensor& x, const at::Tensor& norm,
+                               const Projection& projection, at::Tensor& residual) const;
+  at::Tensor queries_keys_values(const Layer& layer, const at::Tensor& x, const RopeAngles& angles,
+                                 at::Tensor& residual) const;
   at::Tensor mlp(const Layer& layer, const at::Tensor& x) const;
 
   ModelConfig config_;
@@ -67,18 +70,24 @@ class Llama : public Model {
   std::vector<Layer> layers_;
 };
 
-Llama::Llama(const ModelConfig& config, const ModelOptions& options) : config_(config), options_(options) {
-  const auto matrix = [&](int64_t rows, int64_t columns) { return at::empty({rows, columns}, options.compute); };
-  embedding_ = add_parameter("model.embed_tokens.weight", matrix(config.vocab_size, config.hidden_size), true);
+Llama::Llama(const ModelConfig& config, const ModelOptions& options)
+    : config_(config), options_(options) {
+  const auto matrix = [&](int64_t rows, int64_t columns) {
+    return at::empty({rows, columns}, options.compute);
+  };
+  embedding_ = add_parameter("model.embed_tokens.weight",
+                             matrix(config.vocab_size, config.hidden_size), true);
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) add_layer(i);
   final_norm_ = add_norm("model.norm.weight", config.hidden_size);
-  head_ = config.tie_word_embeddings
-              ? embedding_
-              : add_parameter("lm_head.weight", matrix(config.vocab_size, config.hidden_size), true);
+  head_ =
+      config.tie_word_embeddings
+          ? embedding_
+          : add_parameter("lm_head.weight", matrix(config.vocab_size, config.hidden_size), true);
 }
 
 at::Tensor Llama::add_parameter(const std::string& name, const at::Tensor& storage, bool decay) {
-  Parameter parameter{.name = name, .value = storage.detach().requires_grad_(true), .master = {}, .decay = decay};
+  Parameter parameter{
+      .name = name, .value = storage.detach().requires_grad_(true), .master = {}, .decay = decay};
   const bool own_master = options_.compute != at::kFloat || options_.weights != at::kFloat;
   parameter.master = own_master ? at::empty(storage.sizes(), at::kFloat) : parameter.value;
   parameters_.push_back(parameter);
@@ -89,7 +98,8 @@ at::Tensor Llama::add_norm(const std::string& name, int64_t dim) {
   return add_parameter(name, at::empty({dim}, options_.compute), false);
 }
 
-Projection Llama::add_projection(const std::string& prefix, const std::vector<Part>& parts, int64_t columns, bool bias) {
+Projection Llama::add_projection(const std::string& prefix, const std::vector<Part>& parts,
+                                 int64_t columns, bool bias) {
   int64_t rows = 0;
   for (const Part& part : parts) rows += part.rows;
   Projection projection;
@@ -98,8 +108,11 @@ Projection Llama::add_projection(const std::string& prefix, const std::vector<Pa
   int64_t first = 0;
   for (const Part& part : parts) {
     const std::string name = prefix + part.name;
-    projection.weights.push_back(add_parameter(name + ".weight", projection.weight.narrow(0, first, part.rows), true));
-    if (bias) projection.biases.push_back(add_parameter(name + ".bias", projection.bias.narrow(0, first, part.rows), false));
+    projection.weights.push_back(
+        add_parameter(name + ".weight", projection.weight.narrow(0, first, part.rows), true));
+    if (bias)
+      projection.biases.push_back(
+          add_parameter(name + ".bias", projection.bias.narrow(0, first, part.rows), false));
     first += part.rows;
   }
   return projection;
@@ -113,24 +126,28 @@ void Llama::add_layer(int64_t index) {
   Layer layer;
   layer.heads = {c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.sliding_window[index]};
   layer.input_norm = add_norm(prefix + "input_layernorm.weight", c.hidden_size);
-  layer.qkv = add_projection(prefix + "self_attn.", {{"q_proj", queries}, {"k_proj", keys}, {"v_proj", keys}}, c.hidden_size,
-                             c.attention_bias);
+  layer.qkv = add_projection(prefix + "self_attn.",
+                             {{"q_proj", queries}, {"k_proj", keys}, {"v_proj", keys}},
+                             c.hidden_size, c.attention_bias);
   if (c.qk_norm) {
     layer.q_norm = add_norm(prefix + "self_attn.q_norm.weight", c.head_dim);
     layer.k_norm = add_norm(prefix + "self_attn.k_norm.weight", c.head_dim);
   }
-  layer.output = add_projection(prefix + "self_attn.", {{"o_proj", c.hidden_size}}, queries, c.output_bias);
+  layer.output =
+      add_projection(prefix + "self_attn.", {{"o_proj", c.hidden_size}}, queries, c.output_bias);
   layer.post_attention_norm = add_norm(prefix + "post_attention_layernorm.weight", c.hidden_size);
-  layer.gate_up = add_projection(prefix + "mlp.", {{"gate_proj", c.intermediate_size}, {"up_proj", c.intermediate_size}},
-                                 c.hidden_size, c.mlp_bias);
-  layer.down = add_projection(prefix + "mlp.", {{"down_proj", c.hidden_size}}, c.intermediate_size, c.mlp_bias);
+  layer.gate_up = add_projection(
+      prefix + "mlp.", {{"gate_proj", c.intermediate_size}, {"up_proj", c.intermediate_size}},
+      c.hidden_size, c.mlp_bias);
+  layer.down = add_projection(prefix + "mlp.", {{"down_proj", c.hidden_size}}, c.intermediate_size,
+                              c.mlp_bias);
   layers_.push_back(std::move(layer));
 }
 
-// Selective checkpointing keeps what products and attention give and computes norms and SwiGLU again: a third of the activations
-// for one pass over memory each.
-at::Tensor Llama::normed_projection(const at::Tensor& x, const at::Tensor& norm, const Projection& projection,
-                                    at::Tensor& residual) const {
+// Selective checkpointing keeps what products and attention give and computes norms and SwiGLU
+// again: a third of the activations for one pass over memory each.
+at::Tensor Llama::normed_projection(const at::Tensor& x, const at::Tensor& norm,
+                                    const Projection& projection, at::Tensor& residual) const {
   const double eps = config_.rms_norm_eps;
   auto [through, normed] = rms_norm(x, norm, eps);
   residual = through;
@@ -141,17 +158,19 @@ at::Tensor Llama::normed_projection(const at::Tensor& x, const at::Tensor& norm,
   return linear(normed, projection, {}, std::move(again));
 }
 
-at::Tensor Llama::queries_keys_values(const Layer& layer, const at::Tensor& x, const RopeAngles& angles,
-                                      at::Tensor& residual) const {
+at::Tensor Llama::queries_keys_values(const Layer& layer, const at::Tensor& x,
+                                      const RopeAngles& angles, at::Tensor& residual) const {
   const AttentionHeads& h = layer.heads;
   at::Tensor qkv = normed_projection(x, layer.input_norm, layer.qkv, residual);
-  if (config_.qk_norm) qkv = qk_norm(qkv, layer.q_norm, layer.k_norm, h.heads, h.kv_heads, config_.rms_norm_eps);
+  if (config_.qk_norm)
+    qkv = qk_norm(qkv, layer.q_norm, layer.k_norm, h.heads, h.kv_heads, config_.rms_norm_eps);
   return rope(qkv, angles, h.heads + h.kv_heads, h.head_dim);
 }
 
 at::Tensor Llama::mlp(const Layer& layer, const at::Tensor& x) const {
   at::Tensor residual;
-  const at::Tensor gate_up = normed_projection(x, layer.post_attention_norm, layer.gate_up, residual);
+  const at::Tensor gate_up =
+      normed_projection(x, layer.post_attention_norm, layer.gate_up, residual);
   std::function<at::Tensor()> again;
   if (options_.activation_checkpointing == kSelective && at::GradMode::is_enabled()) {
     again = [kept = gate_up.detach()] { return swiglu_again(kept); };
@@ -161,7 +180,8 @@ at::Tensor Llama::mlp(const Layer& layer, const at::Tensor& x) const {
 
 at::Tensor Llama::hidden(const data::Batch& batch) {
   const int64_t rows = batch.token_ids.size(0), length = batch.token_ids.size(1);
-  const RopeAngles angles = rope_angles(config_, batch.positions.reshape({-1}), batch.document_ends);
+  const RopeAngles angles =
+      rope_angles(config_, batch.positions.reshape({-1}), batch.document_ends);
   at::Tensor x = embed(batch.token_ids.reshape({-1}), embedding_);
   for (const Layer& layer : layers_) {
     // By value: checkpoint() calls it again in backward, when this function has returned.
@@ -172,7 +192,8 @@ at::Tensor Llama::hidden(const data::Batch& batch) {
     };
     x = options_.activation_checkpointing == kFull ? checkpoint(forward, x) : forward(x);
   }
-  return rms_norm(x, final_norm_, config_.rms_norm_eps).second.view({rows, length, config_.hidden_size});
+  return rms_norm(x, final_norm_, config_.rms_norm_eps)
+      .second.view({rows, length, config_.hidden_size});
 }
 
 at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, KvCache& cache) {
@@ -187,16 +208,20 @@ at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, KvCache& cache) {
     const Layer& layer = layers_[i];
     const AttentionHeads& h = layer.heads;
     at::Tensor residual;
-    const at::Tensor qkv = queries_keys_values(layer, x, angles, residual).view({batch, length, -1, h.head_dim});
-    const at::Tensor queries = qkv.narrow(2, 0, h.heads).reshape({batch, length, h.heads * h.head_dim}).contiguous();
+    const at::Tensor qkv =
+        queries_keys_values(layer, x, angles, residual).view({batch, length, -1, h.head_dim});
+    const at::Tensor queries =
+        qkv.narrow(2, 0, h.heads).reshape({batch, length, h.heads * h.head_dim}).contiguous();
     const auto [keys, values] =
         cache.append(static_cast<int64_t>(i), qkv.narrow(2, h.heads, h.kv_heads).transpose(1, 2),
                      qkv.narrow(2, h.heads + h.kv_heads, h.kv_heads).transpose(1, 2));
-    const at::Tensor attended = attention_cached(queries, keys, values, h).view({batch * length, -1});
+    const at::Tensor attended =
+        attention_cached(queries, keys, values, h).view({batch * length, -1});
     x = mlp(layer, linear(attended, layer.output, residual));
   }
   cache.advance(length);
-  return rms_norm(x, final_norm_, config_.rms_norm_eps).second.view({batch, length, config_.hidden_size});
+  return rms_norm(x, final_norm_, config_.rms_norm_eps)
+      .second.view({batch, length, config_.hidden_size});
 }
 
 }  // namespace

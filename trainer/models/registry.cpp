@@ -6,10 +6,14 @@ namespace temper::trainer {
 namespace {
 
 constexpr Architecture kArchitectures[] = {
-    {"LlamaForCausalLM", "llama", build_llama, "Llama 1 to 3.x and the many that share its shape.", "arXiv:2407.21783", 0, 0, 2048},
-    {"MistralForCausalLM", "mistral", build_llama, "Llama with a sliding window over all layers.", "arXiv:2310.06825", 8, 0, 131072},
-    {"Qwen2ForCausalLM", "qwen2", build_llama, "Llama with biases on queries, keys and values.", "arXiv:2407.10671", 32, 0, 32768},
-    {"Qwen3ForCausalLM", "qwen3", build_llama, "Llama with RMSNorm of queries and keys.", "arXiv:2505.09388", 32, 128, 32768},
+    {"LlamaForCausalLM", "llama", build_llama, "Llama 1 to 3.x and the many that share its shape.",
+     "arXiv:2407.21783", 0, 0, 2048},
+    {"MistralForCausalLM", "mistral", build_llama, "Llama with a sliding window over all layers.",
+     "arXiv:2310.06825", 8, 0, 131072},
+    {"Qwen2ForCausalLM", "qwen2", build_llama, "Llama with biases on queries, keys and values.",
+     "arXiv:2407.10671", 32, 0, 32768},
+    {"Qwen3ForCausalLM", "qwen3", build_llama, "Llama with RMSNorm of queries and keys.",
+     "arXiv:2505.09388", 32, 128, 32768},
 };
 
 }  // namespace

@@ -7,8 +7,9 @@
 
 namespace temper::trainer {
 
-/// One architecture: found by config.json's `architectures` or, failing that, `model_type`. A new one is a row here and the file with
-/// its builder; where it differs from a decoder that is there, a row and a field of ModelConfig may be all.
+/// One architecture: found by config.json's `architectures` or, failing that, `model_type`. A new
+/// one is a row here and the file with its builder; where it differs from a decoder that is there,
+/// a row and a field of ModelConfig may be all.
 struct Architecture {
   const char* name;        // "LlamaForCausalLM"
   const char* model_type;  // "llama"
@@ -25,6 +26,7 @@ std::span<const Architecture> architectures();
 /// Null when there is none of that name or model type.
 const Architecture* find_architecture(const std::string& name, const std::string& model_type);
 
-std::unique_ptr<Model> build_llama(const ModelConfig& config, const ModelOptions& options);  // llama.cpp
+std::unique_ptr<Model> build_llama(const ModelConfig& config,
+                                   const ModelOptions& options);  // llama.cpp
 
 }  // namespace temper::trainer

@@ -5,8 +5,8 @@
 #include <unordered_map>
 
 #include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
 
 #include "data/io/json.h"
 #include "parallel/seed.h"
@@ -25,7 +25,8 @@ struct StoredWeights {
   std::map<std::string, std::string> file_of;  // tensor -> file
 };
 
-StoredWeights open_index(const fs::path& directory, const fs::path& index, std::vector<std::string>& findings) {
+StoredWeights open_index(const fs::path& directory, const fs::path& index,
+                         std::vector<std::string>& findings) {
   const data::Json json = data::read_json(index);
   const auto map = json.is_object() ? json.find("weight_map") : json.end();
   if (!json.is_object() || map == json.end() || !map->is_object()) {
@@ -35,24 +36,26 @@ StoredWeights open_index(const fs::path& directory, const fs::path& index, std::
   std::set<std::string> missing;
   for (const auto& [name, file] : map->items()) {
     // A file name and nothing else: a path could lead out of the directory.
-    if (!file.is_string() || fs::path(file.get<std::string>()).filename() != file.get<std::string>()) {
-      findings.push_back(index.string() + ": weight_map." + name + ": must be the name of a file beside it");
+    if (!file.is_string() ||
+        fs::path(file.get<std::string>()).filename() != file.get<std::string>()) {
+      findings.push_back(index.string() + ": weight_map." + name +
+                         ": must be the name of a file beside it");
       continue;
     }
     const std::string shard = file.get<std::string>();
     if (missing.contains(shard)) continue;
     if (!stored.files.contains(shard)) {
       if (!fs::exists(directory / shard)) {
-        findings.push_back((directory / shard).string() + ": is missing, but " + index.filename().string() +
-                           " names it: download it again");
+        findings.push_back((directory / shard).string() + ": is missing, but " +
+                           index.filename().string() + " names it: download it again");
         missing.insert(shard);
         continue;
       }
       stored.files.emplace(shard, SafetensorsFile(directory / shard));
     }
     if (!stored.files.at(shard).contains(name)) {
-      findings.push_back((directory / shard).string() + ": has no '" + name + "', but " + index.filename().string() +
-                         " says so");
+      findings.push_back((directory / shard).string() + ": has no '" + name + "', but " +
+                         index.filename().string() + " says so");
       continue;
     }
     stored.file_of[name] = shard;
@@ -65,23 +68,27 @@ StoredWeights open_stored(const fs::path& directory, std::vector<std::string>& f
   if (fs::exists(index)) return open_index(directory, index, findings);
   const std::string name = "model.safetensors";
   if (!fs::exists(directory / name)) {
-    if (fs::exists(directory / "pytorch_model.bin") || fs::exists(directory / "pytorch_model.bin.index.json")) {
+    if (fs::exists(directory / "pytorch_model.bin") ||
+        fs::exists(directory / "pytorch_model.bin.index.json")) {
       throw UserError(directory.string() +
-                      ": holds only pytorch_model.bin, a pickle, which may run code when it is read: convert it to "
+                      ": holds only pytorch_model.bin, a pickle, which may run code when it is "
+                      "read: convert it to "
                       "model.safetensors (transformers: model.save_pretrained)");
     }
-    throw UserError(directory.string() + ": has neither model.safetensors nor model.safetensors.index.json");
+    throw UserError(directory.string() +
+                    ": has neither model.safetensors nor model.safetensors.index.json");
   }
   StoredWeights stored;
-  const SafetensorsFile& file = stored.files.emplace(name, SafetensorsFile(directory / name)).first->second;
+  const SafetensorsFile& file =
+      stored.files.emplace(name, SafetensorsFile(directory / name)).first->second;
   for (const std::string& tensor : file.names()) stored.file_of[tensor] = name;
   return stored;
 }
 
 // Buffers that older versions of transformers saved along with the weights.
 bool is_known_buffer(const std::string& name) {
-  return name.ends_with("rotary_emb.inv_freq") || name.ends_with(".position_ids") || name.ends_with(".masked_bias") ||
-         name.ends_with(".attn.bias");
+  return name.ends_with("rotary_emb.inv_freq") || name.ends_with(".position_ids") ||
+         name.ends_with(".masked_bias") || name.ends_with(".attn.bias");
 }
 
 std::string shape_text(at::IntArrayRef shape) {
@@ -97,7 +104,8 @@ bool is_finite(const at::Tensor& tensor) {
 
 void refresh_value(Parameter& parameter, const ModelOptions& options) {
   if (parameter.master.is_same(parameter.value)) return;
-  parameter.value.copy_(options.weights == at::kFloat ? parameter.master : parameter.master.to(options.weights));
+  parameter.value.copy_(options.weights == at::kFloat ? parameter.master
+                                                      : parameter.master.to(options.weights));
 }
 
 }  // namespace
@@ -112,18 +120,22 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
     wanted.insert(parameter.name);
     const auto found = stored.file_of.find(parameter.name);
     if (found == stored.file_of.end()) {
-      if (!damaged) findings.push_back(directory.string() + ": '" + parameter.name + "' is missing from the weights");
+      if (!damaged)
+        findings.push_back(directory.string() + ": '" + parameter.name +
+                           "' is missing from the weights");
       continue;
     }
     const std::string where = (directory / found->second).string() + ": '" + parameter.name + "'";
     const SafetensorsFile& file = stored.files.at(found->second);
     if (file.shape(parameter.name) != parameter.value.sizes()) {
-      findings.push_back(where + " is " + shape_text(file.shape(parameter.name)) + " but config.json wants " +
-                         shape_text(parameter.value.sizes()) + ": the two come from different revisions?");
+      findings.push_back(where + " is " + shape_text(file.shape(parameter.name)) +
+                         " but config.json wants " + shape_text(parameter.value.sizes()) +
+                         ": the two come from different revisions?");
       continue;
     }
     if (!at::isFloatingType(file.dtype(parameter.name))) {
-      findings.push_back(where + " is " + c10::toString(file.dtype(parameter.name)) + ": quantised weights are not supported");
+      findings.push_back(where + " is " + c10::toString(file.dtype(parameter.name)) +
+                         ": quantised weights are not supported");
       continue;
     }
     parameter.master.copy_(file.tensor(parameter.name));
@@ -133,8 +145,8 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
   for (const auto& [name, file] : stored.file_of) {
     const bool tied_head = name == "lm_head.weight" && model.config().tie_word_embeddings;
     if (wanted.contains(name) || tied_head || is_known_buffer(name)) continue;
-    findings.push_back((directory / file).string() + ": '" + name + "' is not part of a " + model.config().architecture +
-                       " with this config.json");
+    findings.push_back((directory / file).string() + ": '" + name + "' is not part of a " +
+                       model.config().architecture + " with this config.json");
   }
   if (!findings.empty()) throw UserError(findings);
 }
@@ -147,7 +159,8 @@ void draw_weights(Model& model, const ModelOptions& options, int64_t seed) {
     } else if (parameter.name.ends_with(".bias")) {
       parameter.master.zero_();
     } else {
-      const auto generator = at::detail::createCPUGenerator(parallel::seed_of(seed, "weights/" + parameter.name));
+      const auto generator =
+          at::detail::createCPUGenerator(parallel::seed_of(seed, "weights/" + parameter.name));
       parameter.master.normal_(0.0, model.config().initializer_range, generator);
     }
     refresh_value(parameter, options);
@@ -164,7 +177,8 @@ double training_flops_per_token(const ModelConfig& config, double mean_attended_
   const double queries = static_cast<double>(config.num_attention_heads * config.head_dim);
   const double keys = static_cast<double>(config.num_key_value_heads * config.head_dim);
   const double layers = static_cast<double>(config.num_hidden_layers);
-  const double weights = layers * (d * (2 * queries + 2 * keys) + 3 * d * static_cast<double>(config.intermediate_size)) +
+  const double weights = layers * (d * (2 * queries + 2 * keys) +
+                                   3 * d * static_cast<double>(config.intermediate_size)) +
                          d * static_cast<double>(config.vocab_size);
   return 6 * weights + 12 * layers * queries * mean_attended_length;
 }

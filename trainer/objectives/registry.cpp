@@ -9,7 +9,8 @@ namespace temper::trainer {
 namespace {
 
 constexpr ObjectiveRow kObjectives[] = {
-    {"sft", build_sft, "Supervised fine-tuning: cross-entropy of the next token.", "arXiv:2203.02155; dft: arXiv:2508.05629"},
+    {"sft", build_sft, "Supervised fine-tuning: cross-entropy of the next token.",
+     "arXiv:2203.02155; dft: arXiv:2508.05629"},
 };
 
 }  // namespace
@@ -22,7 +23,8 @@ std::unique_ptr<Objective> build_objective(const recipes::Objective& objective) 
     if (objective.kind == row.kind) return row.build(objective);
     kinds.push_back(row.kind);
   }
-  throw UserError("objective.kind = \"" + objective.kind + "\": not there; allowed: " + join(kinds));
+  throw UserError("objective.kind = \"" + objective.kind +
+                  "\": not there; allowed: " + join(kinds));
 }
 
 }  // namespace temper::trainer

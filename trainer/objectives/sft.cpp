@@ -1,9 +1,11 @@
-// Supervised fine-tuning. With p the model's probability of a supervised token given what precedes it:
+// Supervised fine-tuning. With p the model's probability of a supervised token given what precedes
+// it:
 //
 //     nll:  -log p
 //     dft:  -p log p, the factor p held constant (Wu et al. 2025, arXiv:2508.05629)
 //
-// summed over supervised tokens; the trainer divides by their number over all micro-batches and ranks, as TRL 1.16 does.
+// summed over supervised tokens; the trainer divides by their number over all micro-batches and
+// ranks, as TRL 1.16 does.
 #include "data/loader/batch.h"
 #include "recipes/diagnostic.h"
 #include "trainer/models/model.h"
@@ -18,16 +20,22 @@ class Sft : public Objective {
   explicit Sft(TokenLoss kind) : kind_(kind) {}
 
   LossTerms loss(Model& model, const data::Batch& batch) override {
-    const HeadLoss head = head_cross_entropy(model.hidden(batch), model.head_weight(), batch.labels, kind_);
+    const HeadLoss head =
+        head_cross_entropy(model.hidden(batch), model.head_weight(), batch.labels, kind_);
     const double tokens = count(batch);
     return {.sum = head.sum,
             .count = tokens,
-            .metrics = {{"mean_token_accuracy", head.correct, tokens}, {"entropy", head.entropy, tokens}}};
+            .metrics = {{"mean_token_accuracy", head.correct, tokens},
+                        {"entropy", head.entropy, tokens}}};
   }
 
-  std::vector<std::string> metric_names() const override { return {"mean_token_accuracy", "entropy"}; }
+  std::vector<std::string> metric_names() const override {
+    return {"mean_token_accuracy", "entropy"};
+  }
 
-  double count(const data::Batch& batch) const override { return static_cast<double>(batch.supervised); }
+  double count(const data::Batch& batch) const override {
+    return static_cast<double>(batch.supervised);
+  }
 
  private:
   TokenLoss kind_;
@@ -38,7 +46,8 @@ class Sft : public Objective {
 std::unique_ptr<Objective> build_sft(const recipes::Objective& objective) {
   if (objective.loss_type == "nll") return std::make_unique<Sft>(TokenLoss::kNll);
   if (objective.loss_type == "dft") return std::make_unique<Sft>(TokenLoss::kDft);
-  throw UserError("objective.loss_type = \"" + objective.loss_type + "\": allowed for sft: nll, dft");
+  throw UserError("objective.loss_type = \"" + objective.loss_type +
+                  "\": allowed for sft: nll, dft");
 }
 
 }  // namespace temper::trainer

@@ -13,19 +13,22 @@
 #include "trainer/ops/dispatch.h"
 #include "trainer/ops/gemm.h"
 
-// Scores are computed transposed, keys down the rows and queries along the columns: then softmax runs lane by lane, and
-// no product of forward or backward needs a transposed block of scores:
-//   S^T = K Q^T     O^T = V^T P^T     dP^T = V dO^T     dV += P^T dO     dK += dS^T Q     dQ^T += K^T dS^T
-// The columns of a block are the queries of all heads that share a key/value head, (head, query) in that order.
+// Scores are computed transposed, keys down the rows and queries along the columns: then softmax
+// runs lane by lane, and no product of forward or backward needs a transposed block of scores:
+//   S^T = K Q^T     O^T = V^T P^T     dP^T = V dO^T     dV += P^T dO     dK += dS^T Q     dQ^T +=
+//   K^T dS^T
+// The columns of a block are the queries of all heads that share a key/value head, (head, query) in
+// that order.
 namespace temper::trainer {
 namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr int64_t kColumns = 64;        // queries x heads a block, about
-constexpr int64_t kKeys = 128;          // keys a block
-constexpr int64_t kQueriesATask = 512;  // forward: more tasks than documents x heads when documents are long
+constexpr int64_t kColumns = 64;  // queries x heads a block, about
+constexpr int64_t kKeys = 128;    // keys a block
+constexpr int64_t kQueriesATask =
+    512;  // forward: more tasks than documents x heads when documents are long
 
 int64_t round_up(int64_t n, int64_t to = 16) { return (n + to - 1) / to * to; }
 
@@ -43,7 +46,9 @@ struct Geometry {
   int64_t group, dim, window;
   float scale;
   int64_t queries_a_block() const { return std::max<int64_t>(1, kColumns / group); }
-  int64_t first_key(int64_t query) const { return window > 0 ? std::max<int64_t>(0, query - window + 1) : 0; }
+  int64_t first_key(int64_t query) const {
+    return window > 0 ? std::max<int64_t>(0, query - window + 1) : 0;
+  }
 };
 
 Geometry geometry_of(const AttentionHeads& heads) {
@@ -73,9 +78,10 @@ Scratch& scratch() {
   return mine;
 }
 
-// Which keys of the run [from, to), relative to its start, each column of a block of queries [begin, end) may see; padding
-// columns see none.
-void visible_keys(const Geometry& g, int64_t begin, int64_t end, int64_t from, int64_t to, int64_t columns, Scratch& s) {
+// Which keys of the run [from, to), relative to its start, each column of a block of queries
+// [begin, end) may see; padding columns see none.
+void visible_keys(const Geometry& g, int64_t begin, int64_t end, int64_t from, int64_t to,
+                  int64_t columns, Scratch& s) {
   s.first.assign(columns, 0);
   s.last.assign(columns, 0);
   for (int64_t h = 0; h < g.group; ++h) {
@@ -89,24 +95,30 @@ void visible_keys(const Geometry& g, int64_t begin, int64_t end, int64_t from, i
 
 // A block of queries' rows [group][count] of `src` as columns [dim, columns].
 template <class T>
-void load_columns(const Geometry& g, const T* src, int64_t stride, int64_t count, int64_t columns, float scale, float* dst) {
+void load_columns(const Geometry& g, const T* src, int64_t stride, int64_t count, int64_t columns,
+                  float scale, float* dst) {
   if (g.group * count < columns) std::fill_n(dst, g.dim * columns, 0.0f);
   for (int64_t h = 0; h < g.group; ++h) {
-    cpu::row_kernels<T>().load_transposed(src + h * g.dim, stride, dst + h * count, columns, count, g.dim, scale);
+    cpu::row_kernels<T>().load_transposed(src + h * g.dim, stride, dst + h * count, columns, count,
+                                          g.dim, scale);
   }
 }
 
 template <class T>
-void load_rows(const Geometry& g, const T* src, int64_t stride, int64_t count, int64_t rows, float scale, float* dst) {
+void load_rows(const Geometry& g, const T* src, int64_t stride, int64_t count, int64_t rows,
+               float scale, float* dst) {
   for (int64_t h = 0; h < g.group; ++h) {
-    cpu::row_kernels<T>().load(src + h * g.dim, stride, dst + h * count * g.dim, g.dim, count, g.dim, scale);
+    cpu::row_kernels<T>().load(src + h * g.dim, stride, dst + h * count * g.dim, g.dim, count,
+                               g.dim, scale);
   }
   std::fill_n(dst + g.group * count * g.dim, (rows - g.group * count) * g.dim, 0.0f);
 }
 
-// out: like queries. lse: where head 0 of the group has its value for query `begin`; heads are `lse_stride` apart; may be null.
+// out: like queries. lse: where head 0 of the group has its value for query `begin`; heads are
+// `lse_stride` apart; may be null.
 template <class T>
-void attend(const Geometry& g, const Task<T>& task, T* out, int64_t out_stride, float* lse, int64_t lse_stride) {
+void attend(const Geometry& g, const Task<T>& task, T* out, int64_t out_stride, float* lse,
+            int64_t lse_stride) {
   const auto& attention = cpu::kernels().attention;
   Scratch& s = scratch();
   const int64_t origin = g.first_key(task.begin);
@@ -114,44 +126,52 @@ void attend(const Geometry& g, const Task<T>& task, T* out, int64_t out_stride, 
   float* key_rows = s.floats(0, keys * g.dim);
   float* value_columns = s.floats(1, g.dim * keys);
   const int64_t real = task.end - origin;
-  cpu::row_kernels<T>().load(task.keys + origin * task.key_stride, task.key_stride, key_rows, g.dim, real, g.dim, 1.0f);
+  cpu::row_kernels<T>().load(task.keys + origin * task.key_stride, task.key_stride, key_rows, g.dim,
+                             real, g.dim, 1.0f);
   std::fill_n(key_rows + real * g.dim, (keys - real) * g.dim, 0.0f);
   if (real < keys) std::fill_n(value_columns, g.dim * keys, 0.0f);
-  cpu::row_kernels<T>().load_transposed(task.values + origin * task.key_stride, task.key_stride, value_columns, keys, real,
-                                        g.dim, 1.0f);
+  cpu::row_kernels<T>().load_transposed(task.values + origin * task.key_stride, task.key_stride,
+                                        value_columns, keys, real, g.dim, 1.0f);
 
   for (int64_t begin = task.begin; begin < task.end; begin += g.queries_a_block()) {
     const int64_t end = std::min(task.end, begin + g.queries_a_block());
     const int64_t count = end - begin;
     const int64_t columns = round_up(g.group * count);
     float* queries = s.floats(2, g.dim * columns);
-    load_columns(g, task.queries + (begin - task.begin) * task.query_stride, task.query_stride, count, columns, g.scale, queries);
+    load_columns(g, task.queries + (begin - task.begin) * task.query_stride, task.query_stride,
+                 count, columns, g.scale, queries);
     float* sums = s.floats(3, g.dim * columns);
     float* scores = s.floats(4, kKeys * columns);
     float* peak = s.floats(5, columns);
     float* total = s.floats(6, columns, true);
     float* rescale = s.floats(7, columns);
     std::fill_n(peak, columns, -std::numeric_limits<float>::infinity());
-    // Blocks of keys stand on multiples of kKeys of the document, so that a query's sums do not depend on its run.
+    // Blocks of keys stand on multiples of kKeys of the document, so that a query's sums do not
+    // depend on its run.
     int64_t block = g.first_key(begin) / kKeys * kKeys;
     bool first = true;
     for (; block < end; block += kKeys) {
       const int64_t from = std::max(block, origin);
       const int64_t rows = round_up(std::min(block + kKeys, end) - from);
       visible_keys(g, begin, end, from, block + kKeys, columns, s);
-      block_gemm(rows, columns, g.dim, key_rows + (from - origin) * g.dim, g.dim, queries, columns, scores, columns, false);
-      attention.softmax(scores, rows, columns, columns, s.first.data(), s.last.data(), peak, total, rescale);
+      block_gemm(rows, columns, g.dim, key_rows + (from - origin) * g.dim, g.dim, queries, columns,
+                 scores, columns, false);
+      attention.softmax(scores, rows, columns, columns, s.first.data(), s.last.data(), peak, total,
+                        rescale);
       if (!first) attention.scale_columns(sums, g.dim, columns, columns, rescale);
-      block_gemm(g.dim, columns, rows, value_columns + from - origin, keys, scores, columns, sums, columns, !first);
+      block_gemm(g.dim, columns, rows, value_columns + from - origin, keys, scores, columns, sums,
+                 columns, !first);
       first = false;
     }
     for (int64_t c = 0; c < columns; ++c) rescale[c] = 1.0f / total[c];
     attention.scale_columns(sums, g.dim, columns, columns, rescale);
     for (int64_t h = 0; h < g.group; ++h) {
-      cpu::row_kernels<T>().store_transposed(sums + h * count, columns, out + (begin - task.begin) * out_stride + h * g.dim,
+      cpu::row_kernels<T>().store_transposed(sums + h * count, columns,
+                                             out + (begin - task.begin) * out_stride + h * g.dim,
                                              out_stride, count, g.dim, 1.0f);
       for (int64_t q = 0; q < count && lse != nullptr; ++q) {
-        lse[h * lse_stride + begin - task.begin + q] = peak[h * count + q] + std::log(total[h * count + q]);
+        lse[h * lse_stride + begin - task.begin + q] =
+            peak[h * count + q] + std::log(total[h * count + q]);
       }
     }
   }
@@ -204,8 +224,8 @@ void attend_backward(const Geometry& g, const Task<T>& task, const Backward<T>& 
     float* delta = s.floats(10, columns, true);
     for (int64_t h = 0; h < g.group; ++h) {
       std::copy_n(b.lse + h * b.lse_stride + begin, count, lse + h * count);
-      row.row_dots(dout + h * g.dim, b.out_stride, b.out + begin * b.out_stride + h * g.dim, b.out_stride, delta + h * count,
-                   count, g.dim);
+      row.row_dots(dout + h * g.dim, b.out_stride, b.out + begin * b.out_stride + h * g.dim,
+                   b.out_stride, delta + h * count, count, g.dim);
     }
     float* dqueries = s.floats(11, g.dim * columns);
     float* scores = s.floats(12, kKeys * columns);
@@ -214,24 +234,32 @@ void attend_backward(const Geometry& g, const Task<T>& task, const Backward<T>& 
     for (int64_t block = g.first_key(begin) / kKeys * kKeys; block < end; block += kKeys) {
       const int64_t rows = round_up(std::min(block + kKeys, end) - block);
       visible_keys(g, begin, end, block, block + kKeys, columns, s);
-      block_gemm(rows, columns, g.dim, key_rows + block * g.dim, g.dim, query_columns, columns, scores, columns, false);
-      block_gemm(rows, columns, g.dim, value_rows + block * g.dim, g.dim, dout_columns, columns, dscores, columns, false);
-      attention.softmax_backward(scores, dscores, rows, columns, columns, s.first.data(), s.last.data(), lse, delta);
-      block_gemm(rows, g.dim, columns, scores, columns, dout_rows, g.dim, dvalues + block * g.dim, g.dim, true);
-      block_gemm(rows, g.dim, columns, dscores, columns, query_rows, g.dim, dkeys + block * g.dim, g.dim, true);
-      block_gemm(g.dim, columns, rows, key_columns + block, keys, dscores, columns, dqueries, columns, !first);
+      block_gemm(rows, columns, g.dim, key_rows + block * g.dim, g.dim, query_columns, columns,
+                 scores, columns, false);
+      block_gemm(rows, columns, g.dim, value_rows + block * g.dim, g.dim, dout_columns, columns,
+                 dscores, columns, false);
+      attention.softmax_backward(scores, dscores, rows, columns, columns, s.first.data(),
+                                 s.last.data(), lse, delta);
+      block_gemm(rows, g.dim, columns, scores, columns, dout_rows, g.dim, dvalues + block * g.dim,
+                 g.dim, true);
+      block_gemm(rows, g.dim, columns, dscores, columns, query_rows, g.dim, dkeys + block * g.dim,
+                 g.dim, true);
+      block_gemm(g.dim, columns, rows, key_columns + block, keys, dscores, columns, dqueries,
+                 columns, !first);
       first = false;
     }
     for (int64_t h = 0; h < g.group; ++h) {
-      row.store_transposed(dqueries + h * count, columns, b.dqueries + begin * task.query_stride + h * g.dim,
-                           task.query_stride, count, g.dim, g.scale);
+      row.store_transposed(dqueries + h * count, columns,
+                           b.dqueries + begin * task.query_stride + h * g.dim, task.query_stride,
+                           count, g.dim, g.scale);
     }
   }
   row.store(dkeys, g.dim, b.dkeys, task.key_stride, real, g.dim);
   row.store(dvalues, g.dim, b.dvalues, task.key_stride, real, g.dim);
 }
 
-// Tasks are of very different sizes (documents are): threads take the next one when they are done with one.
+// Tasks are of very different sizes (documents are): threads take the next one when they are done
+// with one.
 template <class F>
 void run_tasks(int64_t count, F&& f) {
   std::atomic<int64_t> next = 0;
@@ -250,19 +278,22 @@ std::vector<Piece> pieces_of(const at::Tensor& document_ends, int64_t kv_heads, 
   for (int64_t d = 0; d + 1 < document_ends.numel(); ++d) {
     const int64_t length = ends[d + 1] - ends[d];
     for (int64_t begin = 0; begin < length; begin += queries) {
-      for (int64_t h = 0; h < kv_heads; ++h) pieces.push_back({d, h, begin, std::min(length, begin + queries)});
+      for (int64_t h = 0; h < kv_heads; ++h)
+        pieces.push_back({d, h, begin, std::min(length, begin + queries)});
     }
   }
   return pieces;
 }
 
 struct Attention : torch::autograd::Function<Attention> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& document_ends, int64_t heads,
-                            int64_t kv_heads, int64_t head_dim, int64_t window) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv,
+                            const at::Tensor& document_ends, int64_t heads, int64_t kv_heads,
+                            int64_t head_dim, int64_t window) {
     const AttentionHeads shape{heads, kv_heads, head_dim, window};
     const Geometry g = geometry_of(shape);
     const int64_t tokens = qkv.size(0), stride = qkv.size(1);
-    TEMPER_CHECK(qkv.is_contiguous() && stride == (heads + 2 * kv_heads) * head_dim, "attention takes a contiguous qkv");
+    TEMPER_CHECK(qkv.is_contiguous() && stride == (heads + 2 * kv_heads) * head_dim,
+                 "attention takes a contiguous qkv");
     at::Tensor out = at::empty({tokens, heads * head_dim}, qkv.options());
     at::Tensor lse = at::empty({heads, tokens}, qkv.options().dtype(at::kFloat));
     const int32_t* ends = document_ends.const_data_ptr<int32_t>();
@@ -335,14 +366,17 @@ struct Attention : torch::autograd::Function<Attention> {
 
 }  // namespace
 
-at::Tensor attention(const at::Tensor& qkv, const at::Tensor& document_ends, const AttentionHeads& heads) {
-  return Attention::apply(qkv, document_ends, heads.heads, heads.kv_heads, heads.head_dim, heads.window);
+at::Tensor attention(const at::Tensor& qkv, const at::Tensor& document_ends,
+                     const AttentionHeads& heads) {
+  return Attention::apply(qkv, document_ends, heads.heads, heads.kv_heads, heads.head_dim,
+                          heads.window);
 }
 
-at::Tensor attention_cached(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                            const AttentionHeads& heads) {
+at::Tensor attention_cached(const at::Tensor& queries, const at::Tensor& keys,
+                            const at::Tensor& values, const AttentionHeads& heads) {
   const Geometry g = geometry_of(heads);
-  const int64_t batch = queries.size(0), count = queries.size(1), stride = queries.size(2), length = keys.size(2);
+  const int64_t batch = queries.size(0), count = queries.size(1), stride = queries.size(2),
+                length = keys.size(2);
   at::Tensor out = at::empty_like(queries);
   with_kernel_type(queries.scalar_type(), [&](auto type) {
     using T = decltype(type);

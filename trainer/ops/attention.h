@@ -6,7 +6,8 @@
 
 namespace temper::trainer {
 
-/// Heads of one layer. `window`: how many tokens a position looks back at, itself included; 0: all of its document.
+/// Heads of one layer. `window`: how many tokens a position looks back at, itself included; 0: all
+/// of its document.
 struct AttentionHeads {
   int64_t heads = 0;     // H
   int64_t kv_heads = 0;  // K; query head h reads key/value head h / (H / K)
@@ -14,14 +15,18 @@ struct AttentionHeads {
   int64_t window = 0;
 };
 
-/// Causal attention  softmax(q k^T / sqrt(E)) v  within each document of a packed batch, in blocks with an online softmax (Milakov and
-/// Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135): the score matrix never exists. qkv [N, (H + 2 K) E]: queries, keys
-/// and values of a token side by side; document_ends [S + 1] int32 (data::Batch). Returns [N, H E]. Scores, softmax and
-/// sums are float32 and in an order that depends neither on threads nor on what else is in the batch.
-at::Tensor attention(const at::Tensor& qkv, const at::Tensor& document_ends, const AttentionHeads& heads);
+/// Causal attention  softmax(q k^T / sqrt(E)) v  within each document of a packed batch, in blocks
+/// with an online softmax (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022,
+/// arXiv:2205.14135): the score matrix never exists. qkv [N, (H + 2 K) E]: queries, keys and values
+/// of a token side by side; document_ends [S + 1] int32 (data::Batch). Returns [N, H E]. Scores,
+/// softmax and sums are float32 and in an order that depends neither on threads nor on what else is
+/// in the batch.
+at::Tensor attention(const at::Tensor& qkv, const at::Tensor& document_ends,
+                     const AttentionHeads& heads);
 
-/// No-grad: T new queries [B, T, H E] of B sequences against all keys and values [B, K, L, E] so far, the new ones at the end (L >= T).
-at::Tensor attention_cached(const at::Tensor& queries, const at::Tensor& keys, const at::Tensor& values,
-                            const AttentionHeads& heads);
+/// No-grad: T new queries [B, T, H E] of B sequences against all keys and values [B, K, L, E] so
+/// far, the new ones at the end (L >= T).
+at::Tensor attention_cached(const at::Tensor& queries, const at::Tensor& keys,
+                            const at::Tensor& values, const AttentionHeads& heads);
 
 }  // namespace temper::trainer

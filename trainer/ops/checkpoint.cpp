@@ -15,7 +15,8 @@ struct Body : torch::CustomClassHolder {
 };
 
 struct Checkpoint : torch::autograd::Function<Checkpoint> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const c10::intrusive_ptr<Body>& body) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x,
+                            const c10::intrusive_ptr<Body>& body) {
     ctx->save_for_backward({x});
     ctx->saved_data["body"] = c10::IValue::make_capsule(body);
     return body->f(x);  // autograd is off in here
@@ -37,7 +38,8 @@ at::Tensor checkpoint(const std::function<at::Tensor(const at::Tensor&)>& f, con
   auto body = c10::make_intrusive<Body>();
   body->f = f;
   // Without a gradient at x the node would not run, and the parameters inside f would get none.
-  return Checkpoint::apply(at::GradMode::is_enabled() && !x.requires_grad() ? x.detach().requires_grad_(true) : x, body);
+  return Checkpoint::apply(
+      at::GradMode::is_enabled() && !x.requires_grad() ? x.detach().requires_grad_(true) : x, body);
 }
 
 }  // namespace temper::trainer

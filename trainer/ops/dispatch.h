@@ -28,7 +28,8 @@ T* output(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-/// Rows of this many belong together in sums over rows: the order of a sum must not depend on the number of threads.
+/// Rows of this many belong together in sums over rows: the order of a sum must not depend on the
+/// number of threads.
 inline constexpr int64_t kRowBlock = 64;
 
 }  // namespace temper::trainer

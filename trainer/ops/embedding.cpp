@@ -14,7 +14,8 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 struct Embedding : torch::autograd::Function<Embedding> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& weight, const at::Tensor& token_ids) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& weight,
+                            const at::Tensor& token_ids) {
     ctx->save_for_backward({weight, token_ids});
     return at::embedding(weight, token_ids);
   }
@@ -31,8 +32,8 @@ struct Embedding : torch::autograd::Function<Embedding> {
       // Threads share out the columns, so that every element is summed in token order.
       at::parallel_for(0, dim, 64, [&](int64_t begin, int64_t end) {
         for (int64_t t = 0; t < ids.numel(); ++t) {
-          cpu::row_kernels<T>().add(input<T>(dy) + t * dim + begin, output<float>(gradient) + id[t] * dim + begin,
-                                    end - begin);
+          cpu::row_kernels<T>().add(input<T>(dy) + t * dim + begin,
+                                    output<float>(gradient) + id[t] * dim + begin, end - begin);
         }
       });
     });
@@ -42,6 +43,8 @@ struct Embedding : torch::autograd::Function<Embedding> {
 
 }  // namespace
 
-at::Tensor embed(const at::Tensor& token_ids, const at::Tensor& weight) { return Embedding::apply(weight, token_ids); }
+at::Tensor embed(const at::Tensor& token_ids, const at::Tensor& weight) {
+  return Embedding::apply(weight, token_ids);
+}
 
 }  // namespace temper::trainer

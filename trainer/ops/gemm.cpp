@@ -1,21 +1,48 @@
 #include "trainer/ops/gemm.h"
 
+#include <algorithm>
+#include <memory>
+#include <type_traits>
+
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/native/CPUBlas.h>
 
-#include "recipes/diagnostic.h"
-#include "trainer/ops/cpu/kernels.h"
+#include "trainer/ops/dispatch.h"
 
+// LibTorch's product in float32 is MKL's, which on some processors runs far below what they can do;
+// oneDNN's micro-kernels (brgemm) do not. So: B is copied into panels of kPanel columns, a group of
+// panels at a time that the shared cache holds; rows of A go against all panels of the group in
+// blocks that a core's own cache holds. Sums over k run in order within blocks of kDepth, whatever
+// the other sizes and the threads.
 namespace temper::trainer {
 namespace {
 
+constexpr int64_t kPanel = 64;            // columns of B
+constexpr int64_t kRows = 128;            // rows of A, at most
+constexpr int64_t kDepth = 512;           // k
+constexpr int64_t kGroupBytes = 8 << 20;  // packed B
+constexpr int64_t kFewRows = 16;          // below: packing B would cost more than the product
+
+template <class T>
+using ScalarOf = std::conditional_t<std::is_same_v<T, float>, float, at::BFloat16>;
+
+template <class T>
+void brgemm(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb,
+            float* c, int64_t ldc, bool add) {
+  using Scalar = ScalarOf<T>;
+  at::native::cpublas::brgemm(m, n, k, lda, ldb, ldc, add, reinterpret_cast<const Scalar*>(a),
+                              reinterpret_cast<const Scalar*>(b), c, std::is_same_v<T, cpu::Bf16>);
+}
+
 // oneDNN's micro-kernels are there on x86-64 with a LibTorch that has them; asking is trying.
+template <class T>
 bool has_brgemm() {
   static const bool found = [] {
-    const float one[16] = {};
+    const T zeros[32] = {};
     float result[16];
     try {
-      at::native::cpublas::brgemm(1, 16, 1, 1, 16, 16, false, one, one, result, false);
+      brgemm(1, 16, 2, zeros, 2, zeros, 16, result, 16, false);
     } catch (const c10::Error&) {
       return false;
     }
@@ -24,27 +51,217 @@ bool has_brgemm() {
   return found;
 }
 
-}  // namespace
+// A matrix of T: row-major, or the transposed of one.
+template <class T>
+struct Matrix {
+  const T* data;
+  int64_t stride;
+  bool transposed;
+  const T* at(int64_t row, int64_t column) const {
+    return data + (transposed ? column * stride + row : row * stride + column);
+  }
+};
 
-void gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const GemmOptions& options) {
-  if (c.scalar_type() == a.scalar_type()) {
-    if (options.accumulate) {
-      c.addmm_(a, b);
-    } else {
-      at::mm_out(c, a, b);
+template <class T>
+Matrix<T> matrix_of(const at::Tensor& tensor) {
+  const bool rows = tensor.stride(1) == 1 || tensor.size(1) == 1;
+  TEMPER_CHECK(rows || tensor.stride(0) == 1 || tensor.size(0) == 1,
+               "gemm takes row- or column-major matrices");
+  return {input<T>(tensor), tensor.stride(rows ? 0 : 1), !rows};
+}
+
+// Memory of a thread (A) or of the caller (B) that lives on.
+template <class T>
+T* scratch(std::unique_ptr<char[]>& buffer, int64_t& bytes, int64_t count) {
+  constexpr int64_t kAlignment = 64;
+  const int64_t wanted = count * static_cast<int64_t>(sizeof(T)) + kAlignment;
+  if (bytes < wanted) {
+    buffer.reset(new char[wanted]);
+    bytes = wanted;
+  }
+  const auto address = reinterpret_cast<uintptr_t>(buffer.get());
+  return reinterpret_cast<T*>((address + kAlignment - 1) / kAlignment * kAlignment);
+}
+
+template <class T>
+class Product {
+ public:
+  Product(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, const GemmOptions& options)
+      : m_(a.size(0)),
+        n_(b.size(1)),
+        k_(a.size(1)),
+        a_(matrix_of<T>(a)),
+        b_(matrix_of<T>(b)),
+        c_(c),
+        options_(options) {}
+
+  void run() {
+    const int64_t depth = round_up(k_, kWord);
+    const int64_t group =
+        std::clamp(kGroupBytes / static_cast<int64_t>(sizeof(T)) / depth / kPanel * kPanel, kPanel,
+                   round_up(n_, kPanel));
+    int64_t rows = kRows;
+    while (rows > 32 && m_ < rows * 2 * at::get_num_threads()) rows /= 2;
+    const int64_t blocks = (m_ + rows - 1) / rows;
+    thread_local std::unique_ptr<char[]> buffer;
+    thread_local int64_t bytes = 0;
+    packed_ = scratch<T>(buffer, bytes, depth * group);
+    for (int64_t first = 0; first < n_; first += group) {
+      const int64_t columns = std::min(group, n_ - first);
+      const int64_t panels = (columns + kPanel - 1) / kPanel;
+      at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t panel = begin; panel < end; ++panel) pack_panel(first, panel);
+      });
+      at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t block = begin; block < end; ++block) {
+          multiply_rows(block * rows, std::min(m_, (block + 1) * rows), first, panels);
+        }
+      });
     }
-  } else if (options.accumulate) {
-    c.add_(at::mm(a, b));
+  }
+
+ private:
+  static constexpr int64_t kWord = sizeof(float) / sizeof(T);
+  static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+  int64_t width(int64_t first, int64_t panel) const {
+    return std::min(kPanel, n_ - first - panel * kPanel);
+  }
+  // Blocks of k of a panel stand one after the other, so that any of them begins at k x kPanel.
+  T* panel_at(int64_t panel, int64_t k) const {
+    return packed_ + (panel * round_up(k_, kWord) + k) * kPanel;
+  }
+
+  void pack_panel(int64_t first, int64_t panel) {
+    const int64_t column = first + panel * kPanel;
+    const auto& pack = cpu::pack_kernels<T>();
+    (b_.transposed ? pack.columns : pack.rows)(b_.at(0, column), b_.stride, panel_at(panel, 0),
+                                               kPanel, k_, width(first, panel));
+  }
+
+  void multiply_rows(int64_t begin, int64_t end, int64_t first, int64_t panels) {
+    thread_local std::unique_ptr<char[]> buffer;
+    thread_local int64_t bytes = 0;
+    const bool direct = c_.scalar_type() == at::kFloat;
+    const int64_t depth = round_up(std::min(k_, kDepth), kWord);
+    T* turned = scratch<T>(buffer, bytes, kRows * depth + kRows * kPanel * kWord);
+    float* tile = reinterpret_cast<float*>(turned + kRows * depth);
+    if (direct) {
+      for (int64_t k = 0; k < k_; k += kDepth) {
+        const int64_t count = std::min(kDepth, k_ - k);
+        const auto [rows, stride] = rows_of_a(begin, end, k, count, turned, depth);
+        for (int64_t panel = 0; panel < panels; ++panel) {
+          const int64_t column = first + panel * kPanel;
+          float* out = output<float>(c_) + begin * c_.stride(0) + column;
+          bool add = k > 0 || options_.accumulate;
+          if (k == 0 && options_.add.defined()) {
+            start_from_add(begin, end, column, width(first, panel), out);
+            add = true;
+          }
+          multiply(end - begin, width(first, panel), round_up(count, kWord), rows, stride,
+                   panel_at(panel, k), out, c_.stride(0), add);
+        }
+      }
+      return;
+    }
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      const int64_t column = first + panel * kPanel, columns = width(first, panel);
+      for (int64_t k = 0; k < k_; k += kDepth) {
+        const int64_t count = std::min(kDepth, k_ - k);
+        const auto [rows, stride] = rows_of_a(begin, end, k, count, turned, depth);
+        multiply(end - begin, columns, round_up(count, kWord), rows, stride, panel_at(panel, k),
+                 tile, kPanel, k > 0);
+      }
+      T* out = output<T>(c_) + begin * c_.stride(0) + column;
+      if (options_.add.defined()) {
+        cpu::row_kernels<T>().store_sum(
+            tile, kPanel, input<T>(options_.add) + begin * options_.add.stride(0) + column,
+            options_.add.stride(0), out, c_.stride(0), end - begin, columns);
+      } else {
+        cpu::row_kernels<T>().store(tile, kPanel, out, c_.stride(0), end - begin, columns);
+      }
+    }
+  }
+
+  struct RowsOfA {
+    const T* data;
+    int64_t stride;
+  };
+  // Rows [begin, end) of A from k on; A^T is turned into `turned` first.
+  RowsOfA rows_of_a(int64_t begin, int64_t end, int64_t k, int64_t count, T* turned,
+                    int64_t depth) const {
+    if (!a_.transposed) return {a_.at(begin, k), a_.stride};
+    cpu::pack_kernels<T>().transposed(a_.at(begin, k), a_.stride, turned, depth, count,
+                                      end - begin);
+    return {turned, depth};
+  }
+
+  void start_from_add(int64_t begin, int64_t end, int64_t column, int64_t columns,
+                      float* out) const {
+    const at::Tensor& add = options_.add;
+    cpu::row_kernels<float>().store(input<float>(add) + begin * add.stride(0) + column,
+                                    add.stride(0), out, c_.stride(0), end - begin, columns);
+  }
+
+  // A kernel is made for each shape: rows are cut into powers of two, so that there are few.
+  static void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b,
+                       float* c, int64_t ldc, bool add) {
+    for (int64_t part = kRows, row = 0; row < m; part /= 2) {
+      if (m - row < part) continue;
+      brgemm(part, n, k, a + row * lda, lda, b, kPanel, c + row * ldc, ldc, add);
+      row += part;
+      part *= 2;
+    }
+  }
+
+  int64_t m_, n_, k_;
+  Matrix<T> a_, b_;
+  at::Tensor c_;
+  const GemmOptions& options_;
+  T* packed_ = nullptr;
+};
+
+void library_gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b,
+                  const GemmOptions& options) {
+  const bool same = c.scalar_type() == a.scalar_type();
+  if (same && options.accumulate) {
+    c.addmm_(a, b);
+  } else if (same) {
+    at::mm_out(c, a, b);
   } else {
-    c.copy_(at::mm(a, b));
+    const at::Tensor product = at::mm(a.to(c.scalar_type()), b.to(c.scalar_type()));
+    if (options.accumulate) {
+      c.add_(product);
+    } else {
+      c.copy_(product);
+    }
   }
   if (options.add.defined()) c.add_(options.add);
 }
 
-void block_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
-                int64_t ldc, bool add) {
-  if (has_brgemm()) {
-    at::native::cpublas::brgemm(m, n, k, lda, ldb, ldc, add, a, b, c, false);
+}  // namespace
+
+void gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const GemmOptions& options) {
+  TEMPER_CHECK(c.size(0) == a.size(0) && a.size(1) == b.size(0) && c.size(1) == b.size(1) &&
+                   c.stride(1) == 1,
+               "gemm: shapes do not fit");
+  if (c.numel() == 0) return;
+  with_kernel_type(a.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    // An odd k in bfloat16 would make A's last word reach into its next row.
+    const bool odd = a.size(1) % (sizeof(float) / sizeof(T)) != 0 && a.stride(1) == 1;
+    if (has_brgemm<T>() && a.size(0) >= kFewRows && !odd) {
+      Product<T>(c, a, b, options).run();
+    } else {
+      library_gemm(c, a, b, options);
+    }
+  });
+}
+
+void block_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
+                int64_t ldb, float* c, int64_t ldc, bool add) {
+  if (has_brgemm<float>()) {
+    brgemm(m, n, k, a, lda, b, ldb, c, ldc, add);
   } else {
     cpu::kernels().gemm(m, n, k, a, lda, b, ldb, c, ldc, add);
   }

@@ -7,9 +7,10 @@
 /// Matrix products on one device, all threads; sums over k are float32.
 namespace temper::trainer {
 
-/// c = a b, or c += a b. a [M, K] and b [K, N] are float32 or bfloat16, both the same, in row- or column-major order (a
-/// transposed view is free); c [M, N] has contiguous rows and the inputs' type or float32. `add` [M, N], of c's type, is
-/// added in the same pass. A row of c does not depend on how many other rows there are.
+/// c = a b, or c += a b. a [M, K] and b [K, N] are float32 or bfloat16, both the same, in row- or
+/// column-major order (a transposed view is free); c [M, N] has contiguous rows and the inputs'
+/// type or float32. `add` [M, N], of c's type, is added in the same pass. A row of c does not
+/// depend on how many other rows there are.
 struct GemmOptions {
   bool accumulate = false;
   at::Tensor add = {};
@@ -17,7 +18,7 @@ struct GemmOptions {
 void gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const GemmOptions& options = {});
 
 /// One small product inside a parallel region: c [m, n] (+)= a [m, k] b [k, n], row-major float32.
-void block_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
-                int64_t ldc, bool add);
+void block_gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
+                int64_t ldb, float* c, int64_t ldc, bool add);
 
 }  // namespace temper::trainer

@@ -4,10 +4,12 @@
 
 namespace temper::trainer {
 
-/// The float32 gradient of a leaf parameter, whatever the parameter's type: the view of a reducer's bucket that was set as its
-/// `.grad`, or, where there is none yet, zeros that this call sets. Operators add weight gradients into it themselves and
-/// return an undefined gradient to autograd, so that nothing is rounded to bfloat16 or copied on the way. (The post hooks
-/// of the parameter's AccumulateGrad node still run.)
+/// The float32 gradient of a leaf parameter, whatever the parameter's type: the view of a reducer's
+/// bucket that was set as its
+/// `.grad`, or, where there is none yet, zeros that this call sets. Operators add weight gradients
+/// into it themselves and return an undefined gradient to autograd, so that nothing is rounded to
+/// bfloat16 or copied on the way. (The post hooks of the parameter's AccumulateGrad node still
+/// run.)
 at::Tensor float32_gradient(const at::Tensor& parameter);
 
 }  // namespace temper::trainer

@@ -31,9 +31,9 @@ struct Values : torch::CustomClassHolder {
 };
 
 struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const at::Tensor& weight,
-                            const at::Tensor& labels, bool dft, bool with_gradients,
-                            const c10::intrusive_ptr<Values>& values) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden,
+                            const at::Tensor& weight, const at::Tensor& labels, bool dft,
+                            bool with_gradients, const c10::intrusive_ptr<Values>& values) {
     const int64_t dim = hidden.size(-1), vocabulary = weight.size(0);
     const at::Tensor rows = hidden.reshape({-1, dim});
     const at::Tensor supervised = labels.reshape({-1}).ne(kIgnored).nonzero().squeeze(1);
@@ -49,8 +49,9 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
     at::Tensor logits = at::empty({chunk, vocabulary}, hidden.options().dtype(at::kFloat));
     // In float32 the gradient overwrites the logits.
     at::Tensor dlogits = !with_gradients ? at::Tensor()
-                         : hidden.scalar_type() == at::kFloat ? logits
-                                                              : at::empty({chunk, vocabulary}, hidden.options());
+                         : hidden.scalar_type() == at::kFloat
+                             ? logits
+                             : at::empty({chunk, vocabulary}, hidden.options());
     values->tokens.resize(count);
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t size = std::min(chunk, count - begin);
@@ -69,13 +70,16 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
             values->tokens[begin + r] = {nll * factor, softmax.entropy, softmax.argmax == label};
             if (with_gradients) {
               cpu::row_kernels<T>().softmax_gradient(row, softmax.log_sum_exp, label, factor,
-                                                     output<T>(dlogits) + r * vocabulary, vocabulary);
+                                                     output<T>(dlogits) + r * vocabulary,
+                                                     vocabulary);
             }
           }
         });
       });
       if (with_gradients) gemm(dx.narrow(0, begin, size), dlogits.narrow(0, 0, size), weight);
-      if (weight_gradient) gemm(float32_gradient(weight), dlogits.narrow(0, 0, size).t(), x_chunk, {.accumulate = true});
+      if (weight_gradient)
+        gemm(float32_gradient(weight), dlogits.narrow(0, 0, size).t(), x_chunk,
+             {.accumulate = true});
     }
     if (with_gradients) {
       if (!all) dx = at::zeros_like(rows).index_copy_(0, supervised, dx);
@@ -87,18 +91,22 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    TEMPER_CHECK(grads[0].item<float>() == 1.0f, "head_cross_entropy's sum is differentiated with gradient one");
+    TEMPER_CHECK(grads[0].item<float>() == 1.0f,
+                 "head_cross_entropy's sum is differentiated with gradient one");
     return {ctx->get_saved_variables()[0], {}, {}, {}, {}, {}};
   }
 };
 
 }  // namespace
 
-HeadLoss head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& labels, TokenLoss kind) {
+HeadLoss head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
+                            const at::Tensor& labels, TokenLoss kind) {
   auto values = c10::make_intrusive<Values>();
-  const bool with_gradients = at::GradMode::is_enabled() && (hidden.requires_grad() || weight.requires_grad());
+  const bool with_gradients =
+      at::GradMode::is_enabled() && (hidden.requires_grad() || weight.requires_grad());
   HeadLoss result;
-  result.sum = HeadCrossEntropy::apply(hidden, weight, labels, kind == TokenLoss::kDft, with_gradients, values);
+  result.sum = HeadCrossEntropy::apply(hidden, weight, labels, kind == TokenLoss::kDft,
+                                       with_gradients, values);
   for (const TokenValues& token : values->tokens) {
     result.correct += token.correct ? 1 : 0;
     result.entropy += token.entropy;

@@ -20,7 +20,8 @@ struct Heads {
 
 struct QkNorm : torch::autograd::Function<QkNorm> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& q_weight,
-                            const at::Tensor& k_weight, int64_t q_heads, int64_t k_heads, double eps) {
+                            const at::Tensor& k_weight, int64_t q_heads, int64_t k_heads,
+                            double eps) {
     TEMPER_CHECK(qkv.is_contiguous(), "qk_norm takes a contiguous qkv");
     at::Tensor out = qkv.clone();
     const int64_t rows = qkv.size(0), stride = qkv.size(1), dim = q_weight.size(0);
@@ -34,9 +35,10 @@ struct QkNorm : torch::autograd::Function<QkNorm> {
         using T = decltype(type);
         at::parallel_for(0, rows, kRowBlock, [&](int64_t begin, int64_t end) {
           const int64_t offset = begin * stride + first * dim;
-          cpu::row_kernels<T>().rms_norm(input<T>(qkv) + offset, stride, input<T>(weights[kind]), output<T>(out) + offset,
-                                         stride, output<float>(rstd) + begin * count, end - begin, count, dim,
-                                         static_cast<float>(eps));
+          cpu::row_kernels<T>().rms_norm(input<T>(qkv) + offset, stride, input<T>(weights[kind]),
+                                         output<T>(out) + offset, stride,
+                                         output<float>(rstd) + begin * count, end - begin, count,
+                                         dim, static_cast<float>(eps));
         });
       });
       saved.push_back(rstd);
@@ -53,7 +55,8 @@ struct QkNorm : torch::autograd::Function<QkNorm> {
     const at::Tensor dy = grads[0].contiguous();
     at::Tensor dx = dy.clone();
     const int64_t rows = qkv.size(0), stride = qkv.size(1), dim = saved[1].size(0);
-    const int64_t q_heads = ctx->saved_data["q_heads"].toInt(), k_heads = ctx->saved_data["k_heads"].toInt();
+    const int64_t q_heads = ctx->saved_data["q_heads"].toInt(),
+                  k_heads = ctx->saved_data["k_heads"].toInt();
     const Heads heads[2] = {{0, q_heads}, {q_heads, k_heads}};
     const int64_t blocks = (rows + kRowBlock - 1) / kRowBlock;
     for (int kind = 0; kind < 2; ++kind) {
@@ -74,8 +77,8 @@ struct QkNorm : torch::autograd::Function<QkNorm> {
         });
       });
       if (weight.requires_grad()) {
-        cpu::row_kernels<float>().column_sums(input<float>(partial), dim, output<float>(float32_gradient(weight)), blocks,
-                                              dim);
+        cpu::row_kernels<float>().column_sums(input<float>(partial), dim,
+                                              output<float>(float32_gradient(weight)), blocks, dim);
       }
     }
     return {dx, {}, {}, {}, {}, {}};
@@ -84,8 +87,8 @@ struct QkNorm : torch::autograd::Function<QkNorm> {
 
 }  // namespace
 
-at::Tensor qk_norm(const at::Tensor& qkv, const at::Tensor& q_weight, const at::Tensor& k_weight, int64_t q_heads,
-                   int64_t k_heads, double eps) {
+at::Tensor qk_norm(const at::Tensor& qkv, const at::Tensor& q_weight, const at::Tensor& k_weight,
+                   int64_t q_heads, int64_t k_heads, double eps) {
   return QkNorm::apply(qkv, q_weight, k_weight, q_heads, k_heads, eps);
 }
 

@@ -13,19 +13,22 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-void forward_rows(const at::Tensor& x, const at::Tensor& weight, double eps, const at::Tensor& y, const at::Tensor& rstd) {
+void forward_rows(const at::Tensor& x, const at::Tensor& weight, double eps, const at::Tensor& y,
+                  const at::Tensor& rstd) {
   const int64_t dim = x.size(-1);
   with_kernel_type(x.scalar_type(), [&](auto type) {
     using T = decltype(type);
     at::parallel_for(0, x.numel() / dim, kRowBlock, [&](int64_t begin, int64_t end) {
-      cpu::row_kernels<T>().rms_norm(input<T>(x) + begin * dim, dim, input<T>(weight), output<T>(y) + begin * dim, dim,
-                                     output<float>(rstd) + begin, end - begin, 1, dim, static_cast<float>(eps));
+      cpu::row_kernels<T>().rms_norm(input<T>(x) + begin * dim, dim, input<T>(weight),
+                                     output<T>(y) + begin * dim, dim, output<float>(rstd) + begin,
+                                     end - begin, 1, dim, static_cast<float>(eps));
     });
   });
 }
 
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight, double eps) {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
+                               double eps) {
     TEMPER_CHECK(x.is_contiguous(), "rms_norm takes a contiguous x");
     at::Tensor y = at::empty_like(x);
     at::Tensor rstd = at::empty({x.numel() / x.size(-1)}, x.options().dtype(at::kFloat));
@@ -53,15 +56,17 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
           const int64_t row = block * kRowBlock;
           const int64_t at = row * dim;
           cpu::row_kernels<T>().rms_norm_backward(
-              input<T>(dy) + at, dim, input<T>(x) + at, dim, input<T>(weight), input<float>(rstd) + row,
-              residual.defined() ? input<T>(residual) + at : nullptr, output<T>(dx) + at, dim,
-              output<float>(partial) + block * dim, std::min(kRowBlock, rows - row), 1, dim);
+              input<T>(dy) + at, dim, input<T>(x) + at, dim, input<T>(weight),
+              input<float>(rstd) + row, residual.defined() ? input<T>(residual) + at : nullptr,
+              output<T>(dx) + at, dim, output<float>(partial) + block * dim,
+              std::min(kRowBlock, rows - row), 1, dim);
         }
       });
     });
     if (weight.requires_grad()) {
       const at::Tensor gradient = float32_gradient(weight);
-      cpu::row_kernels<float>().column_sums(input<float>(partial), dim, output<float>(gradient), blocks, dim);
+      cpu::row_kernels<float>().column_sums(input<float>(partial), dim, output<float>(gradient),
+                                            blocks, dim);
     }
     return {dx, {}, {}};
   }
@@ -69,14 +74,16 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
 
 }  // namespace
 
-std::pair<at::Tensor, at::Tensor> rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+std::pair<at::Tensor, at::Tensor> rms_norm(const at::Tensor& x, const at::Tensor& weight,
+                                           double eps) {
   variable_list out = RmsNorm::apply(x, weight, eps);
   return {out[0], out[1]};
 }
 
 at::Tensor rms_norm_again(const at::Tensor& x, const at::Tensor& weight, double eps) {
   at::Tensor y = at::empty_like(x);
-  forward_rows(x, weight, eps, y, at::empty({x.numel() / x.size(-1)}, x.options().dtype(at::kFloat)));
+  forward_rows(x, weight, eps, y,
+               at::empty({x.numel() / x.size(-1)}, x.options().dtype(at::kFloat)));
   return y;
 }
 

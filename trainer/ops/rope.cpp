@@ -12,23 +12,25 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-void rotate(const at::Tensor& qkv, const at::Tensor& cos, const at::Tensor& sin, int64_t heads, int64_t head_dim,
-            float sign) {
+void rotate(const at::Tensor& qkv, const at::Tensor& cos, const at::Tensor& sin, int64_t heads,
+            int64_t head_dim, float sign) {
   const int64_t stride = qkv.size(1);
   const int64_t half = cos.size(1);
   with_kernel_type(qkv.scalar_type(), [&](auto type) {
     using T = decltype(type);
     at::parallel_for(0, qkv.size(0), 32, [&](int64_t begin, int64_t end) {
-      cpu::row_kernels<T>().rope(output<T>(qkv) + begin * stride, stride, input<float>(cos) + begin * half,
-                                 input<float>(sin) + begin * half, end - begin, heads, head_dim, 2 * half, sign);
+      cpu::row_kernels<T>().rope(output<T>(qkv) + begin * stride, stride,
+                                 input<float>(cos) + begin * half, input<float>(sin) + begin * half,
+                                 end - begin, heads, head_dim, 2 * half, sign);
     });
   });
 }
 
 struct Rope : torch::autograd::Function<Rope> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& cos, const at::Tensor& sin,
-                            int64_t heads, int64_t head_dim) {
-    TEMPER_CHECK(qkv.is_contiguous() && cos.is_contiguous() && sin.is_contiguous() && cos.size(0) == qkv.size(0),
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& cos,
+                            const at::Tensor& sin, int64_t heads, int64_t head_dim) {
+    TEMPER_CHECK(qkv.is_contiguous() && cos.is_contiguous() && sin.is_contiguous() &&
+                     cos.size(0) == qkv.size(0),
                  "rope takes a contiguous qkv and one row of angles a token");
     rotate(qkv, cos, sin, heads, head_dim, 1.0f);
     ctx->mark_dirty({qkv});
@@ -40,7 +42,8 @@ struct Rope : torch::autograd::Function<Rope> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
-    rotate(grads[0], saved[0], saved[1], ctx->saved_data["heads"].toInt(), ctx->saved_data["head_dim"].toInt(), -1.0f);
+    rotate(grads[0], saved[0], saved[1], ctx->saved_data["heads"].toInt(),
+           ctx->saved_data["head_dim"].toInt(), -1.0f);
     return {grads[0], {}, {}, {}, {}};
   }
 };

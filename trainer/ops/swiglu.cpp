@@ -26,7 +26,8 @@ struct Swiglu : torch::autograd::Function<Swiglu> {
     with_kernel_type(dout.scalar_type(), [&](auto type) {
       using T = decltype(type);
       at::parallel_for(0, dout.numel() / dim, 8, [&](int64_t begin, int64_t end) {
-        cpu::row_kernels<T>().swiglu_backward(input<T>(dout) + begin * dim, input<T>(gate_up) + begin * 2 * dim,
+        cpu::row_kernels<T>().swiglu_backward(input<T>(dout) + begin * dim,
+                                              input<T>(gate_up) + begin * 2 * dim,
                                               output<T>(din) + begin * 2 * dim, end - begin, dim);
       });
     });
@@ -46,7 +47,8 @@ at::Tensor swiglu_again(const at::Tensor& gate_up) {
   with_kernel_type(out.scalar_type(), [&](auto type) {
     using T = decltype(type);
     at::parallel_for(0, out.numel() / dim, 8, [&](int64_t begin, int64_t end) {
-      cpu::row_kernels<T>().swiglu(input<T>(gate_up) + begin * 2 * dim, output<T>(out) + begin * dim, end - begin, dim);
+      cpu::row_kernels<T>().swiglu(input<T>(gate_up) + begin * 2 * dim,
+                                   output<T>(out) + begin * dim, end - begin, dim);
     });
   });
   return out;

@@ -1,4 +1,5 @@
-// The real pretrained Llama in shared/models against the values that the reference implementation gave for it.
+// The real pretrained Llama in shared/models against the values that the reference implementation
+// gave for it.
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -18,14 +19,16 @@ namespace temper::trainer {
 namespace {
 
 std::filesystem::path model_directory() {
-  if (const char* shared = std::getenv("TEMPER_SHARED")) return std::filesystem::path(shared) / "models/stories260K";
+  if (const char* shared = std::getenv("TEMPER_SHARED"))
+    return std::filesystem::path(shared) / "models/stories260K";
   const char* source = std::getenv("TEMPER_SOURCE_DIR");
   return std::filesystem::path(source != nullptr ? source : ".") / "../shared/models/stories260K";
 }
 
 struct Stories : testing::Test {
   void SetUp() override {
-    if (!std::filesystem::exists(model_directory() / "reference.json")) GTEST_SKIP() << "no " << model_directory();
+    if (!std::filesystem::exists(model_directory() / "reference.json"))
+      GTEST_SKIP() << "no " << model_directory();
     reference = data::read_json(model_directory() / "reference.json");
     model = build_model(load_config(model_directory()), options);
     load_weights(*model, options, model_directory());
@@ -55,7 +58,8 @@ TEST_F(Stories, LossAndGradientNormsEqualTheReference) {
   const data::Batch batch = batch_of(reference["loss"]["ids"].get<std::vector<int64_t>>());
   const auto objective = build_objective({.kind = "sft"});
   const LossTerms terms = objective->loss(*model, batch);
-  EXPECT_NEAR(terms.sum.item<double>() / terms.count, reference["loss"]["mean_loss"].get<double>(), 2e-6);
+  EXPECT_NEAR(terms.sum.item<double>() / terms.count, reference["loss"]["mean_loss"].get<double>(),
+              2e-6);
   terms.sum.backward();
   for (const Parameter& parameter : model->parameters()) {
     const double expected = reference["grad_l2"][parameter.name].get<double>();
@@ -78,7 +82,8 @@ TEST_F(Stories, GreedyContinuationsEqualTheReferenceWithAndWithoutCache) {
       const at::Tensor whole = model->hidden(batch_of(ids)).select(1, -1);
       EXPECT_LT((cached - whole).abs().max().item<double>(), 1e-4);
       const int64_t token = at::matmul(cached, model->head_weight().t()).argmax(-1).item<int64_t>();
-      ASSERT_EQ(token, expected[i]) << "token " << i << " after '" << text["prompt"].get<std::string>() << "'";
+      ASSERT_EQ(token, expected[i])
+          << "token " << i << " after '" << text["prompt"].get<std::string>() << "'";
       ids.push_back(token);
       next = at::full({1, 1}, token, at::kLong);
       if (i > 60) break;  // the rest costs time and shows nothing new

@@ -2,9 +2,10 @@
 
 #include <cstdint>
 
-/// Inner loops of the CPU operators: plain pointers and sizes, no threads, no LibTorch. kernels.inl is compiled once for each
-/// instruction set (AVX-512, AVX2, baseline) and chosen at run time; all of them work in lanes of 16, so that sums are
-/// taken in the same order everywhere. Rows are `dim` long and contiguous unless a stride is given.
+/// Inner loops of the CPU operators: plain pointers and sizes, no threads, no LibTorch. kernels.inl
+/// is compiled once for each instruction set (AVX-512, AVX2, baseline) and chosen at run time; all
+/// of them work in lanes of 16, so that sums are taken in the same order everywhere. Rows are `dim`
+/// long and contiguous unless a stride is given.
 namespace temper::trainer::cpu {
 
 /// Same bytes as c10::BFloat16.
@@ -15,50 +16,81 @@ struct Bf16 {
 /// T is float or Bf16; all arithmetic is float32.
 template <class T>
 struct RowKernels {
-  /// y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + eps). `rstd` [rows * heads] is kept for backward. A row holds `heads`
-  /// consecutive vectors of `dim` to be normed one by one; rows are `stride_x` and `stride_y` elements apart.
-  void (*rms_norm)(const T* x, int64_t stride_x, const T* weight, T* y, int64_t stride_y, float* rstd, int64_t rows,
-                   int64_t heads, int64_t dim, float eps);
-  /// dx = dres + rstd * (w dy - xhat mean(w dy xhat)); dweight[dim] += sum dy xhat. `dres` may be null. In place on dy is allowed.
-  void (*rms_norm_backward)(const T* dy, int64_t stride_dy, const T* x, int64_t stride_x, const T* weight, const float* rstd,
-                            const T* dres, T* dx, int64_t stride_dx, float* dweight, int64_t rows, int64_t heads,
+  /// y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + eps). `rstd` [rows * heads] is kept for
+  /// backward. A row holds `heads` consecutive vectors of `dim` to be normed one by one; rows are
+  /// `stride_x` and `stride_y` elements apart.
+  void (*rms_norm)(const T* x, int64_t stride_x, const T* weight, T* y, int64_t stride_y,
+                   float* rstd, int64_t rows, int64_t heads, int64_t dim, float eps);
+  /// dx = dres + rstd * (w dy - xhat mean(w dy xhat)); dweight[dim] += sum dy xhat. `dres` may be
+  /// null. In place on dy is allowed.
+  void (*rms_norm_backward)(const T* dy, int64_t stride_dy, const T* x, int64_t stride_x,
+                            const T* weight, const float* rstd, const T* dres, T* dx,
+                            int64_t stride_dx, float* dweight, int64_t rows, int64_t heads,
                             int64_t dim);
-  /// Rotates pairs (i, i + rot / 2) of `heads` heads of `dim` in each row by the angles of `cos`, `sin` [rows, rot / 2]; `sign` -1: back.
-  void (*rope)(T* x, int64_t stride, const float* cos, const float* sin, int64_t rows, int64_t heads, int64_t dim,
-               int64_t rot, float sign);
+  /// Rotates pairs (i, i + rot / 2) of `heads` heads of `dim` in each row by the angles of `cos`,
+  /// `sin` [rows, rot / 2]; `sign` -1: back.
+  void (*rope)(T* x, int64_t stride, const float* cos, const float* sin, int64_t rows,
+               int64_t heads, int64_t dim, int64_t rot, float sign);
   /// out = silu(gate) * up, with gate_up = [gate | up] in a row of 2 * dim.
   void (*swiglu)(const T* gate_up, T* out, int64_t rows, int64_t dim);
   void (*swiglu_backward)(const T* dout, const T* gate_up, T* dgate_up, int64_t rows, int64_t dim);
   /// dst[r, c] (float, rows `dst_stride` apart) = src[r, c] * scale
-  void (*load)(const T* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows, int64_t dim, float scale);
+  void (*load)(const T* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows,
+               int64_t dim, float scale);
   /// dst[c, r] = src[r, c] * scale
-  void (*load_transposed)(const T* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows, int64_t dim,
-                          float scale);
-  void (*store)(const float* src, int64_t src_stride, T* dst, int64_t dst_stride, int64_t rows, int64_t dim);
+  void (*load_transposed)(const T* src, int64_t src_stride, float* dst, int64_t dst_stride,
+                          int64_t rows, int64_t dim, float scale);
+  /// dst = src, rounded to T
+  void (*store)(const float* src, int64_t src_stride, T* dst, int64_t dst_stride, int64_t rows,
+                int64_t dim);
+  /// dst = src + add
+  void (*store_sum)(const float* src, int64_t src_stride, const T* add, int64_t add_stride, T* dst,
+                    int64_t dst_stride, int64_t rows, int64_t dim);
   /// dst[r, c] = src[c, r] * scale, dst [rows, dim]
-  void (*store_transposed)(const float* src, int64_t src_stride, T* dst, int64_t dst_stride, int64_t rows, int64_t dim,
-                           float scale);
+  void (*store_transposed)(const float* src, int64_t src_stride, T* dst, int64_t dst_stride,
+                           int64_t rows, int64_t dim, float scale);
   /// dots[r] = sum over a row of a * b
-  void (*row_dots)(const T* a, int64_t a_stride, const T* b, int64_t b_stride, float* dots, int64_t rows, int64_t dim);
+  void (*row_dots)(const T* a, int64_t a_stride, const T* b, int64_t b_stride, float* dots,
+                   int64_t rows, int64_t dim);
   /// sums[c] += sum over rows of x[r, c], rows in order.
   void (*column_sums)(const T* x, int64_t stride, float* sums, int64_t rows, int64_t dim);
   /// accumulator[c] += x[c]
   void (*add)(const T* x, float* accumulator, int64_t dim);
   /// Gradient of -log softmax(logits)[label], times `scale`, in T.
-  void (*softmax_gradient)(const float* logits, float log_sum_exp, int64_t label, float scale, T* out, int64_t dim);
+  void (*softmax_gradient)(const float* logits, float log_sum_exp, int64_t label, float scale,
+                           T* out, int64_t dim);
 };
 
-/// Attention over blocks of keys (rows) and queries (columns, a multiple of 16, `ld` apart); see attention.cpp.
+/// Attention over blocks of keys (rows) and queries (columns, a multiple of 16, `ld` apart); see
+/// attention.cpp.
 struct AttentionKernels {
-  /// Online softmax down the columns of scores [keys, ld]: on return scores = exp(score - peak). `first[c]`, `last[c]`: the keys (rows)
-  /// that column c may see, others become 0. peak and total [columns] are updated; `rescale[c]` = exp(old peak - new peak).
-  void (*softmax)(float* scores, int64_t keys, int64_t columns, int64_t ld, const int32_t* first, const int32_t* last,
-                  float* peak, float* total, float* rescale);
+  /// Online softmax down the columns of scores [keys, ld]: on return scores = exp(score - peak).
+  /// `first[c]`, `last[c]`: the keys (rows) that column c may see, others become 0. peak and total
+  /// [columns] are updated; `rescale[c]` = exp(old peak - new peak).
+  void (*softmax)(float* scores, int64_t keys, int64_t columns, int64_t ld, const int32_t* first,
+                  const int32_t* last, float* peak, float* total, float* rescale);
   /// rows of `x` times `factor` [columns]
   void (*scale_columns)(float* x, int64_t rows, int64_t columns, int64_t ld, const float* factor);
   /// scores = exp(scores - lse) where allowed, else 0; dscores = scores * (dscores - delta)
-  void (*softmax_backward)(float* scores, float* dscores, int64_t keys, int64_t columns, int64_t ld, const int32_t* first,
-                           const int32_t* last, const float* lse, const float* delta);
+  void (*softmax_backward)(float* scores, float* dscores, int64_t keys, int64_t columns, int64_t ld,
+                           const int32_t* first, const int32_t* last, const float* lse,
+                           const float* delta);
+};
+
+/// Operands of a matrix product laid out for its inner kernel. `Word` is one float, or two bfloat16
+/// that follow each other in k. T is float or Bf16; sizes count elements of T, k is rounded up to
+/// whole words with zeros.
+template <class T>
+struct PackKernels {
+  /// dst [k words][columns] = rows of src [k, columns]
+  void (*rows)(const T* src, int64_t stride, T* dst, int64_t dst_columns, int64_t k,
+               int64_t columns);
+  /// dst [k words][columns] = columns of src [columns, k]
+  void (*columns)(const T* src, int64_t stride, T* dst, int64_t dst_columns, int64_t k,
+                  int64_t columns);
+  /// dst [m, k], rows dst_stride apart, = transposed src [k, m]
+  void (*transposed)(const T* src, int64_t stride, T* dst, int64_t dst_stride, int64_t k,
+                     int64_t m);
 };
 
 struct SoftmaxRow {
@@ -71,11 +103,14 @@ struct Kernels {
   const char* name;
   RowKernels<float> f32;
   RowKernels<Bf16> bf16;
+  PackKernels<float> pack_f32;
+  PackKernels<Bf16> pack_bf16;
   AttentionKernels attention;
   SoftmaxRow (*softmax_row)(const float* logits, int64_t dim);
-  /// c [m, n] (+)= a [m, k] b [k, n], row-major float32: where LibTorch has no brgemm for this machine.
-  void (*gemm)(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
-               int64_t ldc, bool add);
+  /// c [m, n] (+)= a [m, k] b [k, n], row-major float32: where LibTorch has no brgemm for this
+  /// machine.
+  void (*gemm)(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
+               int64_t ldb, float* c, int64_t ldc, bool add);
 };
 
 /// The best set this machine runs.
@@ -90,6 +125,17 @@ inline const RowKernels<float>& row_kernels<float>() {
 template <>
 inline const RowKernels<Bf16>& row_kernels<Bf16>() {
   return kernels().bf16;
+}
+
+template <class T>
+const PackKernels<T>& pack_kernels();
+template <>
+inline const PackKernels<float>& pack_kernels<float>() {
+  return kernels().pack_f32;
+}
+template <>
+inline const PackKernels<Bf16>& pack_kernels<Bf16>() {
+  return kernels().pack_bf16;
 }
 
 }  // namespace temper::trainer::cpu

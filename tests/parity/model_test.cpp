@@ -1,0 +1,196 @@
+// Decoders against transformers 5.23.0 and TRL 1.16.0 (goldens of make_model.py): loss, hidden
+// states and every gradient in float32 to 1e-5 of their size, with documents packed in rows there
+// and one by one here and the other way round.
+#include "trainer/models/model.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "data/io/json.h"
+#include "data/loader/batch.h"
+#include "trainer/objectives/objective.h"
+
+namespace temper::trainer {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr double kTolerance = 1e-5;
+
+fs::path goldens() {
+  if (const char* given = std::getenv("TEMPER_GOLDENS")) return fs::path(given) / "model";
+  const char* source = std::getenv("TEMPER_SOURCE_DIR");
+  return fs::path(source != nullptr ? source : ".") / "tests/parity/golden/model";
+}
+
+std::vector<std::string> cases() {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(goldens()))
+    names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+// Rows of documents, padded at the end to the longest with a document of its own.
+data::Batch batch_of(const std::vector<std::vector<int64_t>>& rows, const std::vector<int64_t>& ids,
+                     const std::vector<int64_t>& labels) {
+  int64_t length = 0;
+  for (const auto& row : rows) {
+    int64_t tokens = 0;
+    for (const int64_t document : row) tokens += document;
+    length = std::max(length, tokens);
+  }
+  const auto count = static_cast<int64_t>(rows.size());
+  data::Batch batch;
+  batch.rows = count;
+  batch.token_ids = at::zeros({count, length}, at::kLong);
+  batch.labels = at::full({count, length}, -100, at::kLong);
+  batch.positions = at::zeros({count, length}, at::kLong);
+  std::vector<int32_t> ends = {0};
+  size_t next = 0;
+  for (int64_t r = 0; r < count; ++r) {
+    int64_t column = 0;
+    for (const int64_t document : rows[r]) {
+      for (int64_t t = 0; t < document; ++t, ++column, ++next) {
+        batch.token_ids[r][column] = ids[next];
+        batch.labels[r][column] = labels[next];
+        batch.positions[r][column] = t;
+        batch.supervised += labels[next] != -100;
+      }
+      ends.push_back(static_cast<int32_t>(r * length + column));
+    }
+    for (int64_t t = 0; column < length; ++t, ++column) batch.positions[r][column] = t;
+    if (ends.back() != (r + 1) * length) ends.push_back(static_cast<int32_t>((r + 1) * length));
+  }
+  batch.document_ends = at::tensor(ends, at::kInt);
+  return batch;
+}
+
+// The golden's documents, packed as it says or each as a batch.
+std::vector<data::Batch> batches_of(const data::Json& expected, bool packed) {
+  const auto rows = expected["rows"].get<std::vector<std::vector<int64_t>>>();
+  const auto ids = expected["ids"].get<std::vector<int64_t>>();
+  const auto labels = expected["labels"].get<std::vector<int64_t>>();
+  if (packed) return {batch_of(rows, ids, labels)};
+  std::vector<data::Batch> batches;
+  auto id = ids.begin();
+  auto label = labels.begin();
+  for (const auto& row : rows) {
+    for (const int64_t document : row) {
+      batches.push_back(batch_of({{document}}, {id, id + document}, {label, label + document}));
+      id += document;
+      label += document;
+    }
+  }
+  return batches;
+}
+
+struct Outcome {
+  double loss = 0;
+  std::map<std::string, double> metrics;
+  std::map<std::string, at::Tensor> gradients;
+};
+
+Outcome run(const std::string& name, const ModelOptions& options, const data::Json& expected,
+            bool packed, const std::string& loss_type = "nll") {
+  const auto model = build_model(load_config(goldens() / name), options);
+  load_weights(*model, options, goldens() / name);
+  const auto objective = build_objective({.kind = "sft", .loss_type = loss_type});
+  Outcome outcome;
+  for (const data::Batch& batch : batches_of(expected, packed)) {
+    const LossTerms terms = objective->loss(*model, batch);
+    outcome.loss += terms.sum.item<double>();
+    for (const MetricSum& metric : terms.metrics) outcome.metrics[metric.name] += metric.numerator;
+    terms.sum.backward();
+  }
+  for (const Parameter& parameter : model->parameters())
+    outcome.gradients[parameter.name] = parameter.value.grad();
+  return outcome;
+}
+
+void expect_like(const at::Tensor& found, const data::Json& summary, const std::string& what) {
+  const double norm = summary["norm"].get<double>();
+  EXPECT_NEAR(found.to(at::kDouble).norm().item<double>(), norm, kTolerance * norm) << what;
+  const at::Tensor flat = found.reshape({-1});
+  const auto values = summary["values"].get<std::vector<double>>();
+  for (size_t i = 0; i < values.size(); ++i) {
+    const auto index = static_cast<int64_t>(i) * summary["step"].get<int64_t>();
+    EXPECT_NEAR(flat[index].item<double>(), values[i], kTolerance * norm)
+        << what << " at " << index;
+  }
+}
+
+class ModelParity : public testing::TestWithParam<std::string> {
+ protected:
+  data::Json expected = data::read_json(goldens() / GetParam() / "expected.json");
+};
+
+TEST_P(ModelParity, LossMetricsAndGradientsEqualTransformersPackedAndUnpacked) {
+  for (const bool packed : {true, false}) {
+    const Outcome outcome = run(GetParam(), {}, expected, packed);
+    const double nll = expected["nll"].get<double>();
+    EXPECT_NEAR(outcome.loss, nll, kTolerance * nll);
+    EXPECT_NEAR(outcome.metrics.at("entropy"), expected["entropy"].get<double>(),
+                kTolerance * expected["entropy"].get<double>());
+    EXPECT_EQ(outcome.metrics.at("mean_token_accuracy"), expected["correct"].get<double>());
+    ASSERT_EQ(outcome.gradients.size(), expected["gradient"].size());
+    for (const auto& [name, gradient] : outcome.gradients)
+      expect_like(gradient, expected["gradient"][name], name);
+  }
+}
+
+TEST_P(ModelParity, HiddenStatesEqualTransformers) {
+  const auto model = build_model(load_config(goldens() / GetParam()), {});
+  load_weights(*model, {}, goldens() / GetParam());
+  std::vector<at::Tensor> documents;
+  for (const data::Batch& batch : batches_of(expected, false))
+    documents.push_back(model->hidden(batch)[0].detach());
+  expect_like(at::cat(documents), expected["hidden"], "hidden");
+}
+
+TEST_P(ModelParity, DftEqualsTrl) {
+  const Outcome outcome = run(GetParam(), {}, expected, true, "dft");
+  const double dft = expected["dft"].get<double>();
+  EXPECT_NEAR(outcome.loss, dft, kTolerance * dft);
+  for (const auto& [name, gradient] : outcome.gradients) {
+    const double norm = expected["dft_gradient_norm"][name].get<double>();
+    EXPECT_NEAR(gradient.norm().item<double>(), norm, kTolerance * norm) << name;
+  }
+}
+
+TEST_P(ModelParity, CheckpointingChangesNoBit) {
+  const Outcome without = run(GetParam(), {}, expected, true);
+  for (const int mode : {1, 2}) {
+    const Outcome with = run(GetParam(), {.activation_checkpointing = mode}, expected, true);
+    EXPECT_EQ(with.loss, without.loss);
+    for (const auto& [name, gradient] : with.gradients) {
+      EXPECT_TRUE(gradient.equal(without.gradients.at(name))) << name << ", mode " << mode;
+    }
+  }
+}
+
+TEST_P(ModelParity, Bfloat16StaysNear) {
+  const Outcome outcome = run(GetParam(), {.compute = at::kBFloat16}, expected, true);
+  const double nll = expected["nll"].get<double>();
+  EXPECT_NEAR(outcome.loss, nll, 0.01 * nll);
+  for (const auto& [name, gradient] : outcome.gradients) {
+    EXPECT_EQ(gradient.scalar_type(), at::kFloat) << name;
+    const double norm = expected["gradient"][name]["norm"].get<double>();
+    EXPECT_NEAR(gradient.norm().item<double>(), norm, 0.05 * norm) << name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, ModelParity, testing::ValuesIn(cases()), [](const auto& parameter) {
+  std::string name = parameter.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
+
+}  // namespace
+}  // namespace temper::trainer

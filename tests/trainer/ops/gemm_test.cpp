@@ -1,0 +1,81 @@
+#include "trainer/ops/gemm.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+namespace temper::trainer {
+namespace {
+
+// Shapes with and without remainders in every direction; fewer rows than the blocked product takes;
+// k over several blocks.
+struct Shape {
+  int64_t m, n, k;
+};
+const Shape kShapes[] = {{1, 5, 7},      {16, 16, 16},     {37, 70, 50},
+                         {128, 64, 512}, {200, 130, 1100}, {64, 3000, 96}};
+
+double worst(const at::Tensor& found, const at::Tensor& expected) {
+  return ((found.to(at::kDouble) - expected).abs().max() / expected.abs().max()).item<double>();
+}
+
+at::Tensor stored(const at::Tensor& matrix, bool transposed) {
+  return transposed ? matrix.t().contiguous().t() : matrix.contiguous();
+}
+
+TEST(Gemm, EqualsAProductInDoublePrecisionInEveryLayout) {
+  at::manual_seed(1);
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    for (const auto [m, n, k] : kShapes) {
+      for (const bool a_transposed : {false, true}) {
+        for (const bool b_transposed : {false, true}) {
+          const at::Tensor a = stored(at::randn({m, k}).to(dtype), a_transposed);
+          const at::Tensor b = stored(at::randn({k, n}).to(dtype), b_transposed);
+          const at::Tensor expected = at::mm(a.to(at::kDouble), b.to(at::kDouble));
+          const at::Tensor start = at::randn({m, n});
+          for (const auto out : {at::kFloat, dtype}) {
+            const double tolerance = out == at::kFloat ? 2e-6 : 4e-3;
+            at::Tensor c = at::empty({m, n}, out);
+            gemm(c, a, b);
+            EXPECT_LT(worst(c, expected), tolerance) << m << " " << n << " " << k << " " << out;
+            const at::Tensor add = start.to(out);
+            gemm(c, a, b, {.add = add});
+            EXPECT_LT(worst(c, expected + add), tolerance)
+                << m << " " << n << " " << k << " " << out << " with add";
+          }
+          at::Tensor c = start.clone();
+          gemm(c, a, b, {.accumulate = true});
+          EXPECT_LT(worst(c, expected + start), 2e-6)
+              << m << " " << n << " " << k << " " << dtype << " accumulated";
+        }
+      }
+    }
+  }
+}
+
+TEST(Gemm, WritesIntoAndReadsFromColumnsOfWiderMatrices) {
+  const at::Tensor wide = at::randn({96, 200});
+  const at::Tensor weight = at::randn({48, 40});
+  at::Tensor out = at::full({96, 100}, 7.0);
+  gemm(out.narrow(1, 20, 48), wide.narrow(1, 30, 40), weight.t());
+  EXPECT_LT(worst(out.narrow(1, 20, 48),
+                  at::mm(wide.narrow(1, 30, 40).to(at::kDouble), weight.t().to(at::kDouble))),
+            1e-6);
+  EXPECT_TRUE(out.narrow(1, 0, 20).eq(7).all().item<bool>());
+  EXPECT_TRUE(out.narrow(1, 68, 32).eq(7).all().item<bool>());
+}
+
+TEST(Gemm, ARowDoesNotDependOnTheOtherRows) {
+  at::manual_seed(2);
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor a = at::randn({300, 600}).to(dtype);
+    const at::Tensor b = at::randn({600, 100}).to(dtype);
+    at::Tensor whole = at::empty({300, 100}, dtype);
+    at::Tensor part = at::empty({37, 100}, dtype);
+    gemm(whole, a, b);
+    gemm(part, a.narrow(0, 100, 37), b);
+    EXPECT_TRUE(part.equal(whole.narrow(0, 100, 37))) << dtype;
+  }
+}
+
+}  // namespace
+}  // namespace temper::trainer
