@@ -5,6 +5,9 @@ option(TEMPER_BUNDLE "Copy LibTorch and Arrow into the install tree (about 500 M
 
 set(share share/temper)
 install(TARGETS temper RUNTIME DESTINATION bin)
+if(TARGET temper_parquet)
+  install(TARGETS temper_parquet LIBRARY DESTINATION lib)
+endif()
 if(TARGET temper_cuda)
   install(TARGETS temper_cuda LIBRARY DESTINATION lib)
 endif()
@@ -23,9 +26,13 @@ endforeach()
 if(TEMPER_BUNDLE)
   install(CODE "
     file(GET_RUNTIME_DEPENDENCIES EXECUTABLES \"$<TARGET_FILE:temper>\"
+      $<$<TARGET_EXISTS:temper_parquet>:MODULES> $<$<TARGET_EXISTS:temper_parquet>:\"$<TARGET_FILE:temper_parquet>\">
       RESOLVED_DEPENDENCIES_VAR libraries UNRESOLVED_DEPENDENCIES_VAR missing CONFLICTING_DEPENDENCIES_PREFIX conflict
       POST_INCLUDE_REGEXES \"^${LibTorch_SITE}/\" \"^${Arrow_ROOT}/\" POST_EXCLUDE_REGEXES \".*\")
     set(prefix \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}\")
     file(INSTALL \${libraries} DESTINATION \"\${CMAKE_INSTALL_PREFIX}/lib\" FOLLOW_SYMLINK_CHAIN)
-    file(RPATH_SET FILE \"\${prefix}/bin/temper\" NEW_RPATH \"\\\$ORIGIN/../lib\")")
+    file(RPATH_SET FILE \"\${prefix}/bin/temper\" NEW_RPATH \"\\\$ORIGIN/../lib\")
+    if(EXISTS \"\${prefix}/lib/libtemper_parquet.so\")
+      file(RPATH_SET FILE \"\${prefix}/lib/libtemper_parquet.so\" NEW_RPATH \"\\\$ORIGIN\")
+    endif()")
 endif()

@@ -23,7 +23,16 @@ std::string first_two_words(const std::string& usage) {
 std::vector<std::string> option_names(const po::options_description& options) {
   std::vector<std::string> names;
   for (const auto& option : options.options()) names.push_back("--" + option->long_name());
+  names.emplace_back("--help");
   return names;
+}
+
+/// The one that `found` abbreviates, else the nearest; "" when none is near.
+std::string likely_option(const std::string& found, const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    if (name.starts_with(found)) return name;
+  }
+  return nearest_name(found, names);
 }
 
 }  // namespace
@@ -73,12 +82,10 @@ std::optional<po::variables_map> ArgumentParser::parse(
     po::notify(given);
   } catch (const po::unknown_option& error) {
     const std::string found = error.get_option_name();
-    auto names = option_names(visible_);
-    names.emplace_back("--help");
-    const std::string nearest = nearest_name(found, names);
+    const std::string likely = likely_option(found, option_names(visible_));
     throw UserError(
         command_ + ": " + found + ": no such option; " +
-        (nearest.empty() ? command_ + " --help lists them" : "did you mean " + nearest + "?"));
+        (likely.empty() ? command_ + " --help lists them" : "did you mean " + likely + "?"));
   } catch (const po::too_many_positional_options_error&) {
     throw UserError(command_ + ": too many arguments; usage: " + usage_);
   } catch (const po::error& error) {

@@ -38,7 +38,7 @@ def main(include_dir, out_dir):
             continue
         seen.add(digest)
         relative = os.path.relpath(path, include_dir)
-        part = "eval" if int(hashlib.sha256(relative.encode()).hexdigest(), 16) % 97 == 0 else "train"
+        part = "eval" if int(hashlib.sha256(relative.encode()).hexdigest(), 16) % 389 == 0 else "train"
         parts[part].write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
         size[part] += len(text)
         count[part] += 1

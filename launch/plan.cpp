@@ -74,8 +74,9 @@ int plan(const std::vector<std::string>& arguments) {
     session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
     trainer::Inputs inputs = trainer::read_inputs(recipe);
     trainer::Datasets datasets = trainer::prepare_datasets(recipe, inputs, session.world());
-    const trainer::Run run =
-        trainer::assemble(recipe, std::move(inputs), std::move(datasets), parallel::World{.rank = 0, .size = world});
+    parallel::World planned = session.world();
+    planned.size = world;
+    const trainer::Run run = trainer::assemble(recipe, std::move(inputs), std::move(datasets), planned);
     const trainer::MemoryPlan plan = trainer::plan_memory(recipe, run.inputs.config, world);
     if (session.world().rank == 0) {
       if (given->count("json")) {

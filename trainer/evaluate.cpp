@@ -1,6 +1,6 @@
 #include "trainer/evaluate.h"
 
-#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <chrono>
 
@@ -11,7 +11,7 @@ namespace temper::trainer {
 
 MetricLine evaluate(Run& run) {
   const auto start = std::chrono::steady_clock::now();
-  at::NoGradGuard no_grad;
+  const at::NoGradGuard no_grad;
   StepSums sums = zero_sums(*run.objective);
   data::EvalLoader loader(run.datasets.eval, run.loader_options);
   data::Batch batch;

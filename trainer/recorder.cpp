@@ -2,7 +2,9 @@
 
 #include <unistd.h>
 
+#include <filesystem>
 #include <optional>
+#include <system_error>
 
 #include "recipes/diagnostic.h"
 #include "trainer/metrics/device_peak.h"
@@ -16,20 +18,34 @@
 
 namespace temper::trainer {
 
+namespace {
+
+// mpirun gives its ranks a terminal of their own and passes on what they write: what counts is where its output goes.
+bool output_is_a_terminal(const parallel::World& world) {
+  if (::isatty(STDOUT_FILENO) != 1) return false;
+  if (world.size == 1) return true;
+  std::error_code unknown;
+  const std::string target =
+      std::filesystem::read_symlink("/proc/" + std::to_string(::getppid()) + "/fd/1", unknown).string();
+  return target.starts_with("/dev/pts/") || target.starts_with("/dev/tty");
+}
+
+}  // namespace
+
 struct Recorder::State {
   const Run& run;
   const RunDirectory& directory;
-  std::optional<JsonlWriter> jsonl;          // rank 0
-  std::optional<TensorboardWriter> tensorboard;
-  std::optional<Progress> progress;
-  std::optional<double> peak_flops;          // of all ranks
+  std::optional<JsonlWriter> jsonl{};          // rank 0
+  std::optional<TensorboardWriter> tensorboard{};
+  std::optional<Progress> progress{};
+  std::optional<double> peak_flops{};          // of all ranks
   double flops_per_token = 0;
 
   // Since the last line.
   int64_t steps = 0;
   double loss = 0;                           // sum of the steps' losses
-  std::vector<double> metrics;               // sums of the steps' ratios, in the objective's order
-  std::vector<int64_t> metric_steps;         // steps in which the metric had a denominator
+  std::vector<double> metrics{};               // sums of the steps' ratios, in the objective's order
+  std::vector<int64_t> metric_steps{};         // steps in which the metric had a denominator
   double tokens = 0;
   double seconds = 0;
   double exposed_seconds = 0;
@@ -55,7 +71,7 @@ Recorder::Recorder(const Run& run, const RunDirectory& directory)
   if (run.world.rank != 0) return;
   s.jsonl.emplace(directory.path / "metrics.jsonl", directory.resume_step);
   if (run.recipe.log.tensorboard) s.tensorboard.emplace(directory.path / "tensorboard", directory.resume_step);
-  s.progress.emplace(::isatty(STDOUT_FILENO) == 1);
+  s.progress.emplace(output_is_a_terminal(run.world));
   const std::optional<double> peak = stored_peak_flops(run.world.threads, run.recipe.train.precision == recipes::Dtype::kBf16);
   if (peak) s.peak_flops = *peak * run.world.size;
 }

@@ -51,13 +51,13 @@ struct Run {
   Inputs inputs;
   Datasets datasets;
   parallel::World world;
-  std::unique_ptr<parallel::Communicator> communicator;
-  data::LoaderOptions loader_options;
-  std::unique_ptr<Model> model;
-  std::unique_ptr<Objective> objective;
-  std::unique_ptr<data::DataLoader> loader;               // null when only evaluating
-  std::unique_ptr<parallel::GradientReducer> reducer;     // null when only evaluating
-  std::unique_ptr<Optimizer> optimizer;                   // null when only evaluating
+  std::unique_ptr<parallel::Communicator> communicator{};
+  data::LoaderOptions loader_options{};
+  std::unique_ptr<Model> model{};
+  std::unique_ptr<Objective> objective{};
+  std::unique_ptr<data::DataLoader> loader{};               // null when only evaluating
+  std::unique_ptr<parallel::GradientReducer> reducer{};     // null when only evaluating
+  std::unique_ptr<Optimizer> optimizer{};                   // null when only evaluating
   int64_t total_steps = 0;
   int64_t steps_per_epoch = 0;
   double mean_attended_length = 0;   // tokens of the mean document, for FLOPs

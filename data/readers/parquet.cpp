@@ -1,166 +1,50 @@
+#include <filesystem>
+#include <memory>
 #include <string>
-#include <utility>
+#include <system_error>
 
-#ifdef TEMPER_PARQUET
-
-#include <arrow/api.h>
-#include <arrow/io/file.h>
-#include <parquet/arrow/reader.h>
+#include <dlfcn.h>
 
 #include "data/readers/reader.h"
+#include "recipes/diagnostic.h"
 
+/// Arrow is loaded when a Parquet file is opened: it is 60 MB that other runs need not wait for. And it is bound to itself
+/// (RTLD_DEEPBIND), because libparquet brings a simdjson of another version under the names of ours.
 namespace temper::data {
 
 namespace {
 
-// One value of a column as JSON: nested lists and structs as in a JSONL file.
-Json value_at(const arrow::Array& array, int64_t i, const std::string& where) {
-  if (array.IsNull(i)) return nullptr;
-  const auto as = [&]<typename T>(const T*) -> const T& { return static_cast<const T&>(array); };
-  const auto number = [&]<typename T>(const T* type) { return Json(as(type).Value(i)); };
-  const auto text = [&]<typename T>(const T* type) {
-    std::string value(as(type).GetView(i));
-    require_text(value, where);
-    return Json(std::move(value));
-  };
-  const auto list = [&]<typename T>(const T* type) {
-    const T& lists = as(type);
-    Json result = Json::array();
-    for (int64_t j = 0; j < lists.value_length(i); ++j) {
-      result.push_back(value_at(*lists.values(), lists.value_offset(i) + j, where));
-    }
-    return result;
-  };
-  switch (array.type_id()) {
-    case arrow::Type::STRING:
-      return text(static_cast<const arrow::StringArray*>(nullptr));
-    case arrow::Type::LARGE_STRING:
-      return text(static_cast<const arrow::LargeStringArray*>(nullptr));
-    case arrow::Type::STRING_VIEW:
-      return text(static_cast<const arrow::StringViewArray*>(nullptr));
-    case arrow::Type::BOOL:
-      return number(static_cast<const arrow::BooleanArray*>(nullptr));
-    case arrow::Type::INT8:
-      return number(static_cast<const arrow::Int8Array*>(nullptr));
-    case arrow::Type::INT16:
-      return number(static_cast<const arrow::Int16Array*>(nullptr));
-    case arrow::Type::INT32:
-      return number(static_cast<const arrow::Int32Array*>(nullptr));
-    case arrow::Type::INT64:
-      return number(static_cast<const arrow::Int64Array*>(nullptr));
-    case arrow::Type::UINT8:
-      return number(static_cast<const arrow::UInt8Array*>(nullptr));
-    case arrow::Type::UINT16:
-      return number(static_cast<const arrow::UInt16Array*>(nullptr));
-    case arrow::Type::UINT32:
-      return number(static_cast<const arrow::UInt32Array*>(nullptr));
-    case arrow::Type::UINT64:
-      return number(static_cast<const arrow::UInt64Array*>(nullptr));
-    case arrow::Type::FLOAT:
-      return number(static_cast<const arrow::FloatArray*>(nullptr));
-    case arrow::Type::DOUBLE:
-      return number(static_cast<const arrow::DoubleArray*>(nullptr));
-    case arrow::Type::LIST:
-      return list(static_cast<const arrow::ListArray*>(nullptr));
-    case arrow::Type::LARGE_LIST:
-      return list(static_cast<const arrow::LargeListArray*>(nullptr));
-    case arrow::Type::FIXED_SIZE_LIST:
-      return list(static_cast<const arrow::FixedSizeListArray*>(nullptr));
-    case arrow::Type::STRUCT: {
-      const auto& fields = static_cast<const arrow::StructArray&>(array);
-      Json result = Json::object();
-      for (int f = 0; f < fields.num_fields(); ++f) {
-        result[fields.type()->field(f)->name()] = value_at(*fields.field(f), i, where);
-      }
-      return result;
-    }
-    case arrow::Type::DICTIONARY: {
-      const auto& coded = static_cast<const arrow::DictionaryArray&>(array);
-      return value_at(*coded.dictionary(), coded.GetValueIndex(i), where);
-    }
-    default: {
-      // Dates, decimals, ...: as Arrow prints them. (Binary columns such as images are no text:
-      // null.)
-      const auto scalar = array.GetScalar(i);
-      if (!scalar.ok() || array.type_id() == arrow::Type::BINARY ||
-          array.type_id() == arrow::Type::LARGE_BINARY) {
-        return nullptr;
-      }
-      return (*scalar)->ToString();
-    }
+namespace fs = std::filesystem;
+
+#ifdef __SANITIZE_ADDRESS__
+constexpr int kBinding = RTLD_NOW | RTLD_LOCAL;  // AddressSanitizer cannot follow a library that is bound to itself
+#else
+constexpr int kBinding = RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND;
+#endif
+
+using OpenParquet = Reader*(const char*, void (*)(std::string_view, const std::string&));
+
+// From lib/ beside the program's directory, as in the build and install trees.
+OpenParquet* load_module(const std::string& file) {
+  std::error_code ignored;
+  const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
+  const fs::path module = program.parent_path().parent_path() / "lib" / "libtemper_parquet.so";
+  if (!fs::exists(module, ignored)) {
+    throw UserError(file + ": this build has no Parquet reader: launch/setup.sh installs Arrow, then build again");
   }
+  void* const library = dlopen(module.c_str(), kBinding);
+  if (library == nullptr) throw UserError(file + ": cannot load the Parquet reader: " + dlerror());
+  return reinterpret_cast<OpenParquet*>(dlsym(library, "temper_open_parquet"));
 }
-
-// Row groups are read batch by batch; a table is never in memory.
-class Parquet : public Reader {
- public:
-  explicit Parquet(const std::filesystem::path& file) : file_(file.string()) {
-    auto input = arrow::io::ReadableFile::Open(file_);
-    check(input.status());
-    auto reader = parquet::arrow::OpenFile(*input, arrow::default_memory_pool());
-    check(reader.status());
-    reader_ = std::move(*reader);
-    auto batches = reader_->GetRecordBatchReader();
-    check(batches.status());
-    batches_ = std::move(*batches);
-  }
-
-  bool next(Row& row) override {
-    while (batch_ == nullptr || next_ == batch_->num_rows()) {
-      check(batches_->ReadNext(&batch_));
-      if (batch_ == nullptr) return false;
-      next_ = 0;
-    }
-    row.file = file_;
-    row.number = ++number_;
-    row.columns = Json::object();
-    const int64_t i = next_++;
-    for (int c = 0; c < batch_->num_columns(); ++c) {
-      row.columns[batch_->column_name(c)] = value_at(*batch_->column(c), i, row.where());
-    }
-    return true;
-  }
-
- private:
-  void check(const arrow::Status& status) const {
-    if (status.ok()) return;
-    std::string what = status.message();
-    what = what.substr(0, what.find('\n'));
-    throw UserError(file_ + ": not readable as Parquet: " + what);
-  }
-
-  std::string file_;
-  std::unique_ptr<parquet::arrow::FileReader> reader_;
-  std::shared_ptr<arrow::RecordBatchReader> batches_;
-  std::shared_ptr<arrow::RecordBatch> batch_;
-  int64_t next_ = 0;
-  int64_t number_ = 0;
-};
 
 }  // namespace
 
-std::unique_ptr<Reader> open_parquet(const std::filesystem::path& file, const ReaderOptions&) {
+std::unique_ptr<Reader> open_parquet(const fs::path& file, const ReaderOptions&) {
   if (file.extension() != ".parquet") {
-    throw UserError(file.string() +
-                    ": Parquet is compressed inside; expected a .parquet file as it was written");
+    throw UserError(file.string() + ": Parquet is compressed inside; expected a .parquet file as it was written");
   }
-  return std::make_unique<Parquet>(file);
+  static OpenParquet* const open = load_module(file.string());
+  return std::unique_ptr<Reader>(open(file.c_str(), require_text));
 }
 
 }  // namespace temper::data
-
-#else
-
-#include "data/readers/reader.h"
-
-namespace temper::data {
-
-std::unique_ptr<Reader> open_parquet(const std::filesystem::path& file, const ReaderOptions&) {
-  throw UserError(
-      file.string() +
-      ": this build has no Parquet reader: launch/setup.sh installs Arrow, then build again");
-}
-
-}  // namespace temper::data
-
-#endif

@@ -38,14 +38,14 @@ class Program : public testing::Test {
   ~Program() override { fs::remove_all(root_); }
 
   Result run(const std::string& arguments, const std::string& input = "") {
-    std::ofstream(root_ / "input") << input;
+    std::ofstream(root_ / "stdin.txt") << input;
     const std::string command = "cd " + root_.string() + " && HOME=" + root_.string() + " " +
                                 std::getenv("TEMPER_PROGRAM") + " " + arguments +
-                                " < input > out 2> error";
+                                " < stdin.txt > stdout.txt 2> stderr.txt";
     const int status = std::system(command.c_str());
     return {.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
-            .out = content(root_ / "out"),
-            .error = content(root_ / "error")};
+            .out = content(root_ / "stdout.txt"),
+            .error = content(root_ / "stderr.txt")};
   }
 
   /// A tokenizer of this repository: byte-level BPE.
@@ -93,9 +93,9 @@ TEST_F(Program, AnUnknownCommandNamesItsNeighbour) {
 
 TEST_F(Program, OutputThatCannotBeWrittenIsAFailure) {
   const std::string command = std::string(std::getenv("TEMPER_PROGRAM")) +
-                              " --help > /dev/full 2> " + (root_ / "error").string();
+                              " --help > /dev/full 2> " + (root_ / "stderr.txt").string();
   EXPECT_EQ(WEXITSTATUS(std::system(command.c_str())), 1);
-  EXPECT_EQ(content(root_ / "error"), "error: standard output: cannot write\n");
+  EXPECT_EQ(content(root_ / "stderr.txt"), "error: standard output: cannot write\n");
 }
 
 TEST_F(Program, TokenizeAndDecodeAreInverse) {
