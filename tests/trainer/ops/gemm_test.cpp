@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "tests/trainer/ops/compare.h"
+
 namespace temper::trainer {
 namespace {
 
@@ -13,10 +15,6 @@ struct Shape {
 };
 const Shape kShapes[] = {{1, 5, 7},      {16, 16, 16},     {37, 70, 50},
                          {128, 64, 512}, {200, 130, 1100}, {64, 3000, 96}};
-
-double worst(const at::Tensor& found, const at::Tensor& expected) {
-  return ((found.to(at::kDouble) - expected).abs().max() / expected.abs().max()).item<double>();
-}
 
 at::Tensor stored(const at::Tensor& matrix, bool transposed) {
   return transposed ? matrix.t().contiguous().t() : matrix.contiguous();

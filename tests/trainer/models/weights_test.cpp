@@ -1,0 +1,201 @@
+#include <cmath>
+#include <fstream>
+#include <string>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "recipes/diagnostic.h"
+#include "tests/trainer/checkpoint/scratch.h"
+#include "trainer/checkpoint/safetensors.h"
+#include "trainer/models/model.h"
+
+namespace temper::trainer {
+namespace {
+
+ModelConfig tiny(bool tied = false) {
+  ModelConfig config;
+  config.architecture = "LlamaForCausalLM";
+  config.model_type = "llama";
+  config.vocab_size = 20;
+  config.hidden_size = 16;
+  config.intermediate_size = 24;
+  config.num_hidden_layers = 1;
+  config.num_attention_heads = 2;
+  config.num_key_value_heads = 1;
+  config.head_dim = 8;
+  config.max_position_embeddings = 32;
+  config.sliding_window = {0};
+  config.tie_word_embeddings = tied;
+  return config;
+}
+
+// What a model directory holds: drawn weights under their names.
+NamedTensors drawn(const ModelConfig& config) {
+  const auto model = build_model(config, {});
+  draw_weights(*model, {}, 7);
+  NamedTensors tensors;
+  for (const Parameter& p : model->parameters())
+    tensors.emplace_back(p.name, p.master.detach().clone());
+  return tensors;
+}
+
+at::Tensor& named(NamedTensors& tensors, const std::string& name) {
+  for (auto& [key, tensor] : tensors) {
+    if (key == name) return tensor;
+  }
+  ADD_FAILURE() << "no " << name;
+  return tensors.front().second;
+}
+
+std::vector<std::string> findings(const ModelConfig& config,
+                                  const std::filesystem::path& directory) {
+  const auto model = build_model(config, {});
+  try {
+    load_weights(*model, {}, directory);
+  } catch (const UserError& error) {
+    return error.lines();
+  }
+  return {};
+}
+
+bool ends_with_one_of(const std::vector<std::string>& lines, const std::string& part) {
+  for (const std::string& line : lines) {
+    if (line.find(part) != std::string::npos) return true;
+  }
+  return false;
+}
+
+TEST(Weights, AreTheSameBitsAfterWritingAndLoadingAlsoFromShards) {
+  const Scratch directory;
+  const NamedTensors tensors = drawn(tiny());
+  const auto half = static_cast<std::ptrdiff_t>(tensors.size() / 2);
+  write_safetensors(directory / "model-1.safetensors", {tensors.begin(), tensors.begin() + half});
+  write_safetensors(directory / "model-2.safetensors", {tensors.begin() + half, tensors.end()});
+  data::Json index;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    index["weight_map"][tensors[i].first] =
+        i < tensors.size() / 2 ? "model-1.safetensors" : "model-2.safetensors";
+  }
+  std::ofstream(directory / "model.safetensors.index.json") << index.dump();
+
+  const auto model = build_model(tiny(), {});
+  load_weights(*model, {}, directory.path());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    EXPECT_EQ(model->parameters()[i].name, tensors[i].first);
+    EXPECT_TRUE(model->parameters()[i].value.equal(tensors[i].second));
+  }
+
+  std::filesystem::remove(directory / "model-2.safetensors");
+  const auto lines = findings(tiny(), directory.path());
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_NE(
+      lines[0].find("model-2.safetensors: is missing, but model.safetensors.index.json names it"),
+      std::string::npos);
+}
+
+TEST(Weights, AllThatIsWrongIsSaidAtOnce) {
+  const Scratch directory;
+  NamedTensors tensors = drawn(tiny());
+  named(tensors, "model.norm.weight") = at::ones({17});
+  named(tensors, "lm_head.weight")[3][4] = NAN;
+  named(tensors, "model.embed_tokens.weight")[0][0] = INFINITY;
+  tensors.emplace_back("model.layers.7.mlp.up_proj.weight", at::ones({2}));
+  tensors.emplace_back("model.layers.0.self_attn.rotary_emb.inv_freq", at::ones({4}));
+  std::erase_if(tensors, [](const auto& entry) {
+    return entry.first == "model.layers.0.mlp.down_proj.weight";
+  });
+  write_safetensors(directory / "model.safetensors", tensors);
+  const auto lines = findings(tiny(), directory.path());
+  EXPECT_EQ(lines.size(), 5u);
+  EXPECT_TRUE(ends_with_one_of(lines, "'model.norm.weight' is [17] but config.json wants [16]"));
+  EXPECT_TRUE(ends_with_one_of(lines, "'lm_head.weight' holds NaN or infinite values"));
+  EXPECT_TRUE(ends_with_one_of(lines, "'model.embed_tokens.weight' holds NaN or infinite values"));
+  EXPECT_TRUE(ends_with_one_of(
+      lines, "'model.layers.7.mlp.up_proj.weight' is not part of a LlamaForCausalLM"));
+  EXPECT_TRUE(ends_with_one_of(lines, "'model.layers.0.mlp.down_proj.weight' is missing"));
+}
+
+TEST(Weights, ATiedModelMayBringItsHeadOrNot) {
+  const Scratch directory;
+  NamedTensors tensors = drawn(tiny(true));
+  write_safetensors(directory / "model.safetensors", tensors);
+  EXPECT_TRUE(findings(tiny(true), directory.path()).empty());
+  tensors.emplace_back("lm_head.weight", tensors[0].second);
+  write_safetensors(directory / "model.safetensors", tensors);
+  EXPECT_TRUE(findings(tiny(true), directory.path()).empty());
+}
+
+TEST(Weights, PicklesAreRefused) {
+  const Scratch directory;
+  EXPECT_TRUE(
+      ends_with_one_of(findings(tiny(), directory.path()), "has neither model.safetensors nor"));
+  std::ofstream(directory / "pytorch_model.bin") << "x";
+  EXPECT_TRUE(ends_with_one_of(findings(tiny(), directory.path()), "a pickle, which may run code"));
+}
+
+TEST(Weights, AnIndexMayNotLeadOutOfItsDirectory) {
+  const Scratch directory;
+  std::ofstream(directory / "model.safetensors.index.json")
+      << R"({"weight_map": {"lm_head.weight": "../model.safetensors"}})";
+  EXPECT_TRUE(
+      ends_with_one_of(findings(tiny(), directory.path()), "must be the name of a file beside it"));
+}
+
+TEST(Weights, DrawnOnesDependOnSeedAndNameAlone) {
+  const NamedTensors tensors = drawn(tiny());
+  EXPECT_TRUE(drawn(tiny())[0].second.equal(tensors[0].second));
+  const auto other = build_model(tiny(), {});
+  draw_weights(*other, {}, 8);
+  EXPECT_FALSE(other->parameters()[0].value.equal(tensors[0].second));
+  ModelConfig deeper = tiny();
+  deeper.num_hidden_layers = 2;
+  deeper.sliding_window = {0, 0};
+  NamedTensors more = drawn(deeper);
+  EXPECT_TRUE(named(more, "lm_head.weight").equal(tensors.back().second));
+  EXPECT_NEAR(tensors[0].second.std().item<double>(), 0.02, 0.002);
+  EXPECT_TRUE(named(more, "model.norm.weight").eq(1.0).all().item<bool>());
+}
+
+TEST(Weights, MastersKeepWhatTheComputeTypeRounds) {
+  const ModelOptions options{.compute = at::kBFloat16, .weights = at::kBFloat16};
+  const auto model = build_model(tiny(), options);
+  draw_weights(*model, options, 7);
+  const Parameter& p = model->parameters()[0];
+  EXPECT_EQ(p.value.scalar_type(), at::kBFloat16);
+  EXPECT_TRUE(p.master.equal(drawn(tiny())[0].second));
+  EXPECT_TRUE(p.value.equal(p.master.to(at::kBFloat16)));
+  EXPECT_TRUE(p.trainable());
+
+  // Computing in float32 with weights kept in bfloat16: what forward sees is rounded.
+  const ModelOptions rounded{.weights = at::kBFloat16};
+  const auto mixed = build_model(tiny(), rounded);
+  draw_weights(*mixed, rounded, 7);
+  EXPECT_TRUE(mixed->parameters()[0].value.equal(p.master.to(at::kBFloat16).to(at::kFloat)));
+}
+
+TEST(Weights, BiasesAndNormsDoNotDecay) {
+  ModelConfig config = tiny();
+  config.attention_bias = config.output_bias = config.mlp_bias = true;
+  const auto model = build_model(config, {});
+  for (const Parameter& p : model->parameters()) {
+    EXPECT_EQ(p.decay, !p.name.ends_with(".bias") && !p.name.ends_with("norm.weight")) << p.name;
+  }
+}
+
+TEST(Model, FlopsOfATokenCountMatrixWeightsSixTimesAndCausalAttention) {
+  ModelConfig config;
+  config.vocab_size = 32000;
+  config.hidden_size = 512;
+  config.intermediate_size = 1536;
+  config.num_hidden_layers = 8;
+  config.num_attention_heads = 8;
+  config.num_key_value_heads = 4;
+  config.head_dim = 64;
+  // 8 layers of 512 x (512 + 256 + 256 + 512) and 3 x 512 x 1536, and a head of 512 x 32000: 41.5M;
+  // attention 12 x 8 x 512 x 256.
+  EXPECT_EQ(training_flops_per_token(config, 256), 6.0 * 41549824 + 12582912);
+}
+
+}  // namespace
+}  // namespace temper::trainer

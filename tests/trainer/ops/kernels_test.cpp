@@ -1,0 +1,122 @@
+// Every instruction set that this machine runs gives what the baseline gives.
+#include "trainer/ops/cpu/kernels.h"
+
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace temper::trainer::cpu {
+
+extern const Kernels kernels_baseline;
+#ifdef __x86_64__
+extern const Kernels kernels_avx2;
+extern const Kernels kernels_avx512;
+#endif
+
+namespace {
+
+std::vector<const Kernels*> sets() {
+  std::vector<const Kernels*> result = {&kernels_baseline};
+#ifdef __x86_64__
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    result.push_back(&kernels_avx2);
+  if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+    result.push_back(&kernels_avx512);
+#endif
+  return result;
+}
+
+std::vector<float> random_floats(size_t count, float scale) {
+  std::mt19937 generator(1);
+  std::normal_distribution<float> normal(0, scale);
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(generator);
+  return values;
+}
+
+TEST(Kernels, SoftmaxOfARowEqualsDoublePrecision) {
+  for (const Kernels* set : sets()) {
+    for (const int64_t dim : {1, 15, 16, 100, 1000}) {
+      const std::vector<float> logits = random_floats(dim, 8);
+      double peak = -1e30, total = 0, weighted = 0;
+      int64_t argmax = 0;
+      for (int64_t i = 0; i < dim; ++i) {
+        if (logits[i] > peak) argmax = i;
+        peak = std::max<double>(peak, logits[i]);
+      }
+      for (const float x : logits) {
+        total += std::exp(x - peak);
+        weighted += std::exp(x - peak) * (x - peak);
+      }
+      const SoftmaxRow row = set->softmax_row(logits.data(), dim);
+      EXPECT_NEAR(row.log_sum_exp, peak + std::log(total), 2e-6 * (1 + std::abs(peak)))
+          << set->name << " " << dim;
+      EXPECT_NEAR(row.entropy, std::log(total) - weighted / total, 1e-5) << set->name << " " << dim;
+      EXPECT_EQ(row.argmax, argmax) << set->name;
+    }
+  }
+}
+
+TEST(Kernels, ProductWithoutMicroKernelsEqualsDoublePrecision) {
+  for (const Kernels* set : sets()) {
+    constexpr int64_t kM = 7, kN = 53, kK = 29;
+    const std::vector<float> a = random_floats(kM * kK, 1), b = random_floats(kK * kN, 1);
+    std::vector<float> c(kM * kN, 1.0f);
+    set->gemm(kM, kN, kK, a.data(), kK, b.data(), kN, c.data(), kN, true);
+    for (int64_t i = 0; i < kM; ++i) {
+      for (int64_t j = 0; j < kN; ++j) {
+        double expected = 1;
+        for (int64_t k = 0; k < kK; ++k)
+          expected += static_cast<double>(a[i * kK + k]) * b[k * kN + j];
+        EXPECT_NEAR(c[i * kN + j], expected, 1e-5) << set->name;
+      }
+    }
+  }
+}
+
+TEST(Kernels, RoundingToBfloat16IsToNearestEvenAndKeepsNan) {
+  for (const Kernels* set : sets()) {
+    // 1 + 2^-8 is half way between 1 and 1 + 2^-7: to even, 1. 1 + 3 * 2^-8: up to even, 1 + 2^-6.
+    const std::vector<float> values = {1.00390625f, 1.01171875f, -2.5f, NAN, INFINITY, 3.0e38f};
+    std::vector<Bf16> rounded(values.size());
+    set->bf16.store(values.data(), 0, rounded.data(), 0, 1, static_cast<int64_t>(values.size()));
+    EXPECT_EQ(rounded[0].bits, 0x3f80) << set->name;
+    EXPECT_EQ(rounded[1].bits, 0x3f82) << set->name;
+    EXPECT_EQ(rounded[2].bits, 0xc020) << set->name;
+    EXPECT_EQ(rounded[3].bits & 0x7fff, 0x7fc0) << set->name;
+    EXPECT_EQ(rounded[4].bits, 0x7f80) << set->name;
+    EXPECT_EQ(rounded[5].bits, 0x7f62) << set->name;
+  }
+}
+
+TEST(Kernels, PackedOperandsHoldTwoBfloat16OfConsecutiveKInAWord) {
+  for (const Kernels* set : sets()) {
+    constexpr int64_t kK = 37, kColumns = 21, kWide = 24;
+    std::vector<Bf16> rows(kK * kColumns), columns(kK * kColumns);
+    for (int64_t k = 0; k < kK; ++k) {
+      for (int64_t c = 0; c < kColumns; ++c) {
+        rows[k * kColumns + c].bits = columns[c * kK + k].bits = static_cast<uint16_t>(k * 100 + c);
+      }
+    }
+    std::vector<Bf16> from_rows((kK + 1) * kWide), from_columns((kK + 1) * kWide);
+    set->pack_bf16.rows(rows.data(), kColumns, from_rows.data(), kWide, kK, kColumns);
+    set->pack_bf16.columns(columns.data(), kK, from_columns.data(), kWide, kK, kColumns);
+    std::vector<Bf16> transposed(kColumns * 40);
+    set->pack_bf16.transposed(rows.data(), kColumns, transposed.data(), 40, kK, kColumns);
+    for (int64_t k = 0; k < kK + 1; ++k) {
+      for (int64_t c = 0; c < kColumns; ++c) {
+        const int expected = k < kK ? static_cast<int>(k * 100 + c) : 0;
+        const int64_t word = (k / 2 * kWide + c) * 2 + k % 2;
+        EXPECT_EQ(from_rows[word].bits, expected) << set->name << " " << k << " " << c;
+        EXPECT_EQ(from_columns[word].bits, expected) << set->name << " " << k << " " << c;
+        EXPECT_EQ(transposed[c * 40 + k].bits, expected) << set->name << " " << k << " " << c;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace temper::trainer::cpu

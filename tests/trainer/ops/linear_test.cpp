@@ -1,0 +1,120 @@
+#include "trainer/ops/linear.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+#include "tests/trainer/ops/compare.h"
+#include "trainer/ops/checkpoint.h"
+#include "trainer/ops/rms_norm.h"
+
+namespace temper::trainer {
+namespace {
+
+Projection projection_of(std::vector<int64_t> rows, int64_t columns, at::ScalarType dtype,
+                         bool bias) {
+  int64_t all = 0;
+  for (const int64_t r : rows) all += r;
+  Projection p{
+      .weight = at::randn({all, columns}).to(dtype), .bias = {}, .weights = {}, .biases = {}};
+  if (bias) p.bias = at::randn({all}).to(dtype);
+  int64_t first = 0;
+  for (const int64_t r : rows) {
+    p.weights.push_back(p.weight.narrow(0, first, r).detach().requires_grad_(true));
+    if (bias) p.biases.push_back(p.bias.narrow(0, first, r).detach().requires_grad_(true));
+    first += r;
+  }
+  return p;
+}
+
+TEST(Linear, ValuesAndGradientsOfStackedProjectionsEqualSeparateOnes) {
+  at::manual_seed(7);
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const Projection p = projection_of({24, 8, 8}, 32, dtype, true);
+    const at::Tensor x = leaf(at::randn({90, 32}), dtype),
+                     residual = leaf(at::randn({90, 40}), dtype);
+    const at::Tensor slow_x = exact(x), slow_residual = exact(residual);
+    std::vector<at::Tensor> slow_w, slow_b, parts;
+    for (int i = 0; i < 3; ++i) {
+      slow_w.push_back(exact(p.weights[i]));
+      slow_b.push_back(exact(p.biases[i]));
+      parts.push_back(at::linear(slow_x, slow_w[i], slow_b[i]));
+    }
+    const at::Tensor y = linear(x, p, residual), slow_y = at::cat(parts, 1) + slow_residual;
+    EXPECT_LT(worst(y, slow_y), tolerance(dtype));
+    const at::Tensor dy = at::randn({90, 40}).to(dtype);
+    y.backward(dy);
+    slow_y.backward(dy.to(at::kDouble));
+    EXPECT_LT(worst(x.grad(), slow_x.grad()), tolerance(dtype));
+    EXPECT_TRUE(residual.grad().equal(dy));
+    for (int i = 0; i < 3; ++i) {
+      // From bfloat16 inputs too the sum is float32: what remains is the order of the sum.
+      EXPECT_LT(worst(p.weights[i].grad(), slow_w[i].grad()), 3e-6);
+      EXPECT_LT(worst(p.biases[i].grad(), slow_b[i].grad()), 3e-6);
+    }
+  }
+}
+
+TEST(Linear, AddsToGradientsThatAreThereAndLeavesFrozenWeightsAlone) {
+  const Projection p = projection_of({16, 16}, 16, at::kFloat, false);
+  p.weights[1].requires_grad_(false);
+  const at::Tensor bucket = at::full({16 * 16}, 3.0);
+  p.weights[0].mutable_grad() = bucket.view({16, 16});
+  const at::Tensor x = at::ones({32, 16});
+  linear(x, p).sum().backward();
+  EXPECT_TRUE(bucket.eq(35.0).all().item<bool>());
+  EXPECT_EQ(p.weights[0].grad().data_ptr(), bucket.data_ptr());
+  EXPECT_FALSE(p.weights[1].grad().defined());
+}
+
+TEST(Linear, GradientsFromAnInputMadeAgainAreTheSameBits) {
+  at::manual_seed(8);
+  const at::Tensor x = at::randn({64, 32}), norm = at::rand({32});
+  at::Tensor gradients[2];
+  for (const bool again : {false, true}) {
+    at::manual_seed(9);
+    const Projection p = projection_of({48}, 32, at::kFloat, false);
+    const at::Tensor in = x.clone().requires_grad_(true);
+    const auto [through, normed] = rms_norm(in, norm, 1e-6);
+    std::function<at::Tensor()> make;
+    if (again) make = [kept = in.detach(), norm] { return rms_norm_again(kept, norm, 1e-6); };
+    linear(normed, p, {}, make).pow(2).sum().backward();
+    gradients[again ? 1 : 0] = p.weights[0].grad();
+  }
+  EXPECT_TRUE(gradients[0].equal(gradients[1]));
+}
+
+TEST(Linear, GradientBitsDoNotDependOnThreads) {
+  at::manual_seed(10);
+  const at::Tensor x = at::randn({700, 64}), dy = at::randn({700, 160});
+  const int threads = at::get_num_threads();
+  at::Tensor weights[2], biases[2];
+  for (const int count : {1, 2}) {
+    at::manual_seed(11);
+    const Projection p = projection_of({160}, 64, at::kFloat, true);
+    at::set_num_threads(count);
+    linear(x, p).backward(dy);
+    weights[count - 1] = p.weights[0].grad();
+    biases[count - 1] = p.biases[0].grad();
+  }
+  at::set_num_threads(threads);
+  EXPECT_TRUE(weights[0].equal(weights[1]));
+  EXPECT_TRUE(biases[0].equal(biases[1]));
+}
+
+TEST(Checkpoint, GivesParametersTheirGradientsAlsoWhenTheInputHasNone) {
+  at::manual_seed(12);
+  const at::Tensor x = at::randn({32, 16});
+  at::Tensor gradients[2];
+  for (const bool checkpointed : {false, true}) {
+    at::manual_seed(13);
+    const Projection p = projection_of({16}, 16, at::kFloat, false);
+    const auto f = [&p](const at::Tensor& in) { return linear(in, p).pow(2); };
+    (checkpointed ? checkpoint(f, x) : f(x)).sum().backward();
+    gradients[checkpointed ? 1 : 0] = p.weights[0].grad();
+  }
+  EXPECT_TRUE(gradients[0].equal(gradients[1]));
+}
+
+}  // namespace
+}  // namespace temper::trainer
