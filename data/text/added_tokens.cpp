@@ -72,6 +72,7 @@ void AddedTokens::add(const AddedToken& token, std::optional<int32_t> known,
 
 void AddedTokens::prepare(const Normalizer& normalizer) {
   for (const auto& [id, token] : tokens_) {
+    spellings_[id] = token.content;
     if (!token.normalized) {
       raw_.add(token.content, id);
       continue;
@@ -79,6 +80,7 @@ void AddedTokens::prepare(const Normalizer& normalizer) {
     Passage pattern(token.content, 0, false);
     if (normalizer) normalizer(pattern);
     if (!pattern.text().empty()) normalized_.add(pattern.text(), id);
+    spellings_[id] = pattern.text();
   }
 }
 
@@ -122,6 +124,11 @@ std::optional<int32_t> AddedTokens::token_to_id(const std::string& content) cons
 const AddedToken* AddedTokens::find(int32_t id) const {
   const auto found = tokens_.find(id);
   return found == tokens_.end() ? nullptr : &found->second;
+}
+
+const std::string* AddedTokens::spelling(int32_t id) const {
+  const auto found = spellings_.find(id);
+  return found == spellings_.end() ? nullptr : &found->second;
 }
 
 int64_t AddedTokens::end_id() const { return tokens_.empty() ? 0 : tokens_.rbegin()->first + 1; }

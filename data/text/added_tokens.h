@@ -48,6 +48,9 @@ class AddedTokens {
 
   std::optional<int32_t> token_to_id(const std::string& content) const;
   const AddedToken* find(int32_t id) const;
+  /// What decoding makes of an id: the content, normalized where the token is looked for in
+  /// normalized text.
+  const std::string* spelling(int32_t id) const;
   bool is_special(const std::string& content) const { return special_.contains(content); }
   /// One above the largest id, 0 without any.
   int64_t end_id() const;
@@ -72,6 +75,7 @@ class AddedTokens {
   };
 
   std::map<int32_t, AddedToken> tokens_;
+  std::map<int32_t, std::string> spellings_;
   std::map<std::string, int32_t> ids_;
   std::unordered_set<std::string> special_;
   Matcher raw_;

@@ -263,8 +263,8 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
   std::vector<std::string> tokens;
   tokens.reserve(ids.size());
   for (const int32_t id : ids) {
-    const AddedToken* added = state_->added.find(id);
-    const std::string* token = added != nullptr ? &added->content : state_->model.id_to_token(id);
+    const std::string* token = state_->added.spelling(id);
+    if (token == nullptr) token = state_->model.id_to_token(id);
     if (token == nullptr) continue;
     if (skip_special_tokens && state_->added.is_special(*token)) continue;
     tokens.push_back(*token);
@@ -288,7 +288,7 @@ std::optional<int32_t> Tokenizer::token_to_id(std::string_view token) const {
 }
 
 std::string Tokenizer::id_to_token(int32_t id) const {
-  if (const AddedToken* token = state_->added.find(id)) return token->content;
+  if (const std::string* spelling = state_->added.spelling(id)) return *spelling;
   const std::string* token = state_->model.id_to_token(id);
   return token == nullptr ? "" : *token;
 }

@@ -1,2 +1,1 @@
-temper_test(tokenizer_parity_test LABEL parity
-  SOURCES ${CMAKE_CURRENT_LIST_DIR}/tokenizer_test.cpp LIBRARIES temper_data)
+temper_test(parity_tokenizer_test LABEL parity SOURCES tokenizer_test.cpp LIBRARIES temper_data)

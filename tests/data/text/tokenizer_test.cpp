@@ -48,7 +48,7 @@ class TokenizerTest : public ::testing::Test {
     write("tokenizer.json", definition.dump());
     return Tokenizer::load(directory_);
   }
-  std::string refusal(const std::string& text) {
+  std::string refusal_of_text(const std::string& text) {
     write("tokenizer.json", text);
     try {
       Tokenizer::load(directory_);
@@ -57,7 +57,7 @@ class TokenizerTest : public ::testing::Test {
     }
     return "loaded";
   }
-  std::string refusal(const Json& definition) { return refusal(definition.dump()); }
+  std::string refusal(const Json& definition) { return refusal_of_text(definition.dump()); }
 
   fs::path directory_;
 };
@@ -67,6 +67,12 @@ TEST_F(TokenizerTest, MergesTheBestRankFirst) {
   EXPECT_EQ(tokenizer.encode("ababa"), (Ids{5, 1}));
   EXPECT_EQ(tokenizer.encode("ba"), (Ids{6}));
   EXPECT_EQ(tokenizer.encode(""), Ids{});
+}
+
+TEST_F(TokenizerTest, MergesMayBeLists) {
+  Json definition = small();
+  definition["model"]["merges"] = Json::parse(R"([["a", "b"], ["ab", "ab"]])");
+  EXPECT_EQ(load(definition).encode("ababa"), (Ids{5, 1}));
 }
 
 TEST_F(TokenizerTest, UnknownCharactersStayApartUnlessFused) {
@@ -161,7 +167,8 @@ TEST_F(TokenizerTest, ThreadsShareOneTokenizer) {
 
 TEST_F(TokenizerTest, RefusesWhatIsMissingMalformedOrNotSupported) {
   EXPECT_THROW(Tokenizer::load(directory_ / "absent"), UserError);
-  EXPECT_NE(refusal("{\"version\": ").find("tokenizer.json: not valid JSON"), std::string::npos);
+  EXPECT_NE(refusal_of_text("{\"version\": ").find("tokenizer.json: not valid JSON"),
+            std::string::npos);
   const auto with = [](const char* pointer, const Json& value) {
     Json definition = small();
     definition[Json::json_pointer(pointer)] = value;
