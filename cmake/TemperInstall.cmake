@@ -9,7 +9,7 @@ if(TARGET temper_parquet)
   install(TARGETS temper_parquet LIBRARY DESTINATION lib)
 endif()
 if(TARGET temper_cuda)
-  install(TARGETS temper_cuda LIBRARY DESTINATION lib)
+  install(TARGETS temper_cuda LIBRARY DESTINATION lib OPTIONAL)
 endif()
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/configs DESTINATION ${share})
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/launch DESTINATION ${share}

@@ -55,6 +55,12 @@ bool in_path(const std::string& program) {
   return false;
 }
 
+/// Built in, and its module lies where the program looks for it.
+bool reads_parquet() {
+  return build_info().parquet &&
+         fs::exists(program_directory().parent_path() / "lib" / "libtemper_parquet.so");
+}
+
 /// An NVIDIA device on the PCI bus, whether or not a driver speaks to it.
 bool nvidia_device_present() {
   std::error_code ignored;
@@ -98,7 +104,7 @@ Json find_missing(const CudaSeen& cuda) {
         "docker run --shm-size=1g (or mount -o "
         "remount,size=1g /dev/shm)");
   }
-  if (!build_info().parquet) {
+  if (!reads_parquet()) {
     add("Parquet files cannot be read",
         "launch/setup.sh && cmake -S . -B build -G Ninja && ninja -C build");
   }
@@ -149,7 +155,7 @@ Json examine(parallel::Session& session) {
     report["mpi"]["all_reduce_latency_us"] = link->latency_seconds * 1e6;
   }
   report["hdf5"] = build.hdf5;
-  report["parquet"] = build.parquet;
+  report["parquet"] = reads_parquet();
   report["cuda"] = {{"plugin", cuda.plugin.string()}, {"driver", cuda.driver}};
   report["cpu"] = {{"model", trainer::cpu_model()},
                    {"threads", world.threads},

@@ -8,6 +8,8 @@
 #include "launch/command.h"
 #include "launch/source.h"
 #include "recipes/diagnostic.h"
+#include "recipes/parse.h"
+#include "trainer/finish.h"
 #include "trainer/models/model.h"
 
 namespace temper::launch {
@@ -49,11 +51,19 @@ std::string model_card(const Source& source, const trainer::ModelConfig& config)
   return text + ".\n";
 }
 
-/// As stored; what a checkpoint holds is written as its model was stored.
-std::string own_dtype(const trainer::ModelConfig& config) {
+/// As the run would export its checkpoint, so that both give the same bytes; a model as it is
+/// stored.
+std::string own_dtype(const Source& source, const trainer::ModelConfig& config) {
+  if (source.kind == Source::Kind::kCheckpoint) {
+    const fs::path run =
+        fs::absolute(source.weights).lexically_normal().parent_path().parent_path();
+    if (fs::exists(run / "recipe.toml")) {
+      return trainer::export_dtype(
+          recipes::parse(run / "recipe.toml", {}, {.purpose = recipes::Purpose::kPrepare}), config);
+    }
+  }
   if (config.stored_dtype == "bfloat16") return "bf16";
-  if (config.stored_dtype == "float16") return "fp16";
-  return "fp32";
+  return config.stored_dtype == "float16" ? "fp16" : "fp32";
 }
 
 /// OUT is replaced as a whole, so it must be nothing that a user would miss: absent, empty, or an
@@ -86,8 +96,9 @@ int export_command(const std::vector<std::string>& arguments) {
       "temper export runs/alpaca/checkpoints/step-000200 out --dtype bf16");
   parser.positional("SOURCE", "a checkpoint, run or model directory");
   parser.positional("OUT", "the directory to write; an earlier export there is replaced");
-  parser.options().add_options()("dtype", po::value<std::string>()->default_value("auto"),
-                                 "fp32, bf16 or fp16; auto: as stored")(
+  parser.options().add_options()(
+      "dtype", po::value<std::string>()->default_value("auto"),
+      "fp32, bf16 or fp16; auto: as its run would export it, else as stored")(
       "format", po::value<std::string>()->default_value("safetensors"), "safetensors")(
       "max-shard-size", po::value<std::string>()->default_value("5GB"), "of a weights file")(
       "merge", "not in this version")("adapter", po::value<std::string>(), "not in this version")(
@@ -104,7 +115,7 @@ int export_command(const std::vector<std::string>& arguments) {
   const Source source = resolve_source((*given)["SOURCE"].as<std::string>(), RunMeans::kCheckpoint);
   check_output(out, source);
   const auto model = load_model(source, {.compute = at::kFloat, .weights = at::kFloat});
-  if (dtype == "auto") dtype = own_dtype(model->config());
+  if (dtype == "auto") dtype = own_dtype(source, model->config());
 
   trainer::ExportSource exported{.tensors = {},
                                  .config = model->config().json,

@@ -222,15 +222,17 @@ std::vector<Key> recipe_rows() {
       ROW(parallel.timeout, .meaning = "A silent collective counts as hung after this.",
           .unit = "seconds", .range = above(0)),
 
-      ROW(checkpoint.every, .meaning = "Steps between checkpoints; the last step always has one.",
-          .unit = "steps", .range = at_least(1)),
+      ROW(checkpoint.every,
+          .meaning = "Steps between checkpoints; the last step always has one; 0: only that.",
+          .unit = "steps", .range = at_least(0)),
       ROW(checkpoint.keep, .meaning = "Newest checkpoints kept.", .range = at_least(1)),
       ROW(checkpoint.best, .meaning = "Also keep the best by eval.metric."),
       ROW(checkpoint.async, .meaning = "Write while training goes on."),
 
       ROW(eval.every,
-          .meaning = "Steps between evaluations on [[data.eval]]; the last step always has one.",
-          .unit = "steps", .range = at_least(1)),
+          .meaning = "Steps between evaluations on [[data.eval]]; the last step always has one; "
+                     "0: only that.",
+          .unit = "steps", .range = at_least(0)),
       ROW(eval.at_start, .meaning = "Also evaluate before the first step."),
       ROW(eval.metric, .meaning = "What best and early stopping go by.",
           .choices = {"eval_loss", "eval_mean_token_accuracy"}),

@@ -9,18 +9,15 @@
 
 namespace temper::trainer {
 
-namespace {
-
-std::string export_dtype(const Run& run) {
-  if (run.recipe.export_.dtype != "auto") return run.recipe.export_.dtype;
-  const std::string& stored = run.inputs.config.stored_dtype;
-  if (run.recipe.model.init == recipes::Init::kPretrained && stored == "float32") return "fp32";
-  if (run.recipe.model.init == recipes::Init::kPretrained && stored == "bfloat16") return "bf16";
-  if (run.recipe.model.init == recipes::Init::kPretrained && stored == "float16") return "fp16";
-  return run.recipe.model.dtype == recipes::Dtype::kFp32 ? "fp32" : "bf16";
+std::string export_dtype(const recipes::Recipe& recipe, const ModelConfig& config) {
+  if (recipe.export_.dtype != "auto") return recipe.export_.dtype;
+  if (recipe.model.init == recipes::Init::kPretrained) {
+    if (config.stored_dtype == "float32") return "fp32";
+    if (config.stored_dtype == "bfloat16") return "bf16";
+    if (config.stored_dtype == "float16") return "fp16";
+  }
+  return recipe.model.dtype == recipes::Dtype::kFp32 ? "fp32" : "bf16";
 }
-
-}  // namespace
 
 Outcome finish(Run& run, RunDirectory& directory, Checkpoints& checkpoints, Recorder& recorder, int64_t step) {
   checkpoints.begin(step);
@@ -35,7 +32,7 @@ Outcome finish(Run& run, RunDirectory& directory, Checkpoints& checkpoints, Reco
                           .model_directory = run.inputs.model_directory,
                           .model_card = model_card(run, step)};
       for (const Parameter& parameter : run.model->parameters()) source.tensors.emplace_back(parameter.name, parameter.master);
-      export_model(source, directory.export_directory(), export_dtype(run), parse_size(run.recipe.export_.max_shard_size));
+      export_model(source, directory.export_directory(), export_dtype(run.recipe, run.inputs.config), parse_size(run.recipe.export_.max_shard_size));
       recorder.report();
     } catch (const RunError& error) {
       problem = error.what();

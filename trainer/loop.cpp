@@ -63,6 +63,7 @@ Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& sto
     } else if (recipe.train.on_nan == recipes::OnNan::kSkip) {
       recorder.add_skipped();
     } else {
+      checkpoints.complete();  // one that is still being written is from before the fault
       return {Ending::kFailed, dump_failure(run, directory, step, sums, norm)};
     }
 

@@ -20,10 +20,11 @@ constexpr std::chrono::seconds kPatience{2};
 }  // namespace
 
 void refuse_bad_rows(std::vector<std::string> lines) {
+  const std::string remedy = "data.on_bad_row=skip leaves bad rows out (counted and listed)";
+  if (lines.size() == 1) throw UserError(lines.front() + "; " + remedy);
   lines.push_back("data.on_bad_row = \"error\": " + std::to_string(lines.size()) +
-                  (lines.size() == kListedRows ? " bad rows or more" : " bad row(s)") +
-                  ", listed above: mend them, or data.on_bad_row=skip leaves bad rows out "
-                  "(counted and listed)");
+                  (lines.size() == kListedRows ? " bad rows or more" : " bad rows") +
+                  ", listed above: mend them, or " + remedy);
   throw UserError(std::move(lines));
 }
 

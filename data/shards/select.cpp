@@ -97,14 +97,18 @@ void Selection::finish(PrepareReport& report) const {
                     ", or data.on_long_row=truncate, split or drop");
   }
   if (unsupervised_.count > 0 && options_.on_bad_row == recipes::OnBadRow::kError) {
-    lines.insert(lines.end(), unsupervised_.first.begin(), unsupervised_.first.end());
-    const bool too_short = unsupervised_.longest > 0;
-    lines.push_back("data.on_bad_row = \"error\": " + rows(unsupervised_) +
-                    " without a supervised token" +
-                    (too_short ? " (the first are listed): data.max_length=" +
-                                     std::to_string(unsupervised_.longest) + " reaches them, or "
-                               : " (the first are listed): ") +
-                    "data.on_bad_row=skip leaves them out (counted and listed)");
+    const std::string remedy =
+        (unsupervised_.longest > 0
+             ? "data.max_length=" + std::to_string(unsupervised_.longest) + " reaches them, or "
+             : std::string()) +
+        "data.on_bad_row=skip leaves them out (counted and listed)";
+    if (unsupervised_.count == 1) {
+      lines.push_back(unsupervised_.first.front() + "; " + remedy);
+    } else {
+      lines.insert(lines.end(), unsupervised_.first.begin(), unsupervised_.first.end());
+      lines.push_back("data.on_bad_row = \"error\": " + rows(unsupervised_) +
+                      " without a supervised token (the first are listed): " + remedy);
+    }
   }
   if (!lines.empty()) throw UserError(std::move(lines));
   report.long_rows += counts_.long_rows;

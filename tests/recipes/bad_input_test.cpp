@@ -138,7 +138,7 @@ const Case kCases[] = {
      "[generation]\ntop_p = 1.5",
      {},
      {"r.toml:3: generation.top_p = 1.5: must be above 0 and at most 1"}},
-    {"EmptyCache", "[eval]\nevery = 0", {}, {"r.toml:3: eval.every = 0: must be at least 1"}},
+    {"EmptyCache", "[eval]\nevery = -1", {}, {"r.toml:3: eval.every = -1: must be at least 0"}},
     {"EmptyOutput", "", {"run.output="}, {"command line: run.output=: must not be empty"}},
     {"SizeThatIsNone",
      "[export]\nmax_shard_size = \"5 gigs\"",

@@ -108,7 +108,7 @@ class Resume(SystemTest):
         self.assert_done(self.run_temper("train", self.recipe(), "train.steps=6"))
         changed = self.run_temper("train", self.recipe(), "train.steps=8", "optimizer.lr=5e-4")
         self.assert_done(changed, 2)
-        self.assertRegex(changed.stderr, r"optimizer\.lr: 0\.001 -> 0\.0005")
+        self.assertRegex(changed.stderr, r"optimizer\.lr: 0\.001 -> 5e-04")
 
     def test_a_damaged_checkpoint_falls_back_to_the_one_before(self):
         self.assert_done(self.run_temper("train", self.recipe(), "train.steps=10", "run.name=whole"))

@@ -274,7 +274,8 @@ ModelConfig load_config(const std::filesystem::path& model_directory) {
     top.fail("num_key_value_heads",
              "must divide num_attention_heads = " + std::to_string(config.num_attention_heads));
   }
-  if (is_llama && config.hidden_size % config.num_attention_heads != 0) {
+  if (is_llama && top.find("hidden_size") != nullptr &&
+      config.hidden_size % config.num_attention_heads != 0) {
     top.fail("num_attention_heads",
              "must divide hidden_size = " + std::to_string(config.hidden_size));
   }
