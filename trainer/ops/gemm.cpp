@@ -22,6 +22,7 @@ constexpr int64_t kPanel = 64;            // columns of B
 constexpr int64_t kRows = 128;            // rows of A, at most
 constexpr int64_t kDepth = 512;           // k
 constexpr int64_t kGroupBytes = 8 << 20;  // packed B
+constexpr int64_t kTileColumns = 1024;    // of float32 sums that are rounded at the end
 constexpr int64_t kFewRows = 16;          // below: packing B would cost more than the product
 
 template <class T>
@@ -93,13 +94,14 @@ class Product {
         a_(matrix_of<T>(a)),
         b_(matrix_of<T>(b)),
         c_(c),
-        options_(options) {}
+        options_(options),
+        direct_(c.scalar_type() == at::kFloat) {}
 
   void run() {
     const int64_t depth = round_up(k_, kWord);
     const int64_t group =
         std::clamp(kGroupBytes / static_cast<int64_t>(sizeof(T)) / depth / kPanel * kPanel, kPanel,
-                   round_up(n_, kPanel));
+                   std::min(round_up(n_, kPanel), direct_ ? n_ + kPanel : kTileColumns));
     int64_t rows = kRows;
     while (rows > 32 && m_ < rows * 2 * at::get_num_threads()) rows /= 2;
     const int64_t blocks = (m_ + rows - 1) / rows;
@@ -139,48 +141,44 @@ class Product {
                                                kPanel, k_, width(first, panel));
   }
 
+  // Sums go to c itself where it is float32, else to a tile that is rounded at the end.
   void multiply_rows(int64_t begin, int64_t end, int64_t first, int64_t panels) {
     thread_local std::unique_ptr<char[]> buffer;
     thread_local int64_t bytes = 0;
-    const bool direct = c_.scalar_type() == at::kFloat;
+    const int64_t rows = end - begin;
+    const int64_t columns = std::min(panels * kPanel, n_ - first);
     const int64_t depth = round_up(std::min(k_, kDepth), kWord);
-    T* turned = scratch<T>(buffer, bytes, kRows * depth + kRows * kPanel * kWord);
-    float* tile = reinterpret_cast<float*>(turned + kRows * depth);
-    if (direct) {
-      for (int64_t k = 0; k < k_; k += kDepth) {
-        const int64_t count = std::min(kDepth, k_ - k);
-        const auto [rows, stride] = rows_of_a(begin, end, k, count, turned, depth);
-        for (int64_t panel = 0; panel < panels; ++panel) {
-          const int64_t column = first + panel * kPanel;
-          float* out = output<float>(c_) + begin * c_.stride(0) + column;
-          bool add = k > 0 || options_.accumulate;
-          if (k == 0 && options_.add.defined()) {
-            start_from_add(begin, end, column, width(first, panel), out);
-            add = true;
-          }
-          multiply(end - begin, width(first, panel), round_up(count, kWord), rows, stride,
-                   panel_at(panel, k), out, c_.stride(0), add);
-        }
-      }
-      return;
+    T* turned = scratch<T>(buffer, bytes, kRows * depth + (direct_ ? 0 : kRows * columns * kWord));
+    const int64_t stride = direct_ ? c_.stride(0) : columns;
+    float* sums = direct_ ? output<float>(c_) + begin * stride + first
+                          : reinterpret_cast<float*>(turned + kRows * depth);
+    const bool start_from_add = direct_ && options_.add.defined();
+    if (start_from_add) {
+      cpu::row_kernels<float>().store(added<float>(begin, first), options_.add.stride(0), sums,
+                                      stride, rows, columns);
     }
-    for (int64_t panel = 0; panel < panels; ++panel) {
-      const int64_t column = first + panel * kPanel, columns = width(first, panel);
-      for (int64_t k = 0; k < k_; k += kDepth) {
-        const int64_t count = std::min(kDepth, k_ - k);
-        const auto [rows, stride] = rows_of_a(begin, end, k, count, turned, depth);
-        multiply(end - begin, columns, round_up(count, kWord), rows, stride, panel_at(panel, k),
-                 tile, kPanel, k > 0);
-      }
-      T* out = output<T>(c_) + begin * c_.stride(0) + column;
-      if (options_.add.defined()) {
-        cpu::row_kernels<T>().store_sum(
-            tile, kPanel, input<T>(options_.add) + begin * options_.add.stride(0) + column,
-            options_.add.stride(0), out, c_.stride(0), end - begin, columns);
-      } else {
-        cpu::row_kernels<T>().store(tile, kPanel, out, c_.stride(0), end - begin, columns);
+    for (int64_t k = 0; k < k_; k += kDepth) {
+      const int64_t count = std::min(kDepth, k_ - k);
+      const RowsOfA a = rows_of_a(begin, end, k, count, turned, depth);
+      const bool add = k > 0 || options_.accumulate || start_from_add;
+      for (int64_t panel = 0; panel < panels; ++panel) {
+        multiply(rows, width(first, panel), round_up(count, kWord), a.data, a.stride,
+                 panel_at(panel, k), sums + panel * kPanel, stride, add);
       }
     }
+    if (direct_) return;
+    T* out = output<T>(c_) + begin * c_.stride(0) + first;
+    if (options_.add.defined()) {
+      cpu::row_kernels<T>().store_sum(sums, stride, added<T>(begin, first), options_.add.stride(0),
+                                      out, c_.stride(0), rows, columns);
+    } else {
+      cpu::row_kernels<T>().store(sums, stride, out, c_.stride(0), rows, columns);
+    }
+  }
+
+  template <class U>
+  const U* added(int64_t row, int64_t column) const {
+    return input<U>(options_.add) + row * options_.add.stride(0) + column;
   }
 
   struct RowsOfA {
@@ -194,13 +192,6 @@ class Product {
     cpu::pack_kernels<T>().transposed(a_.at(begin, k), a_.stride, turned, depth, count,
                                       end - begin);
     return {turned, depth};
-  }
-
-  void start_from_add(int64_t begin, int64_t end, int64_t column, int64_t columns,
-                      float* out) const {
-    const at::Tensor& add = options_.add;
-    cpu::row_kernels<float>().store(input<float>(add) + begin * add.stride(0) + column,
-                                    add.stride(0), out, c_.stride(0), end - begin, columns);
   }
 
   // A kernel is made for each shape: rows are cut into powers of two, so that there are few.
@@ -218,6 +209,7 @@ class Product {
   Matrix<T> a_, b_;
   at::Tensor c_;
   const GemmOptions& options_;
+  bool direct_;
   T* packed_ = nullptr;
 };
 

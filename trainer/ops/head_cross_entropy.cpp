@@ -18,7 +18,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr int64_t kChunk = 512;  // tokens whose logits exist at once
+constexpr int64_t kChunkBytes = int64_t{128} << 20;  // float32 logits that exist at once
 constexpr int64_t kIgnored = -100;
 
 struct TokenValues {
@@ -45,7 +45,9 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
     const bool weight_gradient = with_gradients && weight.requires_grad();
     at::Tensor dx = with_gradients ? at::empty_like(x) : at::Tensor();
 
-    const int64_t chunk = std::min(kChunk, std::max<int64_t>(count, 1));
+    const int64_t tokens = kChunkBytes / static_cast<int64_t>(sizeof(float)) / vocabulary;
+    const int64_t chunk =
+        std::min(std::clamp<int64_t>(tokens, 64, 1024), std::max<int64_t>(count, 1));
     at::Tensor logits = at::empty({chunk, vocabulary}, hidden.options().dtype(at::kFloat));
     // In float32 the gradient overwrites the logits.
     at::Tensor dlogits = !with_gradients ? at::Tensor()

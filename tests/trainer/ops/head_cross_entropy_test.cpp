@@ -16,9 +16,9 @@ struct Problem {
 // More supervised tokens than one chunk holds, and some that are not counted.
 Problem problem_of(at::ScalarType dtype) {
   at::manual_seed(14);
-  Problem p{leaf(at::randn({2, 700, 24}), dtype), leaf(at::randn({77, 24}), dtype),
-            at::randint(77, {2, 700}, at::kLong)};
-  p.labels.masked_fill_(at::rand({2, 700}) < 0.3, -100);
+  Problem p{leaf(at::randn({2, 900, 24}), dtype), leaf(at::randn({77, 24}), dtype),
+            at::randint(77, {2, 900}, at::kLong)};
+  p.labels.masked_fill_(at::rand({2, 900}) < 0.3, -100);
   return p;
 }
 
