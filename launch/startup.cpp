@@ -9,12 +9,14 @@
 #include "launch/command.h"
 #include "parallel/log.h"
 #include "recipes/diagnostic.h"
+#include "trainer/ops/cpu_allocator.h"
 
 namespace temper::launch {
 
 namespace fs = std::filesystem;
 
 int run_on_all_ranks(const std::function<int(parallel::Session&)>& body) {
+  trainer::use_caching_cpu_allocator();
   parallel::Session session = parallel::Session::start();
   int code = kDone;      // what the ranks agree on (they return from `body` with the same)
   int failure = kDone;   // what went wrong here
