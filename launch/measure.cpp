@@ -7,6 +7,7 @@
 #include <ATen/ATen.h>
 
 #include "parallel/communicator.h"
+#include "trainer/ops/gemm.h"
 
 namespace temper::launch {
 
@@ -31,8 +32,10 @@ double product_flops(at::ScalarType type) {
   constexpr int64_t kSize = 2048;
   const at::Tensor a = at::ones({kSize, kSize}, type), b = at::ones({kSize, kSize}, type);
   at::Tensor product = at::empty({kSize, kSize}, type);
-  const double seconds = median_seconds(5, [&] { at::mm_out(product, a, b); });
-  return 2.0 * kSize * kSize * kSize / seconds;
+  // The library's product and our own: the peak is whatever is reached (MKL holds back on some CPUs).
+  const double library = median_seconds(5, [&] { at::mm_out(product, a, b); });
+  const double own = median_seconds(5, [&] { trainer::gemm(product, a, b); });
+  return 2.0 * kSize * kSize * kSize / std::min(library, own);
 }
 
 }  // namespace

@@ -170,7 +170,8 @@ TEST_F(Prepare, SkipsBadRowsWhenAskedAndRemembersThemInTheCache) {
     EXPECT_EQ(report.from_cache, cached);
     ASSERT_EQ(report.first_bad.size(), 1U);
   }
-  EXPECT_EQ(refusal(sources, options())[0], "a.jsonl:2: exclaims");
+  EXPECT_EQ(refusal(sources, options())[0],
+            "a.jsonl:2: exclaims; data.on_bad_row=skip leaves bad rows out (counted and listed)");
 }
 
 TEST_F(Prepare, MakesADamagedShardAgainAndSaysSo) {
