@@ -27,7 +27,7 @@ std::filesystem::path chosen_checkpoint(const recipes::Recipe& recipe, const std
   if (!std::filesystem::exists(directory)) {
     throw UserError("--checkpoint " + choice + ": " + directory.string() + " does not exist (allowed: last, best, a checkpoint directory)");
   }
-  if (const std::string damage = trainer::checkpoint_damage(directory); !damage.empty()) throw UserError(damage);
+  if (const std::string damage = trainer::checkpoint_damage(directory); !damage.empty()) throw UserError("damaged checkpoint: " + damage);
   return directory;
 }
 

@@ -80,7 +80,7 @@ Json inspect_safetensors(const fs::path& file) {
 
 Json inspect_checkpoint(const fs::path& directory) {
   if (const std::string damage = trainer::checkpoint_damage(directory); !damage.empty()) {
-    throw UserError(directory.string() + ": damaged checkpoint: " + damage);
+    throw UserError("damaged checkpoint: " + damage);
   }
   Json report = {{"kind", "checkpoint"}, {"path", directory.string()}};
   report["state"] = data::read_json(directory / "state.json");

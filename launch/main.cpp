@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "launch/command.h"
+#include "launch/startup.h"
 #include "launch/version.h"
 #include "recipes/diagnostic.h"
 
@@ -62,11 +63,6 @@ int run(const std::vector<std::string>& arguments) {
   throw UserError(
       "temper " + first + ": no such command; " +
       (nearest.empty() ? "temper --help lists them" : "did you mean temper " + nearest + "?"));
-}
-
-/// LibTorch appends the C++ frames to its messages; they mean nothing to a user.
-std::string without_frames(const std::string& message) {
-  return message.substr(0, message.find("\nException raised from "));
 }
 
 int guarded(const std::vector<std::string>& arguments) {

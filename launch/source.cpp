@@ -64,7 +64,7 @@ Source resolve_source(const fs::path& path, RunMeans run_means) {
   }
   if (is_checkpoint(path)) {
     const std::string damage = trainer::checkpoint_damage(path);
-    if (!damage.empty()) throw UserError(path.string() + ": damaged checkpoint: " + damage);
+    if (!damage.empty()) throw UserError("damaged checkpoint: " + damage);
     return checkpoint_source(path);
   }
   if (is_model(path))

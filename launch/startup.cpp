@@ -30,7 +30,7 @@ int run_on_all_ranks(const std::function<int(parallel::Session&)>& body) {
     error = wrong.what();
   } catch (const std::exception& failed) {
     failure = kFailed;
-    error = std::string("error: ") + failed.what();
+    error = "error: " + without_frames(failed.what());
   }
   // Only failures are told to the others: a rank that ends well must not disturb one that is about to.
   failure = session.agree_exit_code(failure, error);
@@ -55,6 +55,10 @@ void check_every_host_sees(parallel::Session& session, const fs::path& directory
     throw UserError(world.host + " does not see " + fs::absolute(directory).string() +
                     " as rank 0 does: all hosts need it on a shared file system (run.output, data.cache)");
   }
+}
+
+std::string without_frames(const std::string& message) {
+  return message.substr(0, message.find("\nException raised from "));
 }
 
 void write_log_to(const parallel::World& world, const fs::path& file) {

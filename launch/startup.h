@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <string>
 
 #include "parallel/world.h"
 
@@ -14,6 +15,9 @@ int run_on_all_ranks(const std::function<int(parallel::Session&)>& body);
 
 /// Every host must see a token that rank 0 writes into `directory` (made if need be), else UserError naming the host. Collective.
 void check_every_host_sees(parallel::Session& session, const std::filesystem::path& directory);
+
+/// LibTorch appends the C++ frames to its messages; they mean nothing to a user.
+std::string without_frames(const std::string& message);
 
 /// From now on rank 0's lines also go to `file` (appended).
 void write_log_to(const parallel::World& world, const std::filesystem::path& file);

@@ -152,8 +152,12 @@ std::string Checkpoints::progress(const StepSums& sums) {
     return s.failure.empty() ? "stopped: another rank could not write its checkpoint" : s.failure;
   }
   if (s.writer.pending() && sums.written == static_cast<double>(s.run.world.size)) {
-    // Rank 0 only renames; the others just forget the pending step.
-    s.writer.commit(s.run.recipe.checkpoint.keep, s.run.recipe.checkpoint.best ? s.best_step : std::nullopt);
+    // Rank 0 writes the manifest and renames; the others just forget the pending step. What fails here is told in the next exchange.
+    try {
+      s.writer.commit(s.run.recipe.checkpoint.keep, s.run.recipe.checkpoint.best ? s.best_step : std::nullopt);
+    } catch (const RunError& error) {
+      s.failure = error.what();
+    }
   }
   return "";
 }
@@ -168,7 +172,11 @@ std::string Checkpoints::complete() {
   }
   report(sums);
   exchange(sums, *s.run.communicator);
-  return progress(sums);
+  if (const std::string problem = progress(sums); !problem.empty()) return problem;
+  StepSums committed;
+  report(committed);
+  exchange(committed, *s.run.communicator);
+  return progress(committed);
 }
 
 }  // namespace temper::trainer
