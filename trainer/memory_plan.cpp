@@ -26,7 +26,7 @@ int64_t saved_elements(const ModelConfig& c, recipes::ActivationCheckpointing mo
   return 0;
 }
 
-constexpr int64_t kProgram = int64_t{300} << 20;   // libraries and their tables, resident after a step
+constexpr int64_t kProgram = int64_t{240} << 20;   // libraries and their tables, resident after a step
 constexpr int64_t kHeadChunkTokens = 1024;         // rows of logits that exist at once (ops/head_cross_entropy)
 
 }  // namespace
