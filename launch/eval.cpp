@@ -1,3 +1,4 @@
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 
@@ -69,7 +70,10 @@ int eval(const std::vector<std::string>& arguments) {
     for (const std::string& line : run.datasets.statements) parallel::say(line);
 
     data::Json line;
-    for (const auto& [name, value] : trainer::evaluate(run)) line[name] = value;
+    for (const auto& [name, value] : trainer::evaluate(run)) {
+      // Counts are written as counts, as in metrics.jsonl.
+      line[name] = std::nearbyint(value) == value ? data::Json(static_cast<int64_t>(value)) : data::Json(value);
+    }
     if (session.world().rank == 0) std::printf("%s\n", line.dump().c_str());
     return int{kDone};
   });

@@ -44,6 +44,7 @@ class Commands(SystemTest):
         evaluated = json.loads([line for line in result.stdout.splitlines() if line.startswith("{")][-1])
         self.assertAlmostEqual(evaluated["eval_loss"], self.metrics()[-1]["eval_loss"], places=5)
         self.assertEqual(evaluated["eval_num_tokens"], self.metrics()[-1]["eval_num_tokens"])
+        self.assertIsInstance(evaluated["eval_num_tokens"], int)
 
     def test_export_of_a_run_equals_its_export(self):
         self.assert_done(self.run_temper("export", "runs/test", "out"))
