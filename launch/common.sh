@@ -39,12 +39,11 @@ PY
   if [ -n "$found" ]; then echo "$found"; else echo "$packages/libtorch-$torch_version/torch"; fi
 }
 
-# Builds the release preset into build-release (or $1 = another preset).
+# build [PRESET]: configures and builds a preset (release) into build-PRESET. The configuration is only shown when it fails.
 build() {
-  local preset=${1:-release}
-  shift || true
+  local preset=${1:-release} output
   say "Building ($preset)"
-  (cd "$root" && cmake --preset "$preset" -DLibTorch_ROOT="$(find_libtorch)" "$@" >"/tmp/temper-configure-$(id -u)-$preset.log" 2>&1) ||
-    { cat "/tmp/temper-configure-$(id -u)-$preset.log" >&2; fail "configuring failed"; }
+  output=$(cd "$root" && cmake --preset "$preset" -DLibTorch_ROOT="$(find_libtorch)" 2>&1) ||
+    fail "$output"
   cmake --build "$root/build-$preset"
 }
