@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 /// Every knob of the product in one place: plain structs, one a table of the recipe, with their
@@ -48,6 +49,66 @@ struct Model {
   std::vector<std::string> add_tokens;
   bool download = false;
   bool operator==(const Model&) const = default;
+};
+
+/// One regular expression that must match a whole module name (or a word that PEFT knows, as
+/// "all-linear"), or a list of names.
+using NamesOrPattern = std::variant<std::string, std::vector<std::string>>;
+using BoolOrWord = std::variant<bool, std::string>;
+using IntOrInts = std::variant<int64_t, std::vector<int64_t>>;
+
+/// `[peft]`: the fields of PEFT 0.21.2's config of that method, under its names. Unset means PEFT's
+/// default; resolve() writes the defaults of the method's own fields, so that whoever trains can
+/// rely on them (fields whose default is None stay unset). No method: full fine-tuning.
+struct Peft {
+  std::string method;  // peft_type in lower case; "": none
+  Dtype dtype = Dtype::kFp32;
+  // Where.
+  std::optional<NamesOrPattern> target_modules, exclude_modules, feedforward_modules;
+  std::optional<std::vector<std::string>> modules_to_save, target_parameters;
+  std::optional<IntOrInts> layers_to_transform;
+  std::optional<NamesOrPattern> layers_pattern;
+  std::optional<std::vector<int64_t>> trainable_token_indices;
+  // lora; r, layers and rank_pattern also of others
+  std::optional<int64_t> r;
+  std::optional<int64_t> lora_alpha;
+  std::optional<double> lora_dropout;
+  std::optional<std::string> bias;
+  std::optional<bool> use_rslora, use_dora, lora_bias;
+  std::optional<BoolOrWord> init_lora_weights;
+  std::map<std::string, int64_t> rank_pattern, alpha_pattern;
+  std::optional<int64_t> loftq_bits, loftq_iter;  // [peft.loftq_config]
+  std::optional<double> eva_rho, eva_tau;         // [peft.eva_config]
+  std::optional<bool> eva_use_label_mask, eva_whiten, eva_adjust_scaling_factors;
+  // adalora
+  std::optional<int64_t> target_r, init_r, tinit, tfinal, deltaT, total_step;
+  std::optional<double> beta1, beta2, orth_reg_weight;
+  // ia3
+  std::optional<bool> init_ia3_weights;
+  // loha, lokr
+  std::optional<int64_t> alpha;
+  std::optional<double> rank_dropout, module_dropout;  // module_dropout also of oft
+  std::optional<BoolOrWord> init_weights;              // also of vera, oft, boft, prefix_tuning
+  std::optional<bool> use_effective_conv2d, decompose_both, rank_dropout_scale;
+  std::optional<int64_t> decompose_factor;
+  // vera
+  std::optional<int64_t> projection_prng_key;
+  std::optional<bool> save_projection;
+  std::optional<double> vera_dropout, d_initial;
+  // oft, boft
+  std::optional<int64_t> oft_block_size, num_cayley_neumann_terms;
+  std::optional<bool> coft, block_share, use_cayley_neumann;
+  std::optional<double> eps;
+  std::optional<int64_t> boft_block_size, boft_block_num, boft_n_butterfly_factor;
+  std::optional<double> boft_dropout;
+  // prompt_tuning, p_tuning, prefix_tuning
+  std::optional<int64_t> num_virtual_tokens;
+  std::optional<std::string> prompt_tuning_init, prompt_tuning_init_text;
+  std::optional<std::string> encoder_reparameterization_type;
+  std::optional<int64_t> encoder_hidden_size, encoder_num_layers;
+  std::optional<double> encoder_dropout;
+  std::optional<bool> prefix_projection;
+  bool operator==(const Peft&) const = default;
 };
 
 struct DataSource {
@@ -104,6 +165,10 @@ struct Optimizer {
   double momentum = 0.0;  // sgd
   double weight_decay = 0.0;
   double max_grad_norm = 1.0;  // 0: no clipping
+  // LoRA+ (PEFT's create_loraplus_optimizer): B learns this many times faster; unset: plain LoRA.
+  std::optional<double> loraplus_lr_ratio;
+  double loraplus_lr_embedding = 1e-6;
+  double loraplus_weight_decay = 0.0;
   bool operator==(const Optimizer&) const = default;
 };
 
@@ -199,6 +264,7 @@ struct Export {
 struct Recipe {
   Run run;
   Model model;
+  Peft peft;
   Data data;
   Objective objective;
   Generation generation;
