@@ -43,7 +43,7 @@ struct StoredType {
   at::ScalarType type;
 };
 
-StoredType stored_type(const std::string& dtype) {
+StoredType find_stored_type(const std::string& dtype) {
   for (const StoredType& row :
        {StoredType{"fp32", "float32", at::kFloat}, StoredType{"bf16", "bfloat16", at::kBFloat16},
         StoredType{"fp16", "float16", at::kHalf}}) {
@@ -104,7 +104,7 @@ void replace_directory(const fs::path& made, const fs::path& out) {
 
 void export_model(const ExportSource& source, const fs::path& out, const std::string& dtype,
                   int64_t max_shard_bytes) {
-  const StoredType stored = stored_type(dtype);
+  const StoredType stored = find_stored_type(dtype);
   const fs::path target =
       fs::absolute(out).lexically_normal() / "";  // with or without a slash at its end
   const fs::path directory = target.parent_path();
@@ -133,6 +133,8 @@ void export_model(const ExportSource& source, const fs::path& out, const std::st
     throw;
   }
 }
+
+at::ScalarType stored_type(const std::string& dtype) { return find_stored_type(dtype).type; }
 
 int64_t parse_size(const std::string& text) {
   const auto fail = [&] {
