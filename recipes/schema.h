@@ -53,7 +53,7 @@ struct KeyInfo {
   Range range;  // of numbers, and of the elements of lists and maps of numbers
   std::string unit;
   bool not_empty;            // strings and lists
-  std::vector<Value> works;  // the values this version can do, besides unset; empty: all
+  std::vector<Value> works;  // what this version can do, besides unset and ""; empty: all
   std::string meaning;       // one sentence
 };
 

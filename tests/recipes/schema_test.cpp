@@ -51,6 +51,17 @@ TEST(Schema, WorksOnlyWithValuesThatAreAllowed) {
   }
 }
 
+TEST(Schema, RefusesWhatDoesNotWorkYetButNotWhatIsUnset) {
+  KeyInfo method = *find_key("peft.method");
+  method.works = {"lora", "ia3"};
+  EXPECT_EQ(not_yet(method, Value{"ia3"}), "");
+  EXPECT_EQ(not_yet(method, Value{""}), "");
+  EXPECT_EQ(not_yet(method, Value{"oft"}), "not in this version, which has only \"lora\", \"ia3\"");
+  KeyInfo dropout = *find_key("peft.lora_dropout");
+  dropout.works = {0.0};
+  EXPECT_EQ(not_yet(dropout, Value{}), "");
+}
+
 TEST(Resume, AllowsOtherOutputsAndLayoutsButNotOtherMathematics) {
   for (const char* key :
        {"run.resume", "run.overwrite", "log.every", "eval.metric", "checkpoint.keep",
