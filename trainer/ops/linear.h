@@ -26,11 +26,11 @@ using AdaptedPart = std::function<at::Tensor(const at::Tensor& x, const BaseLine
 /// Projections that read the same input (q, k, v; gate, up), stored one under the other so that one
 /// product computes them all; each is also a parameter of its own, a view of its rows.
 struct Projection {
-  at::Tensor weight;                // [N, D], no gradient; undefined when quantised
-  at::Tensor bias;                  // [N] or undefined
-  std::vector<int64_t> rows;        // of each part
-  std::vector<at::Tensor> weights;  // leaves: views of consecutive rows of `weight`
-  std::vector<at::Tensor> biases;   // the same of `bias`; empty when there is none
+  at::Tensor weight;                       // [N, D], no gradient; undefined when quantised
+  at::Tensor bias;                         // [N] or undefined
+  std::vector<int64_t> rows;               // of each part
+  std::vector<at::Tensor> weights;         // leaves: views of consecutive rows of `weight`
+  std::vector<at::Tensor> biases;          // the same of `bias`; empty when there is none
   std::vector<QuantizedMatrix> quantized;  // a part each, instead of `weight`
   std::shared_ptr<const LowRank> low_rank;
   std::vector<AdaptedPart> adapted;  // empty, or a part each; an empty function: not adapted

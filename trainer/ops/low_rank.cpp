@@ -1,11 +1,16 @@
 #include "trainer/ops/low_rank.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "parallel/seed.h"
 #include "trainer/ops/dispatch.h"
+#include "trainer/ops/gemm.h"
+#include "trainer/ops/gradient.h"
 
 namespace temper::trainer {
 namespace {
@@ -34,6 +39,17 @@ struct Dropout : torch::autograd::Function<Dropout> {
 };
 
 }  // namespace
+
+int64_t first_row(const std::vector<int64_t>& rows, size_t part) {
+  return std::accumulate(rows.begin(), rows.begin() + static_cast<std::ptrdiff_t>(part),
+                         int64_t{0});
+}
+
+at::Tensor LowRank::columns_of(const at::Tensor& h, size_t index) const {
+  int64_t first = 0;
+  for (size_t i = 0; i < index; ++i) first += parts[i].a.size(0);
+  return h.narrow(1, first, parts[index].a.size(0));
+}
 
 uint64_t dropout_seed(const std::string& module, const AdapterContext& context) {
   return parallel::seed_of(static_cast<int64_t>(context.seed), "dropout/" + module);
@@ -66,6 +82,82 @@ at::Tensor adapter_dropout(const at::Tensor& x, double p, const std::string& mod
                            const AdapterContext& context) {
   if (p == 0 || !context.training) return x;
   return Dropout::apply(x, p, static_cast<int64_t>(dropout_seed(module, context)));
+}
+
+// Threads share out the columns.
+void add_column_sums(const at::Tensor& dy, const at::Tensor& gradient) {
+  with_kernel_type(dy.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    at::parallel_for(0, dy.size(1), 64, [&](int64_t begin, int64_t end) {
+      cpu::row_kernels<T>().column_sums(input<T>(dy) + begin, dy.stride(0),
+                                        output<float>(gradient) + begin, dy.size(0), end - begin);
+    });
+  });
+}
+
+at::Tensor low_rank_inner(const LowRank& lora, const at::Tensor& x) {
+  at::Tensor h = at::empty({x.size(0), lora.a.size(0)}, x.options());
+  if (!lora.drops()) gemm(h, x, lora.a.t());
+  for (size_t i = 0; i < lora.parts.size(); ++i) {
+    const LowRankPart& part = lora.parts[i];
+    at::Tensor own = lora.columns_of(h, i);
+    if (lora.drops()) {
+      gemm(own, masked(x, lora.dropout, dropout_seed(part.module, *lora.context)), part.a.t());
+    }
+    if (part.scale != 1) own.mul_(part.scale);
+  }
+  return h;
+}
+
+at::Tensor low_rank_inner_gradient(const LowRank& lora, const std::vector<int64_t>& rows,
+                                   const at::Tensor& dy, const at::Tensor& h) {
+  at::Tensor dh = at::empty({dy.size(0), lora.a.size(0)}, dy.options());
+  for (size_t i = 0; i < lora.parts.size(); ++i) {
+    const LowRankPart& part = lora.parts[i];
+    const at::Tensor own_dy = dy.narrow(1, first_row(rows, part.part), rows[part.part]);
+    at::Tensor own = lora.columns_of(dh, i);
+    gemm(own, own_dy, part.b);
+    if (part.scale != 1) own.mul_(part.scale);
+    if (part.b.requires_grad()) {
+      gemm(float32_gradient(part.b), own_dy.t(), lora.columns_of(h, i), {.accumulate = true});
+    }
+    if (part.bias.defined() && part.bias.requires_grad()) {
+      const at::Tensor sums = at::zeros({own_dy.size(1)}, at::kFloat);
+      add_column_sums(own_dy, sums);
+      float32_gradient(part.bias).add_(sums, part.scale);
+    }
+  }
+  return dh;
+}
+
+// Computed as x^T dh, whose many rows the threads can share.
+void add_gradient_of_a(const LowRank& lora, const at::Tensor& x, const at::Tensor& dh) {
+  at::Tensor all;
+  if (!lora.drops()) {
+    all = at::empty({x.size(1), lora.a.size(0)}, at::kFloat);
+    gemm(all, x.t(), dh);
+  }
+  for (size_t i = 0; i < lora.parts.size(); ++i) {
+    const LowRankPart& part = lora.parts[i];
+    if (!part.a.requires_grad()) continue;
+    at::Tensor own;
+    if (lora.drops()) {
+      own = at::empty({x.size(1), part.a.size(0)}, at::kFloat);
+      gemm(own, masked(x, lora.dropout, dropout_seed(part.module, *lora.context)).t(),
+           lora.columns_of(dh, i));
+    } else {
+      own = lora.columns_of(all, i);
+    }
+    float32_gradient(part.a).add_(own.t());
+  }
+}
+
+void add_through_dropout(at::Tensor dx, const LowRank& lora, const at::Tensor& dh) {
+  at::Tensor back = at::empty_like(dx);
+  for (size_t i = 0; i < lora.parts.size(); ++i) {
+    gemm(back, lora.columns_of(dh, i), lora.parts[i].a);
+    dx.add_(masked(back, lora.dropout, dropout_seed(lora.parts[i].module, *lora.context)));
+  }
 }
 
 }  // namespace temper::trainer

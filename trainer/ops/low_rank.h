@@ -14,8 +14,8 @@ namespace temper::trainer {
 /// What changes from one forward pass to the next. One object a model, shared by its adapters.
 struct AdapterContext {
   bool training = false;  // dropout acts
-  uint64_t seed = 0;      // of this micro-batch: a mask depends on it and on the layer, not on ranks
-  bool enabled = true;    // false: the base model alone (the reference model of DPO and GRPO)
+  uint64_t seed = 0;    // of this micro-batch: a mask depends on it and on the layer, not on ranks
+  bool enabled = true;  // false: the base model alone (the reference model of DPO and GRPO)
 };
 
 struct LowRankPart {
@@ -34,7 +34,30 @@ struct LowRank {
   std::shared_ptr<const AdapterContext> context;
 
   bool drops() const { return dropout > 0 && context->training; }
+  /// Of h or dh [M, sum of ranks]: those of a part.
+  at::Tensor columns_of(const at::Tensor& h, size_t index) const;
 };
+
+/// h_p = scale_p x A_p^T, side by side [M, sum of ranks]. With dropout every part has a mask of its
+/// own.
+at::Tensor low_rank_inner(const LowRank& lora, const at::Tensor& x);
+
+/// dh_p = scale_p dy_p B_p, and adds the gradients of B and the bias. `rows`: of the projection's
+/// parts, dy [M, N] has them side by side.
+at::Tensor low_rank_inner_gradient(const LowRank& lora, const std::vector<int64_t>& rows,
+                                   const at::Tensor& dy, const at::Tensor& h);
+
+/// dA_p += dh_p^T x.
+void add_gradient_of_a(const LowRank& lora, const at::Tensor& x, const at::Tensor& dh);
+
+/// Adds to dx what dropout lets through of dh_p A_p.
+void add_through_dropout(at::Tensor dx, const LowRank& lora, const at::Tensor& dh);
+
+/// Column sums of dy [M, N], added to the float32 gradient [N] of a bias.
+void add_column_sums(const at::Tensor& dy, const at::Tensor& gradient);
+
+/// Sum of the rows before `part`.
+int64_t first_row(const std::vector<int64_t>& rows, size_t part);
 
 /// x with each element zero with probability p, else x / (1 - p); the mask depends on context.seed,
 /// `module` and the element's place alone and is drawn again in backward. x itself when p is 0 or
