@@ -1,6 +1,5 @@
 #include "trainer/adapters/lora.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include <ATen/ATen.h>
@@ -8,6 +7,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/adapters/parts.h"
 #include "trainer/adapters/targets.h"
 
 namespace temper::trainer {
@@ -33,12 +33,7 @@ void draw_uniform(const at::Tensor& tensor, int64_t inputs, at::Generator& gener
 
 int64_t lora_rank(const recipes::Peft& peft, const LinearSite& site) {
   const int64_t rank = pattern_value(peft.rank_pattern, site.module, peft.r.value());
-  const int64_t most = std::min(site.in_features, site.out_features);
-  if (rank > most) {
-    throw UserError("peft.r = " + std::to_string(rank) + ": above the rank of " + site.module + " [" +
-                    std::to_string(site.out_features) + ", " + std::to_string(site.in_features) +
-                    "]: at most " + std::to_string(most) + ", or give this module its own in peft.rank_pattern");
-  }
+  check_rank(site, "r", rank);
   return rank;
 }
 
