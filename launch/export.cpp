@@ -54,7 +54,7 @@ at::Tensor probe_logits(trainer::Model& model) {
   batch.token_ids = (at::arange(length) * 7919 % model.config().vocab_size).unsqueeze(0);
   batch.positions = at::arange(length).unsqueeze(0);
   batch.document_ends = at::tensor({0, static_cast<int>(length)}, at::kInt);
-  return at::mm(model.hidden(batch).view({length, -1}).to(at::kFloat), model.head_weight().to(at::kFloat).t());
+  return trainer::head_logits(model.hidden(batch).view({length, -1}), model.head());
 }
 
 void check_format(const std::string& format) {

@@ -131,7 +131,7 @@ int main(int count, char** arguments) {
     seconds["forward"] = seconds_of([&] { hidden = model->hidden(batch); });
     seconds["head and loss"] = seconds_of([&] {
       const HeadLoss head =
-          head_cross_entropy(hidden, model->head_weight(), batch.labels, TokenLoss::kNll);
+          head_cross_entropy(hidden, model->head(), batch.labels, TokenLoss::kNll);
       sum = head.sum;
     });
     seconds["backward"] = seconds_of([&] { sum.backward(); });

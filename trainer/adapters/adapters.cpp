@@ -102,7 +102,7 @@ void Adapters::set_base_free(const ModelOptions& options) {
     const std::string module = module_of(parameter.name);
     const bool target = std::find(targets_.begin(), targets_.end(), module) != targets_.end();
     if (names_module(whole, module)) {
-      if (model_.config().tie_word_embeddings && parameter.value.is_same(model_.head_weight())) {
+      if (model_.config().tie_word_embeddings && parameter.value.is_same(model_.head().weight)) {
         throw UserError("peft.modules_to_save: " + module +
                         " shares its weights with the output head in this model "
                         "(tie_word_embeddings), and a copy would part them: leave it out");

@@ -28,8 +28,7 @@ at::Tensor next_logits(Model& model, KvCache& cache, std::span<const int32_t> to
   at::Tensor ids = at::empty({1, static_cast<int64_t>(tokens.size())}, at::kLong);
   std::copy(tokens.begin(), tokens.end(), ids.data_ptr<int64_t>());
   const at::Tensor hidden_BTD = model.hidden_cached(ids, cache);
-  const at::Tensor last_D = hidden_BTD.select(1, hidden_BTD.size(1) - 1).squeeze(0);
-  return at::mv(model.head_weight(), last_D).to(at::kFloat).contiguous();
+  return head_logits(hidden_BTD.select(1, hidden_BTD.size(1) - 1), model.head()).squeeze(0);
 }
 
 void check_prompt(const std::vector<int32_t>& prompt, const ModelConfig& config) {
@@ -62,7 +61,7 @@ Completion generate(Model& model, const data::Tokenizer& tokenizer,
   const int64_t room =
       std::min(settings.max_new_tokens, config.max_position_embeddings - prompt_tokens);
   KvCache cache(config.num_hidden_layers, /*batch=*/1, config.num_key_value_heads, config.head_dim,
-                prompt_tokens + room, model.head_weight().scalar_type());
+                prompt_tokens + room, model.head().weight.scalar_type());
   TextStream stream(tokenizer, settings.stop, on_text);
 
   Completion completion{

@@ -45,7 +45,8 @@ class Llama : public Model {
   std::vector<LinearSlot> linears() override;
   at::Tensor hidden(const data::Batch& batch) override;
   at::Tensor hidden_cached(const at::Tensor& token_ids, KvCache& cache) override;
-  const at::Tensor& head_weight() const override { return head_; }
+  Embedding& embedding() override { return embedding_; }
+  OutputHead& head() override { return head_; }
 
  private:
   at::Tensor empty(at::IntArrayRef shape) const {
@@ -70,7 +71,9 @@ class Llama : public Model {
   ModelConfig config_;
   ModelOptions options_;
   std::vector<Parameter> parameters_;
-  at::Tensor embedding_, final_norm_, head_;
+  Embedding embedding_;
+  at::Tensor final_norm_;
+  OutputHead head_;
   std::vector<Layer> layers_;
 };
 
@@ -79,13 +82,13 @@ Llama::Llama(const ModelConfig& config, const ModelOptions& options)
   const auto matrix = [&](int64_t rows, int64_t columns) {
     return empty({rows, columns});
   };
-  embedding_ = add_parameter("model.embed_tokens.weight",
+  embedding_.weight = add_parameter("model.embed_tokens.weight",
                              matrix(config.vocab_size, config.hidden_size), true);
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) add_layer(i);
   final_norm_ = add_norm("model.norm.weight", config.hidden_size);
-  head_ =
+  head_.weight =
       config.tie_word_embeddings
-          ? embedding_
+          ? embedding_.weight
           : add_parameter("lm_head.weight", matrix(config.vocab_size, config.hidden_size), true);
 }
 

@@ -10,6 +10,8 @@
 #include <ATen/core/Tensor.h>
 
 #include "trainer/models/config.h"
+#include "trainer/ops/embedding.h"
+#include "trainer/ops/head_cross_entropy.h"
 #include "trainer/ops/linear.h"
 #include "trainer/ops/quantized.h"
 
@@ -67,8 +69,9 @@ class Model {
   virtual at::Tensor hidden(const data::Batch& batch) = 0;
   /// Hidden states [B, T, D] of the next T tokens of B sequences, given and extending what `cache` holds of them (no-grad).
   virtual at::Tensor hidden_cached(const at::Tensor& token_ids, KvCache& cache) = 0;
-  /// Output projection [V, D] (the embedding when tied).
-  virtual const at::Tensor& head_weight() const = 0;
+  virtual Embedding& embedding() = 0;
+  /// The output projection; its weight is the embedding's when tied.
+  virtual OutputHead& head() = 0;
 };
 
 /// Builds the model for config.architecture from the registry. Weights are uninitialised. Throws UserError for an

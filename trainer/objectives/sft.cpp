@@ -21,7 +21,7 @@ class Sft : public Objective {
 
   LossTerms loss(Model& model, const data::Batch& batch) override {
     const HeadLoss head =
-        head_cross_entropy(model.hidden(batch), model.head_weight(), batch.labels, kind_);
+        head_cross_entropy(model.hidden(batch), model.head(), batch.labels, kind_);
     const double tokens = count(batch);
     return {.sum = head.sum,
             .count = tokens,

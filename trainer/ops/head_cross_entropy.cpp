@@ -27,14 +27,71 @@ struct TokenValues {
 };
 
 struct Values : torch::CustomClassHolder {
+  OutputHead head;
   std::vector<TokenValues> tokens;
 };
 
+// The head's products for a chunk of rows: logits forward, gradients backward.
+class Chunk {
+ public:
+  Chunk(const OutputHead& head, const at::Tensor& x) : head_(head), x_(x) {}
+
+  void logits_into(const at::Tensor& logits) {
+    GemmOptions options;
+    if (lora()) {
+      h_ = low_rank_inner(*lora(), x_);
+      options.a2 = h_;
+      options.b2 = lora()->parts.front().b.t();
+    }
+    gemm(logits, x_, head_.weight.t(), options);
+    if (head_.rows) {
+      logits.index_copy_(1, head_.rows->ids,
+                         at::mm(x_, head_.rows->values.detach().t()).to(logits.scalar_type()));
+    }
+  }
+
+  void gradients(const at::Tensor& dlogits, const at::Tensor& dx) {
+    GemmOptions options;
+    at::Tensor dh;
+    if (lora()) {
+      dh = low_rank_inner_gradient(*lora(), {dlogits.size(1)}, dlogits, h_);
+      add_gradient_of_a(*lora(), x_, dh);
+      if (!lora()->drops()) {
+        options.a2 = dh;
+        options.b2 = lora()->a;
+      }
+    }
+    if (head_.rows) {
+      // Trained rows have gradients of their own, and the weight's rows beneath take no part.
+      const at::Tensor own = dlogits.index_select(1, head_.rows->ids);
+      gemm(float32_gradient(head_.rows->values), own.t(), x_, {.accumulate = true});
+      dlogits.index_fill_(1, head_.rows->ids, 0);
+      gemm(dx, dlogits, head_.weight, options);
+      dx.addmm_(own, head_.rows->values.detach());
+    } else {
+      gemm(dx, dlogits, head_.weight, options);
+    }
+    if (dh.defined() && lora()->drops()) add_through_dropout(dx, *lora(), dh);
+    if (head_.weight.requires_grad())
+      gemm(float32_gradient(head_.weight), dlogits.t(), x_, {.accumulate = true});
+  }
+
+ private:
+  const LowRank* lora() const {
+    return head_.low_rank && head_.low_rank->context->enabled ? head_.low_rank.get() : nullptr;
+  }
+
+  const OutputHead& head_;
+  const at::Tensor x_;
+  at::Tensor h_;
+};
+
 struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden,
-                            const at::Tensor& weight, const at::Tensor& labels, bool dft,
-                            bool with_gradients, const c10::intrusive_ptr<Values>& values) {
-    const int64_t dim = hidden.size(-1), vocabulary = weight.size(0);
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, at::TensorList leaves,
+                            const at::Tensor& labels, bool dft, bool with_gradients,
+                            const c10::intrusive_ptr<Values>& values) {
+    const OutputHead& head = values->head;
+    const int64_t dim = hidden.size(-1), vocabulary = head.weight.size(0);
     const at::Tensor rows = hidden.reshape({-1, dim});
     const at::Tensor supervised = labels.reshape({-1}).ne(kIgnored).nonzero().squeeze(1);
     const int64_t count = supervised.numel();
@@ -42,7 +99,6 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
     const at::Tensor x = all ? rows : rows.index_select(0, supervised);
     const at::Tensor targets = labels.reshape({-1}).index_select(0, supervised);
     const int64_t* target = targets.const_data_ptr<int64_t>();
-    const bool weight_gradient = with_gradients && weight.requires_grad();
     at::Tensor dx = with_gradients ? at::empty_like(x) : at::Tensor();
 
     const int64_t tokens = kChunkBytes / static_cast<int64_t>(sizeof(float)) / vocabulary;
@@ -59,7 +115,8 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
       const int64_t size = std::min(chunk, count - begin);
       const at::Tensor x_chunk = x.narrow(0, begin, size);
       const at::Tensor logits_chunk = logits.narrow(0, 0, size);
-      gemm(logits_chunk, x_chunk, weight.t());
+      Chunk products(head, x_chunk);
+      products.logits_into(logits_chunk);
       with_kernel_type(hidden.scalar_type(), [&](auto type) {
         using T = decltype(type);
         at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
@@ -78,14 +135,12 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
           }
         });
       });
-      if (with_gradients) gemm(dx.narrow(0, begin, size), dlogits.narrow(0, 0, size), weight);
-      if (weight_gradient)
-        gemm(float32_gradient(weight), dlogits.narrow(0, 0, size).t(), x_chunk,
-             {.accumulate = true});
+      if (with_gradients) products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
     }
     if (with_gradients) {
       if (!all) dx = at::zeros_like(rows).index_copy_(0, supervised, dx);
       ctx->save_for_backward({dx.view(hidden.sizes())});
+      ctx->saved_data["inputs"] = static_cast<int64_t>(5 + leaves.size());
     }
     double sum = 0;
     for (const TokenValues& token : values->tokens) sum += token.loss;
@@ -95,20 +150,39 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     TEMPER_CHECK(grads[0].item<float>() == 1.0f,
                  "head_cross_entropy's sum is differentiated with gradient one");
-    return {ctx->get_saved_variables()[0], {}, {}, {}, {}, {}};
+    variable_list result(ctx->saved_data["inputs"].toInt());
+    result[0] = ctx->get_saved_variables()[0];
+    return result;
   }
 };
 
 }  // namespace
 
-HeadLoss head_cross_entropy(const at::Tensor& hidden, const at::Tensor& weight,
+at::Tensor head_logits(const at::Tensor& hidden, const OutputHead& head) {
+  // In hidden's own type: a row or two would not pay for a float32 copy of the weight.
+  at::Tensor logits = at::empty({hidden.size(0), head.weight.size(0)}, hidden.options());
+  Chunk(head, hidden.detach()).logits_into(logits);
+  return logits.to(at::kFloat);
+}
+
+HeadLoss head_cross_entropy(const at::Tensor& hidden, const OutputHead& head,
                             const at::Tensor& labels, TokenLoss kind) {
   auto values = c10::make_intrusive<Values>();
-  const bool with_gradients =
-      at::GradMode::is_enabled() && (hidden.requires_grad() || weight.requires_grad());
+  values->head = head;
+  // The node is tied to the leaves, so that their hooks run after it.
+  std::vector<at::Tensor> leaves = {head.weight};
+  if (head.rows) leaves.push_back(head.rows->values);
+  if (head.low_rank) {
+    leaves.push_back(head.low_rank->parts.front().a);
+    leaves.push_back(head.low_rank->parts.front().b);
+  }
+  const bool trained = std::any_of(leaves.begin(), leaves.end(),
+                                   [](const at::Tensor& leaf) { return leaf.requires_grad(); });
+  const bool with_gradients = at::GradMode::is_enabled() && (hidden.requires_grad() || trained);
   HeadLoss result;
-  result.sum = HeadCrossEntropy::apply(hidden, weight, labels, kind == TokenLoss::kDft,
-                                       with_gradients, values);
+  result.sum = HeadCrossEntropy::apply(hidden, at::TensorList(leaves), labels,
+                                       kind == TokenLoss::kDft, with_gradients, values);
+  values->head = {};  // the graph may live longer than it is needed
   for (const TokenValues& token : values->tokens) {
     result.correct += token.correct ? 1 : 0;
     result.entropy += token.entropy;

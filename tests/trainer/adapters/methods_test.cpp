@@ -51,7 +51,7 @@ struct Adapted {
 
   ModelOptions options;
   std::vector<Parameter> parameters;
-  AdapterTensors tensors{options, parameters};
+  AdapterTensors tensors{options, options.weights, parameters};
   at::Tensor weight, bias, x, dy;
   std::unique_ptr<LinearAdapter> adapter;
 };

@@ -81,7 +81,7 @@ TEST_F(Stories, GreedyContinuationsEqualTheReferenceWithAndWithoutCache) {
       const at::Tensor cached = model->hidden_cached(next, cache).select(1, -1);
       const at::Tensor whole = model->hidden(batch_of(ids)).select(1, -1);
       EXPECT_LT((cached - whole).abs().max().item<double>(), 1e-4);
-      const int64_t token = at::matmul(cached, model->head_weight().t()).argmax(-1).item<int64_t>();
+      const int64_t token = head_logits(cached, model->head()).argmax(-1).item<int64_t>();
       ASSERT_EQ(token, expected[i])
           << "token " << i << " after '" << text["prompt"].get<std::string>() << "'";
       ids.push_back(token);

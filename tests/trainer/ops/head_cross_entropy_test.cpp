@@ -27,7 +27,7 @@ TEST(HeadCrossEntropy, ValuesAndGradientsEqualTheWholeLogits) {
     for (const auto kind : {TokenLoss::kNll, TokenLoss::kDft}) {
       const Problem p = problem_of(dtype);
       const at::Tensor slow_hidden = exact(p.hidden), slow_weight = exact(p.weight);
-      const HeadLoss head = head_cross_entropy(p.hidden, p.weight, p.labels, kind);
+      const HeadLoss head = head_cross_entropy(p.hidden, {.weight = p.weight}, p.labels, kind);
       const at::Tensor logits = at::matmul(slow_hidden, slow_weight.t()).view({-1, 77});
       const at::Tensor labels = p.labels.view({-1});
       const at::Tensor nll = at::cross_entropy_loss(logits, labels, {}, at::Reduction::None);
@@ -51,7 +51,7 @@ TEST(HeadCrossEntropy, ValuesAndGradientsEqualTheWholeLogits) {
 TEST(HeadCrossEntropy, WithoutGradientsOnlyValuesAreComputed) {
   const at::NoGradGuard off;
   const Problem p = problem_of(at::kFloat);
-  EXPECT_GT(head_cross_entropy(p.hidden, p.weight, p.labels, TokenLoss::kNll).sum.item<double>(),
+  EXPECT_GT(head_cross_entropy(p.hidden, {.weight = p.weight}, p.labels, TokenLoss::kNll).sum.item<double>(),
             0);
   EXPECT_FALSE(p.weight.grad().defined());
 }
@@ -59,7 +59,7 @@ TEST(HeadCrossEntropy, WithoutGradientsOnlyValuesAreComputed) {
 TEST(HeadCrossEntropy, IsZeroWhenNothingIsSupervised) {
   const Problem p = problem_of(at::kFloat);
   const HeadLoss head =
-      head_cross_entropy(p.hidden, p.weight, at::full_like(p.labels, -100), TokenLoss::kNll);
+      head_cross_entropy(p.hidden, {.weight = p.weight}, at::full_like(p.labels, -100), TokenLoss::kNll);
   EXPECT_EQ(head.sum.item<double>(), 0.0);
   head.sum.backward();
   EXPECT_EQ(p.hidden.grad().abs().max().item<double>(), 0.0);
@@ -71,12 +71,12 @@ TEST(HeadCrossEntropy, ALossThatIsNotANumberStaysVisible) {
   p.hidden[0][3].fill_(NAN);
   p.labels[0][3] = 1;
   EXPECT_TRUE(std::isnan(
-      head_cross_entropy(p.hidden, p.weight, p.labels, TokenLoss::kNll).sum.item<double>()));
+      head_cross_entropy(p.hidden, {.weight = p.weight}, p.labels, TokenLoss::kNll).sum.item<double>()));
 }
 
 TEST(HeadCrossEntropy, RefusesAnyOtherOutgoingGradient) {
   const Problem p = problem_of(at::kFloat);
-  const HeadLoss head = head_cross_entropy(p.hidden, p.weight, p.labels, TokenLoss::kNll);
+  const HeadLoss head = head_cross_entropy(p.hidden, {.weight = p.weight}, p.labels, TokenLoss::kNll);
   EXPECT_ANY_THROW((head.sum * 0.5).backward());
 }
 
