@@ -258,21 +258,23 @@ void set_default_targets(Peft& peft, const std::string& model_type) {
 }
 
 Names find_targets(const Peft& given, const std::string& model_type,
-                   const std::vector<TargetModule>& modules) {
+                   const std::vector<TargetModule>& modules, bool strict) {
   Peft peft = given;
   set_default_targets(peft, model_type);
   if (!peft.target_modules) return {};
   const NamesOrPattern& targets = *peft.target_modules;
   Names findings;
-  find_unmatched(given.target_modules, "peft.target_modules", modules, findings);
-  find_unmatched(given.exclude_modules, "peft.exclude_modules", modules, findings);
+  if (strict) {
+    find_unmatched(given.target_modules, "peft.target_modules", modules, findings);
+    find_unmatched(given.exclude_modules, "peft.exclude_modules", modules, findings);
+  }
   const Layers layers(peft);
   if (std::holds_alternative<std::string>(targets) && layers.any()) {
     findings.push_back("peft.layers_to_transform: needs peft.target_modules to be a list, it is " +
                        text_of(targets));
   }
   for (const int64_t layer : layers.chosen()) {
-    if (std::none_of(modules.begin(), modules.end(), [&](const TargetModule& module) {
+    if (strict && std::none_of(modules.begin(), modules.end(), [&](const TargetModule& module) {
           return layers.layer_of(module.name) == layer;
         })) {
       findings.push_back("peft.layers_to_transform: the model has no layer " +
@@ -311,9 +313,10 @@ Names find_targets(const Peft& given, const std::string& model_type,
                       "peft.modules_to_save)");
     }
     const auto* pattern = std::get_if<std::string>(&targets);
+    const Names names = pattern ? Names{*pattern} : std::get<Names>(targets);
     throw UserError(
         what + "matches no module" + (layers.any() ? " in peft.layers_to_transform" : "") + ": " +
-        hint(pattern ? *pattern : std::get<Names>(targets).front(), modules) +
+        hint(names.empty() ? "" : names.front(), modules) +
         (pattern ? " (a pattern must match the whole name, as '.*\\.q_proj' does)" : ""));
   }
   return chosen;

@@ -8,7 +8,7 @@
 #include "recipes/recipe.h"
 
 /// Which modules an adapter wraps: PEFT's rules (peft/tuners/tuners_utils.py) over module names
-/// alone. Unlike PEFT, a listed name that matches nothing is refused: it is a misspelling.
+/// alone.
 namespace temper::trainer {
 
 /// A module of the base model that an adapter may sit on.
@@ -24,10 +24,10 @@ struct TargetModule {
 void set_default_targets(recipes::Peft& peft, const std::string& model_type);
 
 /// The chosen modules, in the order given. target_modules unset: the defaults above. Throws
-/// UserError when nothing matches, naming the nearest modules, and for a listed name (or layer)
-/// that matches nothing.
+/// UserError when nothing matches, naming the nearest modules; `strict` (a recipe's choice) also
+/// for a listed name or layer that matches nothing, which an adapter's own config may well hold.
 std::vector<std::string> find_targets(const recipes::Peft& peft, const std::string& model_type,
-                                      const std::vector<TargetModule>& modules);
+                                      const std::vector<TargetModule>& modules, bool strict = true);
 
 /// target_modules as PEFT writes them to adapter_config.json: the list or pattern itself;
 /// "all-linear" as names, which are cut to the shortest endings that choose the same when there are

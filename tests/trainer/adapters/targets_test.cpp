@@ -77,6 +77,13 @@ TEST(Targets, AListedNameThatMatchesNothingIsRefusedWithTheNearest) {
              "down_proj, embed_tokens, input_layernorm, lm_head, q_proj, v_proj"}));
 }
 
+TEST(Targets, AnAdapterOfPeftMayNameModulesThatAreNotThere) {
+  EXPECT_EQ(find_targets(lora(Names{"c_attn", "down_proj"}), "llama", tiny_model(), false),
+            (Names{"model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"}));
+  EXPECT_THROW(find_targets(lora(Names{"c_attn"}), "llama", tiny_model(), false), UserError);
+  EXPECT_THROW(find_targets(lora(Names{}), "llama", tiny_model(), false), UserError);
+}
+
 TEST(Targets, WhatIsExcludedOrSavedWholeIsNotWrapped) {
   recipes::Peft peft = lora("all-linear");
   peft.exclude_modules = Names{"q_proj", "v_proj"};
