@@ -141,11 +141,11 @@ def adamw_8bit(seed):
         for name, parameter in parameters.items():
             state = optimizer.state[parameter]
             if step == STEPS:
-                tensors[f"weight/{name}"] = parameter.detach()
+                tensors[f"weight/{name}"] = parameter.detach().clone()
             for key in ("state1", "state2", "absmax1", "absmax2"):
                 if key in state:
-                    tensors[f"{step}/{key}/{name}"] = state[key]
-    return {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+                    tensors[f"{step}/{key}/{name}"] = state[key].clone()  # updated in place
+    return tensors
 
 
 def main():
