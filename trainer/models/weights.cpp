@@ -11,6 +11,7 @@
 #include "data/io/json.h"
 #include "parallel/seed.h"
 #include "recipes/diagnostic.h"
+#include "trainer/checkpoint/quantized.h"
 #include "trainer/checkpoint/safetensors.h"
 #include "trainer/models/model.h"
 
@@ -144,6 +145,11 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
   const StoredWeights stored = open_stored(directory, findings);
   const bool damaged = !findings.empty();  // then missing tensors are no news
   std::set<std::string> wanted;
+  const FindTensor look_up = [&](const std::string& name) -> StoredTensor {
+    const auto found = stored.file_of.find(name);
+    if (found == stored.file_of.end()) return {};
+    return {(directory / found->second).string(), stored.files.at(found->second).tensor(name)};
+  };
   // The stored tensor, still in its file, or nothing and a finding.
   const auto find = [&](const std::string& name, at::IntArrayRef shape) -> at::Tensor {
     wanted.insert(name);
@@ -163,7 +169,7 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
     }
     if (!at::isFloatingType(file.dtype(name))) {
       findings.push_back(where + " is " + c10::toString(file.dtype(name)) +
-                         ": quantised weights are not supported");
+                         ": quantised weights, which model.quantize must name (nf4, fp4 or int8)");
       return {};
     }
     at::Tensor tensor = file.tensor(name);
@@ -180,8 +186,22 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
   for (const LinearSlot& slot : model.linears()) {
     if (slot.projection->quantized.empty()) continue;
     const std::string name = slot.module + ".weight";
-    const at::Tensor tensor = find(name, {slot.out_features, slot.in_features});
-    if (tensor.defined()) store_quantized(slot, tensor, options);
+    QuantizedMatrix matrix = read_quantized(look_up, name);
+    if (!matrix.defined()) {
+      const at::Tensor tensor = find(name, {slot.out_features, slot.in_features});
+      if (tensor.defined()) store_quantized(slot, tensor, options);
+      continue;
+    }
+    wanted.insert(name);
+    for (const std::string& companion : quantized_companions(name)) wanted.insert(companion);
+    if (matrix.kind != *options.quantize || matrix.rows != slot.out_features ||
+        matrix.columns != slot.in_features) {
+      findings.push_back(look_up(name).file + ": '" + name +
+                         "' is stored in another quantisation or shape than model.quantize and "
+                         "config.json say");
+      continue;
+    }
+    slot.projection->quantized[slot.part] = std::move(matrix);
   }
   for (const auto& [name, file] : stored.file_of) {
     const bool tied_head = name == "lm_head.weight" && model.config().tie_word_embeddings;

@@ -20,29 +20,10 @@ class AdamW : public Optimizer {
 
   void step(double lr, double gradient_scale) override {
     ++updates;
-    const double beta1 = options_.betas.at(0);
-    const double beta2 = options_.betas.at(1);
-    const double t = static_cast<double>(updates);
-    const AdamWStep common = {
-        .gradient_scale = static_cast<float>(gradient_scale),
-        .beta2 = static_cast<float>(beta2),
-        .one_minus_beta1 = static_cast<float>(1 - beta1),
-        .one_minus_beta2 = static_cast<float>(1 - beta2),
-        .decay = 1,
-        .step_size = 0,
-        .root_correction = static_cast<float>(std::sqrt(1 - std::pow(beta2, t))),
-        .eps = static_cast<float>(options_.eps),
-    };
-    const auto step_of = [&](const Parameter& parameter) {
-      AdamWStep own = common;
-      own.step_size = static_cast<float>(lr * parameter.lr_scale / (1 - std::pow(beta1, t)));
-      if (parameter.decay)
-        own.decay = static_cast<float>(1 - lr * parameter.lr_scale * options_.weight_decay);
-      return own;
-    };
     std::vector<AdamWStep> steps;
-    for (const Parameter& parameter : parameters_) steps.push_back(step_of(parameter));
-
+    for (const Parameter& parameter : parameters_) {
+      steps.push_back(adamw_step(options_, parameter, updates, lr, gradient_scale));
+    }
     const std::vector<UpdateTarget> targets = update_targets(parameters_);
     update_blocks(parameters_, targets, [&](size_t i, int64_t begin, int64_t count) {
       adamw_update(targets[i].weight + begin, exp_avg_[i].mutable_data_ptr<float>() + begin,
@@ -68,6 +49,22 @@ class AdamW : public Optimizer {
 };
 
 }  // namespace
+
+AdamWStep adamw_step(const recipes::Optimizer& options, const Parameter& parameter, int64_t updates,
+                     double base_lr, double gradient_scale) {
+  const double beta1 = options.betas.at(0), beta2 = options.betas.at(1);
+  const double lr = base_lr * parameter.lr_scale;
+  const auto t = static_cast<double>(updates);
+  return {.gradient_scale = static_cast<float>(gradient_scale),
+          .beta1 = static_cast<float>(beta1),
+          .beta2 = static_cast<float>(beta2),
+          .one_minus_beta1 = static_cast<float>(1 - beta1),
+          .one_minus_beta2 = static_cast<float>(1 - beta2),
+          .decay = parameter.decay ? static_cast<float>(1 - lr * options.weight_decay) : 1,
+          .step_size = static_cast<float>(lr / (1 - std::pow(beta1, t))),
+          .root_correction = static_cast<float>(std::sqrt(1 - std::pow(beta2, t))),
+          .eps = static_cast<float>(options.eps)};
+}
 
 std::unique_ptr<Optimizer> build_adamw(const recipes::Optimizer& optimizer,
                                        const std::vector<Parameter>& parameters) {

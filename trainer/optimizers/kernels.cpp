@@ -15,15 +15,18 @@
   [[gnu::target("avx512f,avx512bw,avx512dq,avx512vl")]] static result name##_avx512 parameters { \
     return name##_body arguments;                                                                \
   }                                                                                              \
-  [[gnu::target("avx2")]] static result name##_avx2 parameters { return name##_body arguments; } \
+  [[gnu::target("avx2,fma")]] static result name##_avx2 parameters {                             \
+    return name##_body arguments;                                                                \
+  }                                                                                              \
   static result name##_any parameters { return name##_body arguments; }                          \
   static result name##_here parameters {                                                         \
     static const auto kernel = __builtin_cpu_supports("avx512vl") &&                             \
                                        __builtin_cpu_supports("avx512bw") &&                     \
                                        __builtin_cpu_supports("avx512dq")                        \
                                    ? name##_avx512                                               \
-                               : __builtin_cpu_supports("avx2") ? name##_avx2                    \
-                                                                : name##_any;                    \
+                               : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") \
+                                   ? name##_avx2                                                 \
+                                   : name##_any;                                                 \
     return kernel arguments;                                                                     \
   }
 #else
@@ -50,6 +53,20 @@ TEMPER_INLINE void adamw_body(float* weight, float* exp_avg, float* exp_avg_sq,
     const float m = near_start ? exp_avg[i] + s.one_minus_beta1 * towards
                                : g - towards * (1.0f - s.one_minus_beta1);
     const float v = exp_avg_sq[i] * s.beta2 + s.one_minus_beta2 * g * g;
+    const float denominator = std::sqrt(v) / s.root_correction + s.eps;
+    weight[i] = weight[i] * s.decay + -s.step_size * m / denominator;
+    exp_avg[i] = m;
+    exp_avg_sq[i] = v;
+  }
+}
+
+TEMPER_INLINE void adamw_fused_body(float* weight, float* exp_avg, float* exp_avg_sq,
+                                    const float* gradient, int64_t n, const AdamWStep s) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const float g = gradient[i] * s.gradient_scale;
+    const float m = __builtin_fmaf(g, s.one_minus_beta1, exp_avg[i] * s.beta1);
+    const float v = __builtin_fmaf(s.one_minus_beta2 * g, g, exp_avg_sq[i] * s.beta2);
     const float denominator = std::sqrt(v) / s.root_correction + s.eps;
     weight[i] = weight[i] * s.decay + -s.step_size * m / denominator;
     exp_avg[i] = m;
@@ -156,6 +173,10 @@ TEMPER_KERNEL(void, adamw,
               (float* weight, float* exp_avg, float* exp_avg_sq, const float* gradient, int64_t n,
                const AdamWStep& step),
               (weight, exp_avg, exp_avg_sq, gradient, n, step))
+TEMPER_KERNEL(void, adamw_fused,
+              (float* weight, float* exp_avg, float* exp_avg_sq, const float* gradient, int64_t n,
+               const AdamWStep& step),
+              (weight, exp_avg, exp_avg_sq, gradient, n, step))
 TEMPER_KERNEL(void, sgd, (float* weight, const float* gradient, int64_t n, const SgdStep& step),
               (weight, gradient, n, step))
 TEMPER_KERNEL(void, momentum,
@@ -176,6 +197,11 @@ bool is_float_type(at::ScalarType type) {
 void adamw_update(float* weight, float* exp_avg, float* exp_avg_sq, const float* gradient,
                   int64_t n, const AdamWStep& step) {
   adamw_here(weight, exp_avg, exp_avg_sq, gradient, n, step);
+}
+
+void adamw_fused_update(float* weight, float* exp_avg, float* exp_avg_sq, const float* gradient,
+                        int64_t n, const AdamWStep& step) {
+  adamw_fused_here(weight, exp_avg, exp_avg_sq, gradient, n, step);
 }
 
 void sgd_update(float* weight, float* momentum_buffer, const float* gradient, int64_t n,

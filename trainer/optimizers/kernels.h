@@ -5,13 +5,13 @@
 #include <c10/core/ScalarType.h>
 
 /// The arithmetic of the optimizers on plain float32 arrays: one thread, vectorised for the
-/// processor at hand. No operation is fused or reordered, so every instruction set gives the same
-/// bits.
+/// processor at hand. No operation is fused unless it says so, and none reordered, so every
+/// instruction set gives the same bits.
 namespace temper::trainer {
 
 struct AdamWStep {
   float gradient_scale = 1;
-  float beta2 = 0;
+  float beta1 = 0, beta2 = 0;
   float one_minus_beta1 = 0, one_minus_beta2 = 0;  // taken in double precision first, as torch does
   float decay = 1;                                 // 1 - lr * weight_decay
   float step_size = 0;                             // lr / (1 - beta1^t)
@@ -23,6 +23,12 @@ struct AdamWStep {
 /// operations.
 void adamw_update(float* weight, float* exp_avg, float* exp_avg_sq, const float* gradient,
                   int64_t n, const AdamWStep& step);
+
+/// The same with moments as torch's in-place operations round them, each with one fused
+/// multiply-add: m = fma(g, 1 - b1, b1 m), v = fma((1 - b2) g, g, b2 v). What bitsandbytes does on
+/// the CPU.
+void adamw_fused_update(float* weight, float* exp_avg, float* exp_avg_sq, const float* gradient,
+                        int64_t n, const AdamWStep& step);
 
 struct SgdStep {
   float gradient_scale = 1;

@@ -20,7 +20,8 @@ class Optimizer {
   virtual ~Optimizer() = default;
   /// `gradient_scale` multiplies every gradient first: 1 / global count, times the clip factor.
   virtual void step(double lr, double gradient_scale) = 0;
-  /// States by name ("exp_avg/model.norm.weight"), float32; views that loading writes into.
+  /// States by name ("exp_avg/model.norm.weight"), float32 or uint8 codes; views that loading
+  /// writes into.
   virtual std::vector<std::pair<std::string, at::Tensor>> state() = 0;
   /// Updates done (bias correction depends on it).
   int64_t updates = 0;

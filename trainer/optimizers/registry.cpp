@@ -2,6 +2,7 @@
 
 #include "recipes/diagnostic.h"
 #include "trainer/optimizers/adamw.h"
+#include "trainer/optimizers/adamw_8bit.h"
 #include "trainer/optimizers/optimizer.h"
 #include "trainer/optimizers/sgd.h"
 
@@ -15,8 +16,10 @@ struct Row {
   const char* sentence;
 };
 
-constexpr std::array<Row, 2> kOptimizers = {{
+constexpr std::array<Row, 4> kOptimizers = {{
     {"adamw", build_adamw, "Adam with decoupled weight decay (arXiv:1711.05101)"},
+    {"adamw_8bit", build_adamw_8bit, "AdamW with moments in 8 bits (arXiv:2110.02861)"},
+    {"paged_adamw_8bit", build_adamw_8bit, "adamw_8bit; on a CPU there is nothing to page"},
     {"sgd", build_sgd,
      "stochastic gradient descent, with momentum where optimizer.momentum is set"},
 }};

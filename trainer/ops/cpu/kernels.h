@@ -93,6 +93,33 @@ struct PackKernels {
                      int64_t m);
 };
 
+/// What sixteen codes of four bits stand for.
+struct FourBitCode {
+  float values[16];
+  float bounds[16];    // the fifteen midpoints between the sorted values
+  int32_t sorted[16];  // the codes in ascending order of their values
+};
+
+/// Matrices in four and eight bits (ops/quantized.h); T is what they are widened to. Blocks of 64
+/// elements of the flat matrix share a scale.
+template <class T>
+struct QuantKernels {
+  /// out = elements begin..end of the flat matrix; scales[0] belongs to the block of `begin`.
+  void (*dequantize4)(const uint8_t* codes, const float* values, const float* scales, int64_t begin,
+                      int64_t end, T* out);
+  /// out = codes * scale / 127, a row.
+  void (*dequantize8)(const int8_t* codes, float scale, T* out, int64_t dim);
+  /// y[r * stride_y + o] = the product of row r of x and row o of the matrix, its elements rounded
+  /// to T. `rows` is at most 16; x has rows up to the next power of two, `stride_x` apart. dim is a
+  /// multiple of 64, codes and scales are those of the first output.
+  void (*multiply4)(const float* x, int64_t stride_x, int64_t rows, const uint8_t* codes,
+                    const float* values, const float* scales, int64_t dim, int64_t outputs, T* y,
+                    int64_t stride_y);
+  /// The same with the matrix' rows as they are, any dim; x is zero from dim to a multiple of 16.
+  void (*multiply)(const float* x, int64_t stride_x, int64_t rows, const T* weights, int64_t dim,
+                   int64_t outputs, T* y, int64_t stride_y);
+};
+
 struct SoftmaxRow {
   float log_sum_exp = 0;
   float entropy = 0;  // -sum p log p, nats
@@ -106,6 +133,15 @@ struct Kernels {
   PackKernels<float> pack_f32;
   PackKernels<Bf16> pack_bf16;
   AttentionKernels attention;
+  QuantKernels<float> quant_f32;
+  QuantKernels<Bf16> quant_bf16;
+  /// Blocks of 64 elements to codes (byte k: element 2k in its high half) and scales; a last,
+  /// shorter block only at the matrix' end. False when a value is NaN or infinite.
+  bool (*quantize4)(const float* x, int64_t count, const FourBitCode& code, uint8_t* codes,
+                    float* absmax);
+  /// At most 256 elements to 8 bits (ops/blockwise.h): nearest[65536] is indexed by x / absmax.
+  /// Returns absmax.
+  float (*quantize8)(const float* x, int64_t count, const uint8_t* nearest, uint8_t* codes);
   SoftmaxRow (*softmax_row)(const float* logits, int64_t dim);
   /// c [m, n] (+)= a [m, k] b [k, n], row-major float32: where LibTorch has no brgemm for this
   /// machine.
@@ -136,6 +172,17 @@ inline const PackKernels<float>& pack_kernels<float>() {
 template <>
 inline const PackKernels<Bf16>& pack_kernels<Bf16>() {
   return kernels().pack_bf16;
+}
+
+template <class T>
+const QuantKernels<T>& quant_kernels();
+template <>
+inline const QuantKernels<float>& quant_kernels<float>() {
+  return kernels().quant_f32;
+}
+template <>
+inline const QuantKernels<Bf16>& quant_kernels<Bf16>() {
+  return kernels().quant_bf16;
 }
 
 }  // namespace temper::trainer::cpu

@@ -18,6 +18,7 @@ namespace {
 #include "trainer/ops/cpu/product.inl"
 #include "trainer/ops/cpu/rows.inl"
 #include "trainer/ops/cpu/attention.inl"
+#include "trainer/ops/cpu/quantized.inl"
 // clang-format on
 
 template <class T>
@@ -25,6 +26,11 @@ constexpr RowKernels<T> rows_of() {
   return {rms_norm<T>, rms_norm_backward<T>, rope<T>,  swiglu<T>,          swiglu_backward<T>,
           load<T>,     load_transposed<T>,   store<T>, store_sum<T>,       store_transposed<T>,
           row_dots<T>, column_sums<T>,       add<T>,   softmax_gradient<T>};
+}
+
+template <class T>
+constexpr QuantKernels<T> quant_of() {
+  return {dequantize4<T>, dequantize8<T>, multiply4<T>, multiply<T>};
 }
 
 }  // namespace
@@ -39,6 +45,10 @@ const Kernels TEMPER_ISA_KERNELS = {
     {TEMPER_ISA::pack_rows<Bf16>, TEMPER_ISA::pack_columns<Bf16>,
      TEMPER_ISA::pack_transposed<Bf16>},
     {TEMPER_ISA::softmax, TEMPER_ISA::scale_columns, TEMPER_ISA::softmax_backward},
+    TEMPER_ISA::quant_of<float>(),
+    TEMPER_ISA::quant_of<Bf16>(),
+    TEMPER_ISA::quantize4,
+    TEMPER_ISA::quantize8,
     TEMPER_ISA::softmax_row,
     TEMPER_ISA::gemm,
 };

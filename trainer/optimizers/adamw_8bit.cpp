@@ -1,0 +1,108 @@
+#include "trainer/optimizers/adamw_8bit.h"
+
+#include <algorithm>
+#include <array>
+
+#include <ATen/ATen.h>
+
+#include "trainer/ops/blockwise.h"
+#include "trainer/optimizers/adamw.h"
+#include "trainer/optimizers/update.h"
+
+namespace temper::trainer {
+
+namespace {
+
+constexpr int64_t kSmallest8Bit = 4096;  // elements; below, float32 moments cost nothing
+static_assert(kBlockElements % kBlock8 == 0, "a thread's share is whole blocks of moments");
+
+class AdamW8bit : public Optimizer {
+ public:
+  AdamW8bit(const recipes::Optimizer& options, const std::vector<Parameter>& parameters)
+      : options_(options), parameters_(trainable(parameters)) {
+    for (const Parameter& parameter : parameters_) {
+      exp_avg_.push_back(zero_moment(parameter, true));
+      exp_avg_sq_.push_back(zero_moment(parameter, false));
+    }
+  }
+
+  void step(double lr, double gradient_scale) override {
+    ++updates;
+    std::vector<AdamWStep> steps;
+    for (const Parameter& parameter : parameters_) {
+      steps.push_back(adamw_step(options_, parameter, updates, lr, gradient_scale));
+    }
+    const std::vector<UpdateTarget> targets = update_targets(parameters_);
+    update_blocks(parameters_, targets, [&](size_t i, int64_t begin, int64_t count) {
+      for (int64_t at = begin; at < begin + count; at += kBlock8) {
+        const int64_t n = std::min(kBlock8, begin + count - at);
+        std::array<float, kBlock8> m;
+        std::array<float, kBlock8> v;
+        exp_avg_[i].read(at, n, m.data());
+        exp_avg_sq_[i].read(at, n, v.data());
+        adamw_fused_update(targets[i].weight + at, m.data(), v.data(), targets[i].gradient + at, n,
+                           steps[i]);
+        exp_avg_[i].write(at, n, m.data());
+        exp_avg_sq_[i].write(at, n, v.data());
+      }
+    });
+  }
+
+  std::vector<std::pair<std::string, at::Tensor>> state() override {
+    std::vector<std::pair<std::string, at::Tensor>> named;
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      const std::string& name = parameters_[i].name;
+      named.emplace_back("exp_avg/" + name, exp_avg_[i].values);
+      named.emplace_back("exp_avg_sq/" + name, exp_avg_sq_[i].values);
+      if (!exp_avg_[i].absmax.defined()) continue;
+      named.emplace_back("exp_avg_absmax/" + name, exp_avg_[i].absmax);
+      named.emplace_back("exp_avg_sq_absmax/" + name, exp_avg_sq_[i].absmax);
+    }
+    return named;
+  }
+
+ private:
+  struct Moment {
+    at::Tensor values;  // uint8 codes, or float32
+    at::Tensor absmax;  // float32, one a block; undefined for float32 values
+    bool with_sign = false;
+
+    void read(int64_t begin, int64_t n, float* x) const {
+      if (absmax.defined()) {
+        dequantize_block(dynamic_code(with_sign), values.const_data_ptr<uint8_t>() + begin, n,
+                         absmax.const_data_ptr<float>()[begin / kBlock8], x);
+      } else {
+        std::copy_n(values.const_data_ptr<float>() + begin, n, x);
+      }
+    }
+    void write(int64_t begin, int64_t n, const float* x) const {
+      if (absmax.defined()) {
+        absmax.mutable_data_ptr<float>()[begin / kBlock8] = quantize_block(
+            dynamic_code(with_sign), x, n, values.mutable_data_ptr<uint8_t>() + begin);
+      } else {
+        std::copy_n(x, n, values.mutable_data_ptr<float>() + begin);
+      }
+    }
+  };
+
+  static Moment zero_moment(const Parameter& parameter, bool with_sign) {
+    const int64_t count = parameter.master.numel();
+    if (count < kSmallest8Bit) return {zeros_like_master(parameter), at::Tensor(), with_sign};
+    return {at::zeros(parameter.master.sizes(), at::kByte),
+            at::zeros({(count + kBlock8 - 1) / kBlock8}, at::kFloat), with_sign};
+  }
+
+  const recipes::Optimizer options_;
+  const std::vector<Parameter> parameters_;
+  std::vector<Moment> exp_avg_;
+  std::vector<Moment> exp_avg_sq_;
+};
+
+}  // namespace
+
+std::unique_ptr<Optimizer> build_adamw_8bit(const recipes::Optimizer& optimizer,
+                                            const std::vector<Parameter>& parameters) {
+  return std::make_unique<AdamW8bit>(optimizer, parameters);
+}
+
+}  // namespace temper::trainer
