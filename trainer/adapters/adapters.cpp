@@ -196,14 +196,9 @@ void Adapters::initialize(int64_t seed) {
     const at::Tensor changed =
         adapters_.at(slot.module)->initialize(weight, parallel::seed_of(seed, "adapter/" + slot.module));
     if (!changed.defined()) continue;
-    if (slot.projection->weight.defined()) {
-      // In place, through the parameter: its dtype rounds.
-      for (Parameter& parameter : model_.parameters()) {
-        if (parameter.name == slot.module + ".weight") parameter.value.copy_(changed.to(parameter.dtype));
-      }
-    } else {
-      QuantizedMatrix& matrix = slot.projection->quantized[slot.part];
-      matrix = quantize(changed.to(matrix.stored), matrix.kind, matrix.absmax_codes.defined(), slot.module);
+    // In place, through the parameter: its dtype rounds.
+    for (Parameter& parameter : model_.parameters()) {
+      if (parameter.name == slot.module + ".weight") parameter.value.copy_(changed.to(parameter.dtype));
     }
   }
   refresh_values(model_);

@@ -112,8 +112,9 @@ void refresh_value(Parameter& parameter) {
 // A linear layer's weight, quantised from what its type in memory would be.
 void store_quantized(const LinearSlot& slot, const at::Tensor& weight,
                      const ModelOptions& options) {
+  const bool double_quant = options.double_quant && *options.quantize != QuantKind::kInt8;
   slot.projection->quantized[slot.part] =
-      quantize(weight.to(options.weights), *options.quantize, options.double_quant, slot.module);
+      quantize(weight.to(options.weights), *options.quantize, double_quant, slot.module);
 }
 
 // Stored weights into a parameter; one without a master is rounded at once.

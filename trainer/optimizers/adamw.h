@@ -1,5 +1,6 @@
 #pragma once
 
+#include "trainer/optimizers/kernels.h"
 #include "trainer/optimizers/optimizer.h"
 
 namespace temper::trainer {
@@ -8,11 +9,11 @@ namespace temper::trainer {
 /// decay, bias correction.
 ///     m = b1 m + (1 - b1) g        v = b2 v + (1 - b2) g^2
 ///     w = w (1 - lr wd) - lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
-/// What one update of `parameter` needs; `updates` counts from 1.
-AdamWStep adamw_step(const recipes::Optimizer& options, const Parameter& parameter, int64_t updates,
-                     double base_lr, double gradient_scale);
-
 std::unique_ptr<Optimizer> build_adamw(const recipes::Optimizer& optimizer,
                                        const std::vector<Parameter>& parameters);
+
+/// The numbers of one update of `parameter`; `updates` (t) counts from 1.
+AdamWStep adamw_step(const recipes::Optimizer& options, const Parameter& parameter, int64_t updates,
+                     double base_lr, double gradient_scale);
 
 }  // namespace temper::trainer
