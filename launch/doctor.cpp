@@ -18,6 +18,7 @@
 #include "launch/measure.h"
 #include "launch/startup.h"
 #include "launch/version.h"
+#include "parallel/plugin.h"
 #include "parallel/world.h"
 #include "recipes/diagnostic.h"
 #include "trainer/metrics/device_peak.h"
@@ -87,8 +88,28 @@ std::set<std::string> openmp_runtimes() {
   return found;
 }
 
+/// What loading the plugin shows.
+struct CudaTried {
+  int devices = 0;
+  std::string failure;  // one line; empty: devices may be used, or there was nothing to try
+};
+
+/// Only where a driver makes it matter: the libraries of CUDA take most of a second to load.
+CudaTried try_cuda(const CudaSeen& cuda) {
+  CudaTried tried;
+  if (cuda.plugin.empty() || cuda.driver.empty()) return tried;
+  try {
+    std::string reason;
+    tried.devices = parallel::load_cuda_plugin().device_count(reason);
+    if (tried.devices == 0) tried.failure = "no device: " + reason;
+  } catch (const UserError& error) {
+    tried.failure = error.what();
+  }
+  return tried;
+}
+
 /// What is missing or will hurt, each with the command that mends it.
-Json find_missing(const CudaSeen& cuda) {
+Json find_missing(const CudaSeen& cuda, const CudaTried& tried) {
   Json missing = Json::array();
   const auto add = [&](const std::string& what, const std::string& mend) {
     missing.push_back({{"what", what}, {"mend", mend}});
@@ -116,6 +137,10 @@ Json find_missing(const CudaSeen& cuda) {
         "PATH=/usr/local/cuda/bin:$PATH cmake -S . -B build -G Ninja -DTEMPER_CUDA=ON && ninja -C "
         "build");
   }
+  if (!tried.failure.empty()) {
+    add("the CUDA plugin cannot be used: " + tried.failure,
+        "nvidia-smi; unset CUDA_VISIBLE_DEVICES; launch/setup.sh");
+  }
   if (const auto runtimes = openmp_runtimes(); runtimes.size() > 1) {
     add("two OpenMP runtimes are loaded: " + join({runtimes.begin(), runtimes.end()}),
         "unset LD_PRELOAD LD_LIBRARY_PATH");
@@ -142,6 +167,7 @@ Json examine(parallel::Session& session) {
   const BuildInfo& build = build_info();
   const CudaSeen cuda = look_for_cuda();
   const trainer::DevicePeak peak = measure_cpu();
+  const CudaTried tried = try_cuda(cuda);  // after LibTorch's own work, which it must not slow
   trainer::store_peak(world.threads, peak);
   Json report;
   report["temper"] = {{"version", build.version},
@@ -156,7 +182,10 @@ Json examine(parallel::Session& session) {
   }
   report["hdf5"] = build.hdf5;
   report["parquet"] = reads_parquet();
-  report["cuda"] = {{"plugin", cuda.plugin.string()}, {"driver", cuda.driver}};
+  report["cuda"] = {{"plugin", cuda.plugin.string()},
+                    {"driver", cuda.driver},
+                    {"devices", tried.devices},
+                    {"failure", tried.failure}};
   report["cpu"] = {{"model", trainer::cpu_model()},
                    {"threads", world.threads},
                    {"online", ::sysconf(_SC_NPROCESSORS_ONLN)}};
@@ -166,7 +195,7 @@ Json examine(parallel::Session& session) {
   report["rates"] = {{"gemm_fp32_gflops", peak.fp32_flops / 1e9},
                      {"gemm_bf16_gflops", peak.bf16_flops / 1e9},
                      {"copy_gb_per_s", peak.copy_bytes_per_second / 1e9}};
-  report["missing"] = find_missing(cuda);
+  report["missing"] = find_missing(cuda, tried);
   return report;
 }
 
@@ -198,7 +227,8 @@ void print_text(const Json& report) {
                                                         : "plugin " + text(cuda["plugin"])) +
                    ", " +
                    (text(cuda["driver"]).empty() ? "no driver"
-                                                 : "driver for CUDA " + text(cuda["driver"])));
+                                                 : "driver for CUDA " + text(cuda["driver"]) +
+                                                       ", devices: " + cuda["devices"].dump()));
   line("CPU", text(cpu["model"]) + ", " + cpu["threads"].dump() + " threads used, " +
                   cpu["online"].dump() + " online");
   line("", "GEMM " + number(rates["gemm_fp32_gflops"]) + " GFLOP/s fp32, " +

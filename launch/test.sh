@@ -4,7 +4,8 @@
 #   launch/test.sh            unit, MPI, parity (golden files) and system tests; also the live parity where the reference
 #                             packages are installed
 #   launch/test.sh --peers    installs the reference packages first (several GB)
-#   launch/test.sh --long     also what takes long: the unit tests under ASan/UBSan, all kill-and-resume seeds
+#   launch/test.sh --long     also what takes long: the unit tests under ASan/UBSan, all kill-and-resume seeds, and a real Slurm
+#                             where it is installed (as root: apt-get install slurm-wlm munge)
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 

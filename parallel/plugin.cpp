@@ -31,7 +31,7 @@ fs::path find_plugin() {
       kOnCpu);
 }
 
-const CudaPlugin& load_plugin() {
+const CudaPlugin& open_plugin() {
   const fs::path path = find_plugin();
   // Never closed: LibTorch's registries keep pointers into it.
   void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -40,16 +40,20 @@ const CudaPlugin& load_plugin() {
   if (entry == nullptr)
     throw UserError("CUDA: " + path.string() + " is no plugin of temper (no " + kCudaPluginSymbol +
                     ")");
-  const CudaPlugin& plugin = *entry();
-  std::string reason;
-  if (plugin.device_count(reason) == 0) throw UserError("CUDA: no device: " + reason + kOnCpu);
-  return plugin;
+  return *entry();
 }
 
 }  // namespace
 
+const CudaPlugin& load_cuda_plugin() {
+  static const CudaPlugin& plugin = open_plugin();
+  return plugin;
+}
+
 const CudaPlugin& cuda_plugin() {
-  static const CudaPlugin& plugin = load_plugin();
+  const CudaPlugin& plugin = load_cuda_plugin();
+  std::string reason;
+  if (plugin.device_count(reason) == 0) throw UserError("CUDA: no device: " + reason + kOnCpu);
   return plugin;
 }
 

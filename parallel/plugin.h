@@ -26,9 +26,12 @@ struct CudaPlugin {
 using CudaPluginFunction = const CudaPlugin*();
 constexpr const char* kCudaPluginSymbol = "temper_cuda_plugin";
 
-/// Loads the plugin on the first call, which must come before any LibTorch call: from ../lib beside
-/// the program, else from $TEMPER_PLUGIN. Throws UserError where it is not built, where CUDA's
-/// libraries are missing, and where there is no device.
+/// Loads the plugin on the first call: from ../lib beside the program, else from $TEMPER_PLUGIN.
+/// Throws UserError where it is not built and where CUDA's libraries are missing.
+const CudaPlugin& load_cuda_plugin();
+
+/// The plugin, and a device. The first call must come before any LibTorch call. Throws UserError as
+/// load_cuda_plugin() does, and where there is no device.
 const CudaPlugin& cuda_plugin();
 
 }  // namespace temper::parallel

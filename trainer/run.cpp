@@ -5,6 +5,7 @@
 #include <regex>
 
 #include "data/formats/row_encoder.h"
+#include "data/shards/first_rows.h"
 #include "data/shards/prepare.h"
 #include "data/shards/token_dataset.h"
 #include "data/text/chat_template.h"
@@ -107,6 +108,10 @@ Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, c
     for (std::string& line : describe(set, report, recipe.data.max_length)) datasets.statements.push_back(std::move(line));
     return dataset;
   };
+  // Of both sets, before any file is read as a whole.
+  std::vector<recipes::DataSource> sources = recipe.data.train;
+  sources.insert(sources.end(), recipe.data.eval.begin(), recipe.data.eval.end());
+  data::check_first_rows(sources, factory, options);
   data::PrepareReport train, eval;
   if (!recipe.data.train.empty()) datasets.train = prepare("data.train", recipe.data.train, train);
   if (!recipe.data.eval.empty()) datasets.eval = prepare("data.eval", recipe.data.eval, eval);

@@ -21,7 +21,6 @@ struct ChunkRecord {
   int64_t bad_rows = 0;
   std::vector<std::string> first_bad;  // at most kListedRows
 };
-inline constexpr int64_t kListedRows = 10;
 
 struct Chunk {
   std::filesystem::path file;
@@ -38,7 +37,7 @@ struct Chunk {
 
 /// Reads and encodes the rows of a chunk and writes shard and record. `tick` is called before each
 /// row; what it throws ends the work. Bad rows are counted, or with on_bad_row = error thrown as
-/// one UserError (see prepare()).
+/// one UserError (see bad_rows.h).
 void tokenize_chunk(const Chunk& chunk, const SourceEncoder& encoder, recipes::OnBadRow on_bad_row,
                     const std::function<void()>& tick);
 
@@ -46,8 +45,5 @@ void tokenize_chunk(const Chunk& chunk, const SourceEncoder& encoder, recipes::O
 /// does not match its record is removed and said in `statements`, so that it is made again.
 std::optional<ChunkRecord> finished(const Chunk& chunk, const std::filesystem::path& cache,
                                     std::vector<std::string>& statements);
-
-/// The bad rows of on_bad_row = error as one error: its lines, then the remedies.
-[[noreturn]] void refuse_bad_rows(std::vector<std::string> lines);
 
 }  // namespace temper::data

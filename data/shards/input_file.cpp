@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 
 #include <sys/stat.h>
 
@@ -15,8 +16,6 @@
 namespace temper::data {
 
 namespace {
-
-constexpr int64_t kChunkBytes = 64 << 20;
 
 std::string hexadecimal(XXH128_hash_t hash) {
   std::array<char, 33> text{};
@@ -83,19 +82,29 @@ std::filesystem::path memo_path(const std::filesystem::path& file,
 }
 
 // What is unreadable here is simply read anew from the file itself.
-bool recall(const std::filesystem::path& memo, Contents& contents) {
+std::optional<Contents> recall(const std::filesystem::path& memo) {
   try {
     const Json known = read_json(memo);
-    contents.hash = known.at("hash").get<std::string>();
+    Contents contents{.hash = known.at("hash").get<std::string>(), .cuts = {}};
     for (const Json& cut : known.at("cuts")) {
       contents.cuts.push_back({cut.at(0).get<int64_t>(), cut.at(1).get<int64_t>()});
     }
-    return !contents.cuts.empty();
+    if (!contents.cuts.empty()) return contents;
   } catch (const UserError&) {
-    return false;
   } catch (const Json::exception&) {
-    return false;
   }
+  return std::nullopt;
+}
+
+InputFile in_chunks(const std::filesystem::path& file, const Contents& contents) {
+  InputFile input{.path = file, .hash = contents.hash, .chunks = {}};
+  for (size_t i = 0; i < contents.cuts.size(); ++i) {
+    ReaderOptions chunk{.range = {.begin = contents.cuts[i].begin},
+                        .first_line = contents.cuts[i].first_line};
+    if (i + 1 < contents.cuts.size()) chunk.range.end = contents.cuts[i + 1].begin;
+    input.chunks.push_back(chunk);
+  }
+  return input;
 }
 
 }  // namespace
@@ -106,23 +115,21 @@ std::string hash_of(std::string_view text) {
 
 InputFile inspect_file(const std::filesystem::path& file, const std::filesystem::path& cache) {
   const std::filesystem::path memo = memo_path(file, cache);
-  Contents contents;
-  if (!recall(memo, contents)) {
-    contents = read_contents(file, is_cut_at_lines(file));
-    Json cuts = Json::array();
-    for (const Cut& cut : contents.cuts) cuts.push_back({cut.begin, cut.first_line});
-    std::filesystem::create_directories(memo.parent_path());
-    write_file_atomically(
-        memo, dump_json({{"file", file.string()}, {"hash", contents.hash}, {"cuts", cuts}}));
-  }
-  InputFile input{.path = file, .hash = contents.hash, .chunks = {}};
-  for (size_t i = 0; i < contents.cuts.size(); ++i) {
-    ReaderOptions chunk{.range = {.begin = contents.cuts[i].begin},
-                        .first_line = contents.cuts[i].first_line};
-    if (i + 1 < contents.cuts.size()) chunk.range.end = contents.cuts[i + 1].begin;
-    input.chunks.push_back(chunk);
-  }
-  return input;
+  if (const auto known = recall(memo)) return in_chunks(file, *known);
+  const Contents contents = read_contents(file, is_cut_at_lines(file));
+  Json cuts = Json::array();
+  for (const auto& [begin, first_line] : contents.cuts) cuts.push_back({begin, first_line});
+  std::filesystem::create_directories(memo.parent_path());
+  write_file_atomically(
+      memo, dump_json({{"file", file.string()}, {"hash", contents.hash}, {"cuts", cuts}}));
+  return in_chunks(file, contents);
+}
+
+std::optional<InputFile> remembered_file(const std::filesystem::path& file,
+                                         const std::filesystem::path& cache) {
+  const auto known = recall(memo_path(file, cache));
+  if (!known) return std::nullopt;
+  return in_chunks(file, *known);
 }
 
 }  // namespace temper::data

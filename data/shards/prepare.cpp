@@ -16,11 +16,11 @@
 #include <unistd.h>
 
 #include "data/io/atomic_file.h"
-#include "data/readers/reader.h"
+#include "data/shards/bad_rows.h"
 #include "data/shards/chunk.h"
 #include "data/shards/claim.h"
-#include "data/shards/input_file.h"
 #include "data/shards/select.h"
+#include "data/shards/source.h"
 
 namespace temper::data {
 
@@ -28,16 +28,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
-
-constexpr const char* kLayout = "temper token shards 1";
-
-// One [[data.train]] entry, its encoder and its chunks in file order.
-struct Source {
-  const recipes::DataSource* recipe;
-  SourceEncoder encoder;
-  int64_t files = 0;
-  std::vector<Chunk> chunks;
-};
 
 void require_cache(const fs::path& cache) {
   std::error_code error;
@@ -50,55 +40,25 @@ void require_cache(const fs::path& cache) {
   }
 }
 
-// The first row that can be read tells the format.
-Row first_row(const std::vector<fs::path>& files, const std::string& path) {
-  std::optional<BadRow> first_error;
-  for (const fs::path& file : files) {
-    const std::unique_ptr<Reader> reader = open_reader(file);
-    for (int64_t attempt = 0; attempt < kListedRows; ++attempt) {
-      try {
-        Row row;
-        if (!reader->next(row)) break;
-        return row;
-      } catch (const BadRow& error) {
-        if (!first_error) first_error = error;
-      }
+// All chunks of a source in file order, with the directories for their shards. Reads whole files.
+std::vector<Chunk> chunks_of_all(const Source& source, const fs::path& cache) {
+  std::vector<Chunk> chunks;
+  for (const fs::path& file : source.files) {
+    for (Chunk& chunk : chunks_of(source, inspect_file(file, cache), cache)) {
+      fs::create_directories(chunk.shard.parent_path());
+      chunks.push_back(std::move(chunk));
     }
   }
-  if (first_error) throw *first_error;
-  throw UserError(path + ": holds no rows; expected at least one");
-}
-
-Source open_source(const recipes::DataSource& recipe, const EncoderFactory& factory,
-                   const PrepareOptions& options) {
-  const std::vector<fs::path> files = data_files(recipe.path);
-  Source source{.recipe = &recipe,
-                .encoder = factory(recipe, first_row(files, recipe.path)),
-                .files = static_cast<int64_t>(files.size()),
-                .chunks = {}};
-  for (const fs::path& file : files) {
-    const InputFile input = inspect_file(file, options.cache);
-    std::string key = std::string(kLayout) + "\n" + source.encoder.fingerprint + "\n" +
-                      source.encoder.format + "\n" + file.extension().string() + "\n" + input.hash;
-    for (const auto& [ours, theirs] : recipe.columns) key += "\n" + ours + "=" + theirs;
-    const fs::path directory = options.cache / "tokens" / hash_of(key);
-    fs::create_directories(directory);
-    for (size_t i = 0; i < input.chunks.size(); ++i) {
-      char name[32];
-      std::snprintf(name, sizeof name, "%05zu.h5", i);
-      source.chunks.push_back({.file = file, .part = input.chunks[i], .shard = directory / name});
-    }
-  }
-  return source;
+  return chunks;
 }
 
 // A chunk that is wrong ends the work of all ranks: its lines are left beside it for those that are
 // still busy.
 fs::path refusal(const Chunk& chunk) { return chunk.shard.parent_path() / "refused.json"; }
 
-void stop_if_refused(const Source& source) {
+void stop_if_refused(const std::vector<Chunk>& chunks) {
   fs::path last;
-  for (const Chunk& chunk : source.chunks) {
+  for (const Chunk& chunk : chunks) {
     const fs::path path = refusal(chunk);
     if (path == last) continue;
     last = path;
@@ -109,15 +69,17 @@ void stop_if_refused(const Source& source) {
 /// All chunks of a source, by this rank's threads and all other ranks together.
 class Work {
  public:
-  Work(const Source& source, const PrepareOptions& options) : source_(source), options_(options) {}
+  Work(const SourceEncoder& encoder, const std::vector<Chunk>& chunks,
+       const PrepareOptions& options)
+      : encoder_(encoder), chunks_(chunks), options_(options) {}
 
   /// Returns the records in order; `tokenized` when some were not in the cache.
   std::vector<ChunkRecord> run(std::vector<std::string>& statements, bool& tokenized) {
-    records_.resize(source_.chunks.size());
+    records_.resize(chunks_.size());
     collect(statements);
     if (all_finished()) return take();
     tokenized = true;
-    for (const Chunk& chunk : source_.chunks) fs::remove(refusal(chunk));  // of an earlier run
+    for (const Chunk& chunk : chunks_) fs::remove(refusal(chunk));  // of an earlier run
     std::vector<std::thread> threads;
     for (int64_t i = 0; i < options_.workers; ++i) threads.emplace_back([&] { work(); });
     for (std::thread& thread : threads) thread.join();
@@ -127,7 +89,7 @@ class Work {
       if (all_finished()) return take();
       // Others hold the rest. Should one of them die, its claims are free again.
       std::this_thread::sleep_for(pause);
-      stop_if_refused(source_);
+      stop_if_refused(chunks_);
       work();
       if (failure_) std::rethrow_exception(failure_);
     }
@@ -138,7 +100,7 @@ class Work {
 
   void collect(std::vector<std::string>& statements) {
     for (size_t i = 0; i < records_.size(); ++i) {
-      if (!records_[i]) records_[i] = finished(source_.chunks[i], options_.cache, statements);
+      if (!records_[i]) records_[i] = finished(chunks_[i], options_.cache, statements);
     }
   }
 
@@ -155,11 +117,11 @@ class Work {
 
   // Each rank begins at its own place, so that ranks seldom want the same chunk.
   void work() noexcept {
-    const size_t count = source_.chunks.size();
+    const size_t count = chunks_.size();
     const size_t start =
         count * static_cast<size_t>(options_.rank) / static_cast<size_t>(options_.ranks);
     try {
-      for (size_t i = 0; i < count && !stopped_; ++i) tokenize(source_.chunks[(start + i) % count]);
+      for (size_t i = 0; i < count && !stopped_; ++i) tokenize(chunks_[(start + i) % count]);
     } catch (...) {
       const std::lock_guard lock(mutex_);
       if (!failure_) failure_ = std::current_exception();
@@ -176,17 +138,18 @@ class Work {
       if (Clock::now() - last < std::chrono::seconds(1)) return;
       last = Clock::now();
       claim->refresh();
-      stop_if_refused(source_);
+      stop_if_refused(chunks_);
     };
     try {
-      tokenize_chunk(chunk, source_.encoder, options_.on_bad_row, tick);
+      tokenize_chunk(chunk, encoder_, options_.on_bad_row, tick);
     } catch (const UserError& error) {
       if (options_.ranks > 1) write_file_atomically(refusal(chunk), dump_json(error.lines()));
       throw;
     }
   }
 
-  const Source& source_;
+  const SourceEncoder& encoder_;
+  const std::vector<Chunk>& chunks_;
   const PrepareOptions& options_;
   std::vector<std::optional<ChunkRecord>> records_;
   std::atomic<bool> stopped_ = false;
@@ -222,11 +185,12 @@ std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSourc
   std::vector<TokenDataset::Piece> pieces;
   Selection selection(options);
   for (const recipes::DataSource& recipe : sources) {
-    const Source source = open_source(recipe, factory, options);
+    const Source source = open_source(recipe, factory);
+    const std::vector<Chunk> chunks = chunks_of_all(source, options.cache);
     if (!source.encoder.statement.empty()) report->statements.push_back(source.encoder.statement);
-    report->files += source.files;
+    report->files += static_cast<int64_t>(source.files.size());
     const std::vector<ChunkRecord> records =
-        Work(source, options).run(report->statements, tokenized);
+        Work(source.encoder, chunks, options).run(report->statements, tokenized);
     std::vector<SelectedPiece> taken;
     for (size_t i = 0; i < records.size(); ++i) {
       report->rows += records[i].rows + records[i].bad_rows;
@@ -235,10 +199,10 @@ std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSourc
         if (static_cast<int64_t>(report->first_bad.size()) < kListedRows)
           report->first_bad.push_back(line);
       }
-      shards.push_back(std::make_shared<const TokenShard>(source.chunks[i].shard));
+      shards.push_back(std::make_shared<const TokenShard>(chunks[i].shard));
       const std::vector<SelectedPiece> part =
-          selection.take(*shards.back(), static_cast<int32_t>(shards.size() - 1),
-                         source.chunks[i].file, source.encoder.format);
+          selection.take(*shards.back(), static_cast<int32_t>(shards.size() - 1), chunks[i].file,
+                         source.encoder.format);
       taken.insert(taken.end(), part.begin(), part.end());
     }
     // A weight is a share among several sources: alone it means nothing.

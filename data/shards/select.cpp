@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "data/shards/chunk.h"
+#include "data/shards/bad_rows.h"
 #include "recipes/diagnostic.h"
 
 namespace temper::data {
@@ -12,15 +12,38 @@ namespace {
 
 using recipes::OnLongRow;
 
-// Targets within `length` tokens from `start`: the first token of a document is not predicted.
-int64_t targets(const TokenShard& shard, int64_t start, int64_t length) {
-  return length < 2 ? 0 : shard.supervised_count(start + 1, length - 1);
+// A row of a shard, or one that stands alone: its tokens by their place in the row.
+struct ShardRow {
+  const TokenShard& shard;
+  int64_t row;
+  int64_t length() const { return shard.length(row); }
+  bool supervised(int64_t t) const { return shard.supervised(shard.offset(row) + t); }
+  int64_t supervised_count(int64_t begin, int64_t count) const {
+    return shard.supervised_count(shard.offset(row) + begin, count);
+  }
+};
+
+struct SingleRow {
+  const Example& example;
+  int64_t length() const { return static_cast<int64_t>(example.ids.size()); }
+  bool supervised(int64_t t) const { return example.supervised[static_cast<size_t>(t)] != 0; }
+  int64_t supervised_count(int64_t begin, int64_t count) const {
+    const auto first = example.supervised.begin() + begin;
+    return std::count(first, first + count, 1);
+  }
+};
+
+// Targets within `length` tokens from `begin`: the first token of a document is not predicted.
+template <typename AnyRow>
+int64_t targets(const AnyRow& row, int64_t begin, int64_t length) {
+  return length < 2 ? 0 : row.supervised_count(begin + 1, length - 1);
 }
 
 // The max_length from which the row has a target; 0 when it never has.
-int64_t length_to_first_target(const TokenShard& shard, int64_t row) {
-  for (int64_t t = 1; t < shard.length(row); ++t) {
-    if (shard.supervised(shard.offset(row) + t)) return t + 1;
+template <typename AnyRow>
+int64_t length_to_first_target(const AnyRow& row) {
+  for (int64_t t = 1; t < row.length(); ++t) {
+    if (row.supervised(t)) return t + 1;
   }
   return 0;
 }
@@ -33,60 +56,76 @@ void Selection::find(Finding& finding, const std::string& where, const std::stri
   if (++finding.count <= kListedRows) finding.first.push_back(where + ": " + what);
 }
 
-std::vector<SelectedPiece> Selection::take(const TokenShard& shard, int32_t shard_number,
-                                           const std::filesystem::path& file,
-                                           const std::string& format) {
+template <typename AnyRow, typename Keep>
+void Selection::choose(const AnyRow& row, int64_t number, const std::filesystem::path& file,
+                       const std::string& format, const Keep& keep) {
   OnLongRow on_long_row = options_.on_long_row;
   if (on_long_row == OnLongRow::kAuto) {
     on_long_row = format == "text" ? OnLongRow::kSplit : OnLongRow::kTruncate;
   }
+  const int64_t length = row.length();
+  const bool is_long = length > options_.max_length;
+  const auto where = [&] { return file.string() + ":" + std::to_string(number); };
+  counts_.long_rows += is_long;
+  if (is_long && on_long_row == OnLongRow::kDrop) {
+    ++counts_.rows_dropped;
+    return;
+  }
+  if (is_long && on_long_row == OnLongRow::kError) {
+    find(too_long_, where(), std::to_string(length) + " tokens", length);
+    return;
+  }
+  int64_t kept = 0;
+  for (int64_t begin = 0; begin < length; begin += options_.max_length) {
+    const int64_t taken = std::min(options_.max_length, length - begin);
+    const int64_t supervised = targets(row, begin, taken);
+    if (supervised > 0) {
+      kept += taken;
+      keep(begin, taken, supervised);
+    }
+    if (on_long_row != OnLongRow::kSplit) break;
+  }
+  if (kept == 0) {
+    const int64_t needed = length_to_first_target(row);
+    find(unsupervised_, where(),
+         needed == 0 ? "no supervised token"
+                     : "no supervised token within data.max_length = " +
+                           std::to_string(options_.max_length) + " (the first is token " +
+                           std::to_string(needed) + ")",
+         needed);
+    return;
+  }
+  if (is_long) counts_.tokens_cut += length - kept;
+  if (is_long && on_long_row == OnLongRow::kSplit) ++counts_.rows_split;
+}
+
+std::vector<SelectedPiece> Selection::take(const TokenShard& shard, int32_t shard_number,
+                                           const std::filesystem::path& file,
+                                           const std::string& format) {
   std::vector<SelectedPiece> pieces;
   for (int64_t row = 0; row < shard.rows(); ++row) {
-    const int64_t length = shard.length(row);
-    const bool is_long = length > options_.max_length;
-    const auto where = [&] { return file.string() + ":" + std::to_string(shard.row_number(row)); };
-    counts_.long_rows += is_long;
-    if (is_long && on_long_row == OnLongRow::kDrop) {
-      ++counts_.rows_dropped;
-      continue;
-    }
-    if (is_long && on_long_row == OnLongRow::kError) {
-      find(too_long_, where(), std::to_string(length) + " tokens", length);
-      continue;
-    }
-    int64_t kept = 0;
-    for (int64_t begin = 0; begin < length; begin += options_.max_length) {
-      const int64_t start = shard.offset(row) + begin;
-      const int64_t taken = std::min(options_.max_length, length - begin);
-      const int64_t supervised = targets(shard, start, taken);
-      if (supervised > 0) {
-        kept += taken;
-        pieces.push_back({.piece = {.start = start,
-                                    .length = static_cast<int32_t>(taken),
-                                    .shard = shard_number},
-                          .supervised = supervised});
-      }
-      if (on_long_row != OnLongRow::kSplit) break;
-    }
-    if (kept == 0) {
-      const int64_t needed = length_to_first_target(shard, row);
-      find(unsupervised_, where(),
-           needed == 0 ? "no supervised token"
-                       : "no supervised token within data.max_length = " +
-                             std::to_string(options_.max_length) + " (the first is token " +
-                             std::to_string(needed) + ")",
-           needed);
-      continue;
-    }
-    if (is_long) counts_.tokens_cut += length - kept;
-    if (is_long && on_long_row == OnLongRow::kSplit) ++counts_.rows_split;
+    choose(ShardRow{.shard = shard, .row = row}, shard.row_number(row), file, format,
+           [&](int64_t begin, int64_t length, int64_t supervised) {
+             pieces.push_back({.piece = {.start = shard.offset(row) + begin,
+                                         .length = static_cast<int32_t>(length),
+                                         .shard = shard_number},
+                               .supervised = supervised});
+           });
   }
   return pieces;
 }
 
-void Selection::finish(PrepareReport& report) const {
-  const auto rows = [](const Finding& finding) {
-    return std::to_string(finding.count) + (finding.count == 1 ? " row" : " rows");
+void Selection::look_at(const Example& example, int64_t number, const std::filesystem::path& file,
+                        const std::string& format) {
+  ++looked_at_;
+  choose(SingleRow{example}, number, file, format, [](int64_t, int64_t, int64_t) {});
+}
+
+void Selection::refuse() const {
+  const auto rows = [this](const Finding& finding) {
+    const std::string count = std::to_string(finding.count);
+    if (looked_at_ > 0) return count + " of the first " + std::to_string(looked_at_) + " rows";
+    return count + (finding.count == 1 ? " row" : " rows");
   };
   std::vector<std::string> lines;
   if (too_long_.count > 0) {
@@ -111,6 +150,10 @@ void Selection::finish(PrepareReport& report) const {
     }
   }
   if (!lines.empty()) throw UserError(std::move(lines));
+}
+
+void Selection::finish(PrepareReport& report) const {
+  refuse();
   report.long_rows += counts_.long_rows;
   report.rows_split += counts_.rows_split;
   report.tokens_cut += counts_.tokens_cut;

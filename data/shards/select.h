@@ -26,10 +26,14 @@ class Selection {
   /// is named in messages.
   std::vector<SelectedPiece> take(const TokenShard& shard, int32_t shard_number,
                                   const std::filesystem::path& file, const std::string& format);
+  /// One of the first rows, before there is a shard: only for what is wrong with it.
+  void look_at(const Example& example, int64_t number, const std::filesystem::path& file,
+               const std::string& format);
 
-  /// Adds the counts to `report`. Throws UserError for rows left without a supervised token
-  /// (on_bad_row = error) and for long rows (on_long_row = error), with the count, the first ten
-  /// and the remedies.
+  /// Throws UserError for rows left without a supervised token (on_bad_row = error) and for long
+  /// rows (on_long_row = error), with the count, the first ten and the remedies.
+  void refuse() const;
+  /// Adds the counts to `report`, if there is nothing to refuse().
   void finish(PrepareReport& report) const;
 
  private:
@@ -39,11 +43,16 @@ class Selection {
     std::vector<std::string> first;
   };
   void find(Finding& finding, const std::string& where, const std::string& what, int64_t needed);
+  /// keep(begin, length, supervised) is called for each piece of the row that is taken.
+  template <typename AnyRow, typename Keep>
+  void choose(const AnyRow& row, int64_t number, const std::filesystem::path& file,
+              const std::string& format, const Keep& keep);
 
   PrepareOptions options_;
   Finding unsupervised_;
   Finding too_long_;
   PrepareReport counts_;
+  int64_t looked_at_ = 0;
 };
 
 }  // namespace temper::data

@@ -232,5 +232,23 @@ TEST_F(Program, DoctorSaysWhatThereIsAndStoresThePeak) {
   EXPECT_TRUE(fs::exists(root_ / ".cache/temper/peaks.json"));
 }
 
+TEST_F(Program, DoctorTriesThePluginWhereThereIsADriver) {
+  fs::create_directories(root_ / "bin");
+  fs::create_directories(root_ / "lib");
+  fs::copy_file(std::getenv("TEMPER_PROGRAM"), root_ / "bin/temper");
+  std::ofstream(root_ / "lib/libtemper_cuda.so") << "no library";
+  const std::string command = "HOME=" + root_.string() +
+                              " LD_LIBRARY_PATH=" + std::getenv("TEMPER_FAKE_CUDA_DRIVER") + " " +
+                              (root_ / "bin/temper").string() + " doctor --json > " +
+                              (root_ / "stdout.txt").string();
+  ASSERT_EQ(std::system(command.c_str()), 0);
+  const auto report = data::Json::parse(content(root_ / "stdout.txt"));
+  EXPECT_EQ(report.at("cuda").at("driver"), "13.0");
+  EXPECT_EQ(report.at("cuda").at("devices"), 0);
+  EXPECT_NE(report.at("cuda").at("failure").get<std::string>().find("libtemper_cuda.so"),
+            std::string::npos);
+  EXPECT_NE(report.at("missing").dump().find("the CUDA plugin cannot be used"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace temper

@@ -241,6 +241,20 @@ class BadData(Refusing):
         self.assert_done(result)
         self.assertRegex(result.stdout, r"1 bad row")
 
+    def test_a_large_file_is_refused_before_it_is_read(self):
+        # 8 GiB: after 10,000 rows only a hole, which costs no disk but seconds to read.
+        bad = self.good(9999) + '{"text": 5}\n'
+        (self.directory / "large.jsonl").write_text(bad)
+        os.truncate(self.directory / "large.jsonl", 8 << 30)
+        for ranks in (1, 2):
+            self.refuse("data.train.0.path=large.jsonl", says=r"large\.jsonl:10000.*text", ranks=ranks)
+        self.assertEqual(list((self.directory / "cache").glob("files/*")), [])
+        # Rows for evaluation are looked at before the training file is read.
+        (self.directory / "large.jsonl").write_text(self.good(10000))
+        os.truncate(self.directory / "large.jsonl", 8 << 30)
+        (self.directory / "eval.jsonl").write_text(bad)
+        self.refuse("data.train.0.path=large.jsonl", says=r"eval\.jsonl:10000.*text")
+
     def test_unknown_suffix(self):
         self.refuse_rows("x", r"train\.xyz.*jsonl", name="train.xyz")
 

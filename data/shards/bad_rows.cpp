@@ -1,0 +1,62 @@
+#include "data/shards/bad_rows.h"
+
+#include <utility>
+
+namespace temper::data {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::seconds kPatience{2};
+
+}  // namespace
+
+bool next_row(Reader& reader, Row& row, std::string& wrong) {
+  wrong.clear();
+  try {
+    return reader.next(row);
+  } catch (const BadRow& error) {
+    wrong = join(error.lines(), "; ");
+    return true;
+  }
+}
+
+Example encode_row(const SourceEncoder& encoder, const Row& row, std::string& wrong) {
+  wrong.clear();
+  try {
+    Example example = encoder.encode(row);
+    if (!example.ids.empty()) return example;
+    wrong = row.where() + ": no tokens; expected text";
+  } catch (const UserError& error) {
+    wrong = join(error.lines(), "; ");
+  }
+  return {};
+}
+
+void BadRows::add(const std::string& line) {
+  if (count_++ == 0) first_time_ = Clock::now();
+  if (count_ <= kListedRows) first_.push_back(line);
+}
+
+void BadRows::refuse_early(int64_t read) const {
+  if (count_ == kListedRows || read == kFirstRows ||
+      (count_ > 0 && Clock::now() - first_time_ > kPatience)) {
+    refuse();
+  }
+}
+
+void BadRows::refuse() const {
+  if (count_ > 0) refuse_bad_rows(first_);
+}
+
+void refuse_bad_rows(std::vector<std::string> lines) {
+  const std::string remedy = "data.on_bad_row=skip leaves bad rows out (counted and listed)";
+  if (lines.size() == 1) throw UserError(lines.front() + "; " + remedy);
+  lines.push_back("data.on_bad_row = \"error\": " + std::to_string(lines.size()) +
+                  (lines.size() == kListedRows ? " bad rows or more" : " bad rows") +
+                  ", listed above: mend them, or " + remedy);
+  throw UserError(std::move(lines));
+}
+
+}  // namespace temper::data

@@ -1,0 +1,216 @@
+"""A real Slurm on this machine: two nodes that are two slurmd. srun and sbatch train as mpirun does, and a signal to the job step stops
+the run so that it can go on.
+
+Needs root, Debian's slurm-wlm and munge, and TEMPER_LONG=1; else it is skipped (exit code 77, which ctest shows).
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+from harness import ENVIRONMENT, LONG, PROGRAM, SystemTest, wait_for_step
+
+DAEMONS = ("munged", "slurmctld", "slurmd")
+CLIENTS = ("srun", "sbatch", "scancel", "squeue", "sinfo")
+
+
+def reason_to_skip():
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    missing = [name for name in (*DAEMONS, *CLIENTS, "mpirun") if shutil.which(name, path=path) is None]
+    if missing:
+        return f"{', '.join(missing)} not found: apt-get install slurm-wlm munge"
+    if os.geteuid() != 0:
+        return "needs root, to be slurmd"
+    if not LONG:
+        return "takes long: TEMPER_LONG=1 runs it"
+    return None
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+class Cluster:
+    """munged, slurmctld and slurmd of nodes n1 and n2, in a directory of their own; `stop` leaves no process."""
+
+    def __init__(self):
+        self.directory = Path(tempfile.mkdtemp(prefix="temper-slurm-"))
+        self.environment = dict(ENVIRONMENT, SLURM_CONF=str(self.directory / "slurm.conf"), PATH=os.environ["PATH"] + ":/usr/sbin:/sbin")
+        self.daemons = []
+        self.directory.chmod(0o755)  # munged wants its socket reachable
+        self.write_configuration()
+        d = self.directory
+        try:
+            self.start("munged", "--foreground", "--force", f"--key-file={d}/munge.key", f"--socket={d}/munge.socket", f"--pid-file={d}/munge.pid",
+                       f"--log-file={d}/munge.log", f"--seed-file={d}/munge.seed", "--num-threads=2")
+            self.wait_until(lambda: (d / "munge.socket").exists(), "munged has no socket")
+            self.start("slurmctld", "-D", "-c")
+            for node in ("n1", "n2"):
+                self.start("slurmd", "-D", "-N", node)
+            self.wait_until(lambda: self.call("sinfo", "-h", "-o", "%D %t").stdout.split() == ["2", "idle"], "the nodes are not idle")
+        except BaseException:
+            self.stop()
+            raise
+
+    def write_configuration(self):
+        d = self.directory
+        (d / "munge.key").write_bytes(os.urandom(128))
+        (d / "munge.key").chmod(0o400)
+        for name in ("state", "spool.n1", "spool.n2", "tmp.n1", "tmp.n2"):
+            (d / name).mkdir()
+        controller, n1, n2 = free_ports(3)
+        host = socket.gethostname()
+        node = f"NodeHostname={host} NodeAddr=127.0.0.1 CPUs={os.cpu_count()} State=UNKNOWN"
+        (d / "slurm.conf").write_text(
+            f"""
+ClusterName=temper
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller}
+SlurmUser=root
+AuthInfo=socket={d}/munge.socket
+StateSaveLocation={d}/state
+SlurmdSpoolDir={d}/spool.%n
+TmpFS={d}/tmp.%n
+SlurmctldPidFile={d}/slurmctld.pid
+SlurmdPidFile={d}/slurmd.%n.pid
+SlurmctldLogFile={d}/slurmctld.log
+SlurmdLogFile={d}/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=pmix
+SlurmdParameters=config_overrides
+ReturnToService=2
+KillWait=5
+NodeName=n1 Port={n1} {node}
+NodeName=n2 Port={n2} {node}
+PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+"""
+        )
+
+    def start(self, *command):
+        log = open(self.directory / f"{command[0]}.out", "ab")
+        self.daemons.append(subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True))
+        log.close()
+
+    def call(self, *command, **options):
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, **options)
+
+    def wait_until(self, condition, complaint, seconds=60):
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end or any(daemon.poll() is not None for daemon in self.daemons):
+                raise AssertionError(f"{complaint}:\n{self.logs()}")
+            time.sleep(0.1)
+
+    def logs(self):
+        files = sorted([*self.directory.glob("*.log"), *self.directory.glob("*.out")])
+        return "\n".join(f"-- {file.name}\n" + "\n".join(file.read_text(errors="replace").splitlines()[-20:]) for file in files)
+
+    def stop(self):
+        """Jobs first, then the daemons. What still runs with this cluster's configuration is killed and given back."""
+        with contextlib.suppress(Exception):
+            self.call("scancel", "--user=root")
+            self.wait_until(lambda: not self.call("squeue", "-h").stdout.strip(), "jobs are left", seconds=30)
+        for daemon in reversed(self.daemons):
+            daemon.terminate()
+            try:
+                daemon.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+        left = self.processes()
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        return left
+
+    def processes(self):
+        """Of daemons, steps and tasks: all have the configuration in their environment or the directory on their command line."""
+        mark = str(self.directory).encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (process / "environ").read_bytes() or mark in (process / "cmdline").read_bytes():
+                    found.append(int(process.name))
+        return [process for process in found if process != os.getpid()]
+
+
+class Slurm(SystemTest):
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = Cluster()
+
+    @classmethod
+    def tearDownClass(cls):
+        left = cls.cluster.stop()
+        assert not left, f"processes were left: {left}"
+
+    def recipe(self, steps=12):
+        # One thread: each rank believes to be alone on its node.
+        return self.write_recipe(train={"steps": steps, "threads": 1}, checkpoint={"every": 5}, eval={"every": 6})
+
+    def mpirun(self, steps=12):
+        """The same run under plain mpirun: its numbers and weights."""
+        self.assert_done(self.run_temper("train", self.recipe(steps), "run.name=whole", ranks=2))
+        return self.numbers("runs/whole"), self.weights("runs/whole")
+
+    def srun(self, *arguments):
+        return ["srun", "--mpi=pmix", "--kill-on-bad-exit=1", "-N2", "-n2", PROGRAM, *arguments]
+
+    def assert_same(self, whole):
+        self.assertEqual(self.numbers(), whole[0])
+        self.assertEqual(self.weights(), whole[1])
+
+    def test_srun_gives_the_bits_of_mpirun(self):
+        whole = self.mpirun()
+        self.assert_done(self.cluster.call(*self.srun("train", self.recipe()), cwd=self.directory))
+        self.assertIn('"size": 2', (self.directory / "runs/test/environment.json").read_text())
+        self.assert_same(whole)
+
+    def test_sbatch_with_mpirun_inside_gives_the_bits_of_mpirun(self):
+        whole = self.mpirun()
+        (self.directory / "job.sh").write_text(f"#!/bin/sh\nexec mpirun -n 2 {PROGRAM} train {self.recipe()}\n")
+        result = self.cluster.call("sbatch", "--wait", "-N2", "-n2", "--output=job.txt", "job.sh", cwd=self.directory)
+        self.assertEqual(result.returncode, 0, result.stderr + (self.directory / "job.txt").read_text())
+        self.assert_same(whole)
+
+    def test_usr1_to_the_job_step_stops_with_75_and_the_run_goes_on(self):
+        whole = self.mpirun(steps=400)
+        process = subprocess.Popen(self.srun("train", self.recipe(steps=400)), cwd=self.directory, env=self.cluster.environment, text=True,
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+        wait_for_step(self, 7, process=process)
+        job = self.cluster.call("squeue", "-h", "-o", "%A").stdout.strip()
+        self.assertEqual(self.cluster.call("scancel", "--signal=USR1", f"{job}.0").returncode, 0)
+        _, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 75, errors)
+        stopped_at = self.metrics()[-1]["step"]
+        self.assertLess(stopped_at, 400)
+        self.assertTrue((self.directory / f"runs/test/checkpoints/step-{stopped_at:06}/manifest.json").exists())
+        self.assert_done(self.cluster.call(*self.srun("train", self.recipe(steps=400)), cwd=self.directory))
+        self.assert_same(whole)
+
+    def test_wrong_input_ends_with_2(self):
+        result = self.cluster.call(*self.srun("train", self.recipe(), "optimizer.lrr=1"), cwd=self.directory)
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertEqual(result.stderr.count("lrr"), 1, result.stderr)
+
+
+if __name__ == "__main__":
+    reason = reason_to_skip()
+    if reason:
+        print(f"skipped: {reason}")
+        sys.exit(77)
+    unittest.main(verbosity=2)
