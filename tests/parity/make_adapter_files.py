@@ -119,7 +119,8 @@ def asked(model, choice):
     peft_model = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **choice))
     config = peft_model.peft_config["default"]
     chosen = [name for name, module in peft_model.base_model.model.named_modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
-    return {"choice": choice, "chosen": chosen, "saved": config.target_modules if isinstance(config.target_modules, str) else sorted(config.target_modules)}
+    saved = config.target_modules
+    return {"choice": choice, "chosen": chosen, "saved": saved if isinstance(saved, str) else sorted(saved)}
 
 
 def defaults(cls, model_type, settings):
@@ -141,7 +142,8 @@ def main():
     directory = arguments.out / "adapter_files"
     directory.mkdir(parents=True, exist_ok=True)
 
-    methods = {"lora": {}, "loha": {}, "lokr": {}, "vera": {}, "oft": {"oft_block_size": 8}, "boft": {}, "adalora": {"total_step": 10}, "ia3": {}, "ln_tuning": {}}
+    methods = {name: {} for name in ("lora", "loha", "lokr", "vera", "boft", "ia3", "ln_tuning")}
+    methods |= {"oft": {"oft_block_size": 8}, "adalora": {"total_step": 10}}
     model = tiny("llama", 3)
     modules = [
         {"name": name, "linear": isinstance(module, torch.nn.Linear), "output_head": name == "lm_head"}

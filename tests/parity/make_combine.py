@@ -44,7 +44,8 @@ def case(number, setting, tensors):
     model = None
     scalings = []
     for i, (name, rank) in enumerate(zip(names, setting["ranks"])):
-        config = peft.LoraConfig(r=rank, lora_alpha=2 * i + 3, target_modules=["first"] if i == 1 else ["first", "second"], init_lora_weights=False)
+        targets = ["first"] if i == 1 else ["first", "second"]
+        config = peft.LoraConfig(r=rank, lora_alpha=2 * i + 3, target_modules=targets, init_lora_weights=False)
         scalings.append(config.lora_alpha / rank)
         if model is None:
             model = peft.get_peft_model(Layers(), config, adapter_name=name)

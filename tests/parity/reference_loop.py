@@ -26,8 +26,8 @@ def encode(tokenizer, path, max_length):
 
 
 def row_loss(model, ids, labels):
-    """Sum of the negative log-likelihoods of one row, and how many there are."""
-    logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
+    """Sum of the negative log-likelihoods of one row, and how many there are. (Virtual tokens of PEFT stand before the row's own.)"""
+    logits = model(input_ids=torch.tensor([ids])).logits[0, -len(ids) : -1]
     targets = torch.tensor(labels[1:])
     return torch.nn.functional.cross_entropy(logits.float(), targets, ignore_index=-100, reduction="sum"), int((targets != -100).sum())
 
@@ -36,8 +36,12 @@ def train(model_directory, path, *, steps, batch, lr, warmup, max_norm, max_leng
     """Losses and gradient norms of every step."""
     tokenizer = AutoTokenizer.from_pretrained(model_directory)
     model = AutoModelForCausalLM.from_pretrained(model_directory, dtype=torch.float32)
+    return train_model(model, encode(tokenizer, path, max_length), steps=steps, batch=batch, lr=lr, warmup=warmup, max_norm=max_norm)
+
+
+def train_model(model, rows, *, steps, batch, lr, warmup, max_norm):
+    """The same for a model at hand; parameters that need no gradient stay."""
     model.train()
-    rows = encode(tokenizer, path, max_length)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
     schedule = get_scheduler("cosine", optimizer, num_warmup_steps=warmup, num_training_steps=steps)
     per_epoch = -(-len(rows) // batch)
@@ -59,10 +63,15 @@ def train(model_directory, path, *, steps, batch, lr, warmup, max_norm, max_leng
     return history
 
 
-@torch.no_grad()
 def evaluation_loss(model_directory, rows):
     """Mean loss over all supervised tokens of `rows` (ids, labels), float32."""
-    model = AutoModelForCausalLM.from_pretrained(model_directory, dtype=torch.float32)
+    return loss_of(AutoModelForCausalLM.from_pretrained(model_directory, dtype=torch.float32), rows)
+
+
+@torch.no_grad()
+def loss_of(model, rows):
+    """The same for a model at hand."""
+    model.eval()
     total, count = 0.0, 0
     for ids, labels in rows:
         loss, n = row_loss(model, ids, labels)
