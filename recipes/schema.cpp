@@ -114,7 +114,7 @@ std::vector<Key> recipe_rows() {
 
       ROW(optimizer.kind, .meaning = "transformers' name without `_torch`.",
           .choices = {"adamw", "sgd", "adafactor", "lion", "adamw_8bit", "paged_adamw_8bit"},
-          .works = {"adamw", "sgd"}),
+          .works = {"adamw", "sgd", "adamw_8bit", "paged_adamw_8bit"}),
       ROW(optimizer.lr, .meaning = "Peak learning rate; `auto`: the objective's (sft 2e-5).",
           .range = above(0)),
       ROW(optimizer.betas, .meaning = "AdamW: decay of the first and second moment.",

@@ -10,6 +10,13 @@ namespace {
 
 int64_t bytes_of(recipes::Dtype dtype) { return dtype == recipes::Dtype::kFp32 ? 4 : 2; }
 
+// Bytes of states a parameter. In 8 bits: a code and a block's share of its scale, for two moments.
+double state_bytes(const recipes::Optimizer& optimizer) {
+  if (optimizer.kind == "adamw") return 8;
+  if (optimizer.kind.ends_with("adamw_8bit")) return 2 * (1 + 4.0 / 256);
+  return optimizer.momentum > 0 ? 4 : 0;
+}
+
 // What the ops keep for backward, in elements a token and layer. The block's fused nodes save their inputs once: see ops/.
 int64_t saved_elements(const ModelConfig& c, recipes::ActivationCheckpointing mode) {
   const int64_t heads = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
@@ -48,8 +55,7 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   const bool masters = recipe.train.precision != recipes::Dtype::kFp32 || recipe.model.dtype != recipes::Dtype::kFp32;
   plan.weights = plan.parameters * (compute + (masters ? 4 : 0));
   plan.gradients = plan.parameters * 4;
-  const int64_t states = recipe.optimizer.kind == "adamw" ? 2 : (recipe.optimizer.momentum > 0 ? 1 : 0);
-  plan.optimizer = plan.parameters * 4 * states;
+  plan.optimizer = static_cast<int64_t>(static_cast<double>(plan.parameters) * state_bytes(recipe.optimizer));
 
   const int64_t tokens = recipe.batch.micro * recipe.data.max_length;
   const auto mode = recipe.train.activation_checkpointing;
@@ -59,7 +65,7 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   elements += 3 * config.hidden_size;  // embedding, final norm, its gradient
   plan.activations = tokens * elements * compute;
 
-  plan.checkpoint_bytes = plan.parameters * 4 * (1 + states);
+  plan.checkpoint_bytes = plan.parameters * 4 + plan.optimizer;
   const int64_t snapshot = recipe.checkpoint.async ? plan.checkpoint_bytes / std::max<int64_t>(1, ranks) : 0;
   const int64_t logits = std::min(kHeadChunkTokens, tokens) * config.vocab_size * compute;
   plan.buffers = kProgram + logits + snapshot;

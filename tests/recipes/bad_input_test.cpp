@@ -326,7 +326,8 @@ const Case kCases[] = {
     {"LaterOptimizer",
      "",
      {"optimizer.kind=lion"},
-     {"command line: optimizer.kind=lion: not in this version, which has only \"adamw\", \"sgd\""}},
+     {"command line: optimizer.kind=lion: not in this version, which has only \"adamw\", \"sgd\", "
+      "\"adamw_8bit\", \"paged_adamw_8bit\""}},
     // The command line.
     {"NoEquals", "", {"optimizer.lr"}, {"command line: optimizer.lr: must be key=value"}},
     {"WordForANumberTyped",
