@@ -118,5 +118,46 @@ TEST(Kernels, PackedOperandsHoldTwoBfloat16OfConsecutiveKInAWord) {
   }
 }
 
+TEST(Kernels, QuantisedBitsAreTheSameInEveryInstructionSet) {
+  constexpr int64_t kCount = 5 * 64 + 37;
+  FourBitCode code{};
+  for (int k = 0; k < 16; ++k) {
+    code.values[k] = static_cast<float>(k) / 7.5f - 1.0f;
+    code.sorted[k] = k;
+  }
+  for (int k = 0; k < 15; ++k) code.bounds[k] = (code.values[k] + code.values[k + 1]) / 2;
+  std::vector<uint8_t> nearest(65536);
+  for (size_t i = 0; i < nearest.size(); ++i) nearest[i] = static_cast<uint8_t>(i >> 8);
+
+  std::vector<float> x = random_floats(kCount, 3);
+  std::fill(x.begin() + 64, x.begin() + 128, 0.0f);
+  for (int64_t i = 128; i < 192; ++i) x[i] *= 1e-39f;
+
+  struct Result {
+    std::vector<uint8_t> codes = std::vector<uint8_t>((kCount + 1) / 2 + 256);
+    std::vector<float> absmax = std::vector<float>(6 + 1);
+    std::vector<float> values = std::vector<float>(kCount + 256);
+    std::vector<uint16_t> rounded = std::vector<uint16_t>(kCount + 256);
+    bool operator==(const Result&) const = default;
+  };
+  std::vector<Result> results;
+  for (const Kernels* set : sets()) {
+    Result& r = results.emplace_back();
+    EXPECT_TRUE(set->quantize4(x.data(), kCount, code, r.codes.data(), r.absmax.data()));
+    r.absmax[6] = set->quantize8(x.data() + 1, 256, nearest.data(), &r.codes[(kCount + 1) / 2]);
+    std::vector<Bf16> narrow(kCount + 256);
+    const auto* bytes = reinterpret_cast<const int8_t*>(&r.codes[(kCount + 1) / 2]);
+    constexpr int64_t kBegin = 77;  // in the middle of a byte and of a block
+    set->quant_f32.dequantize4(r.codes.data(), code.values, &r.absmax[1], kBegin, kCount,
+                               r.values.data());
+    set->quant_f32.dequantize8(bytes, r.absmax[6], &r.values[kCount], 250);
+    set->quant_bf16.dequantize4(r.codes.data(), code.values, &r.absmax[1], kBegin, kCount,
+                                narrow.data());
+    set->quant_bf16.dequantize8(bytes, r.absmax[6], &narrow[kCount], 250);
+    for (size_t i = 0; i < narrow.size(); ++i) r.rounded[i] = narrow[i].bits;
+    EXPECT_EQ(r, results[0]) << set->name;
+  }
+}
+
 }  // namespace
 }  // namespace temper::trainer::cpu

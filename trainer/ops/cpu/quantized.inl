@@ -5,12 +5,14 @@ typedef uint8_t Bytes8 __attribute__((vector_size(8)));
 typedef int8_t Bytes16 __attribute__((vector_size(16)));
 typedef uint64_t Longs __attribute__((vector_size(64)));
 
-// The sixteen codes of eight bytes: a lane of 64 bits holds a byte, then its two halves in order.
-inline Ints codes16(const uint8_t* packed) {
-  Bytes8 bytes;
-  __builtin_memcpy(&bytes, packed, sizeof bytes);
-  const Longs wide = __builtin_convertvector(bytes, Longs);
-  return reinterpret_cast<Ints>((wide >> 4) | ((wide & 15) << 32));
+// Sixteen codes of eight bytes, the high half of a byte first: in the low four bits of the lanes,
+// which is all that a shuffle looks at. (Widening the bytes themselves compiles to scalar code.)
+inline Words codes16(const uint8_t* packed) {
+  constexpr Ints kFirstWord = {-1, -1, -1, -1, -1, -1, -1, -1};
+  constexpr Words kShift = {4, 0, 12, 8, 20, 16, 28, 24, 4, 0, 12, 8, 20, 16, 28, 24};
+  uint32_t words[2];
+  __builtin_memcpy(words, packed, sizeof words);
+  return (kFirstWord ? Words{} + words[0] : Words{} + words[1]) >> kShift;
 }
 inline Bytes8 packed16(Ints codes) {
   const Longs pairs = reinterpret_cast<Longs>(codes);
@@ -95,7 +97,9 @@ float quantize8(const float* x, int64_t count, const uint8_t* nearest, uint8_t* 
     v = v == v ? v : all(-1.0f);  // 0 * infinity: bitsandbytes' conversion gives index 0
     v = v > 1.0f ? all(1.0f) : v;
     v = v < -1.0f ? all(-1.0f) : v;
-    const Ints index = __builtin_convertvector((v + 1.0f) * 0.5f * 65535.0f + 0.5f, Ints);
+    int32_t index[kLanes];
+    *reinterpret_cast<LooseInts*>(index) =
+        __builtin_convertvector((v + 1.0f) * 0.5f * 65535.0f + 0.5f, Ints);
     const int64_t n = count - i < kLanes ? count - i : kLanes;
     for (int64_t k = 0; k < n; ++k) codes[i + k] = nearest[index[k]];
   }
@@ -113,7 +117,7 @@ void dequantize4(const uint8_t* codes, const float* values, const float* scales,
     const Words table = stored_bits(out, load16(values) * scales[block - first_block]);
     for (; i < stop && i % kLanes != 0; ++i) store_one(out++, table[code_at(codes, i)]);
     for (; i + kLanes <= stop; i += kLanes, out += kLanes)
-      store_bits(out, __builtin_shuffle(table, reinterpret_cast<Words>(codes16(codes + i / 2))));
+      store_bits(out, __builtin_shuffle(table, codes16(codes + i / 2)));
     for (; i < stop; ++i) store_one(out++, table[code_at(codes, i)]);
   }
 }
@@ -154,7 +158,8 @@ inline void multiply4_tile(const float* x, int64_t stride_x, int64_t rows, const
       table[o] = rounded_to(y, load16(values) * scales[o * blocks + b]);
     for (int64_t i = b * kBlock4; i < (b + 1) * kBlock4; i += kLanes) {
       for (int o = 0; o < kOutputs; ++o) {
-        const Floats w = __builtin_shuffle(table[o], codes16(codes + (o * dim + i) / 2));
+        const Ints index = reinterpret_cast<Ints>(codes16(codes + (o * dim + i) / 2));
+        const Floats w = __builtin_shuffle(table[o], index);
         for (int r = 0; r < kRows; ++r) sums[o][r] += w * load16(x + r * stride_x + i);
       }
     }
