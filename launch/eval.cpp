@@ -35,10 +35,11 @@ std::filesystem::path chosen_checkpoint(const recipes::Recipe& recipe, const std
 void load_weights_from(trainer::Run& run, const std::filesystem::path& checkpoint) {
   trainer::NamedTensors weights;
   for (const trainer::Parameter& parameter : run.model->parameters()) {
+    if (run.adapters && !parameter.trainable()) continue;
     weights.emplace_back("weights/" + parameter.name, parameter.master);
   }
   trainer::load_checkpoint(checkpoint, weights);
-  trainer::refresh_values(*run.model, trainer::model_options(run.recipe));
+  trainer::refresh_values(*run.model);
 }
 
 }  // namespace
@@ -61,7 +62,7 @@ int eval(const std::vector<std::string>& arguments) {
     trainer::Datasets datasets = trainer::prepare_datasets(recipe, inputs, session.world());
     trainer::Run run = trainer::assemble(std::move(recipe), std::move(inputs), std::move(datasets), session.world());
     if (given->count("checkpoint")) {
-      run.model = trainer::build_model(run.inputs.config, trainer::model_options(run.recipe));
+      trainer::fill_model(run);
       load_weights_from(run, chosen_checkpoint(run.recipe, (*given)["checkpoint"].as<std::string>()));
     } else {
       trainer::fill_model(run);

@@ -13,6 +13,7 @@
 #include "launch/startup.h"
 #include "parallel/world.h"
 #include "recipes/diagnostic.h"
+#include "trainer/adapters/adapters.h"
 #include "trainer/models/model.h"
 
 namespace temper::launch {
@@ -41,7 +42,7 @@ void add_options(po::options_description& options) {
       "dtype", po::value<std::string>()->default_value("auto"),
       "compute in fp32, bf16 or fp16; auto: as stored")(
       "device", po::value<std::string>()->default_value("auto"), "auto, cpu or cuda")(
-      "adapter", po::value<std::string>(), "not in this version");
+      "adapter", po::value<std::string>(), "an adapter directory, on MODEL as its base");
 }
 
 /// `value` when `fits`, else a UserError that says what is allowed.
@@ -137,21 +138,21 @@ int generate(const std::vector<std::string>& arguments) {
       "statistics go to standard error. Settings that are not given come from the model's\n"
       "generation_config.json, else the choice is greedy.",
       "temper generate runs/quickstart --prompt 'template <typename' --max-new-tokens 60");
-  parser.positional("MODEL", "a model, run or checkpoint directory");
+  parser.positional("MODEL", "a model, run, checkpoint or adapter directory");
   add_options(parser.options());
   const auto given = parser.parse(arguments);
   if (!given) return kDone;
   if (given->count("prompt") == 0) throw UserError("temper generate: --prompt is missing");
-  if (given->count("adapter") != 0) {
-    throw UserError("temper generate: --adapter: adapters are not in this version of temper");
-  }
   const std::string dtype = *one_of(*given, "dtype", {"auto", "fp32", "bf16", "fp16"});
   if (*one_of(*given, "device", {"auto", "cpu", "cuda"}) == "cuda") {
     throw UserError(
         "temper generate: --device cuda: generation runs on the CPU in this version of temper");
   }
 
-  const Source source = resolve_source((*given)["MODEL"].as<std::string>(), RunMeans::kExport);
+  const fs::path model_path = (*given)["MODEL"].as<std::string>();
+  const Source source = given->count("adapter") != 0
+                            ? adapter_source((*given)["adapter"].as<std::string>(), model_path)
+                            : resolve_source(model_path, RunMeans::kExport);
   const auto tokenizer = data::Tokenizer::load(source.model);
   const SamplingSettings settings = settings_for(source.model, tokenizer, *given);
   const auto prompt = prompt_ids(source.model, tokenizer, (*given)["prompt"].as<std::string>(),
@@ -163,9 +164,9 @@ int generate(const std::vector<std::string>& arguments) {
     const auto config = trainer::load_config(source.model);
     session.use_threads(config.hidden_size < 512 ? 1 : 0);
     const at::ScalarType type = compute_type(dtype, config);
-    const auto model = load_model(source, {.compute = type, .weights = type});
+    const LoadedModel loaded = load_model(source, {.compute = type, .weights = type});
     const auto completion =
-        trainer::generate(*model, tokenizer, prompt, settings,
+        trainer::generate(*loaded.model, tokenizer, prompt, settings,
                           [](const std::string& piece) { std::cout << piece << std::flush; });
     std::cout << std::endl;
     print_statistics(completion);

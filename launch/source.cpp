@@ -6,6 +6,8 @@
 #include <ATen/ATen.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/adapters/adapter_files.h"
+#include "trainer/adapters/adapters.h"
 #include "trainer/checkpoint/state.h"
 #include "trainer/models/model.h"
 
@@ -21,6 +23,7 @@ bool has(const fs::path& directory, const char* name) {
 }
 
 bool is_model(const fs::path& path) { return has(path, "config.json"); }
+bool is_adapter(const fs::path& path) { return has(path, "adapter_config.json"); }
 
 /// The model directory that a checkpoint's run started from; where that is gone, the run's export.
 fs::path start_model(const fs::path& checkpoint, const data::Json& state) {
@@ -46,6 +49,16 @@ Source checkpoint_source(const fs::path& checkpoint) {
 
 }  // namespace
 
+Source adapter_source(const fs::path& adapter, const fs::path& base) {
+  if (!is_adapter(adapter)) throw UserError(adapter.string() + ": no adapter (it has no adapter_config.json)");
+  const fs::path named = base.empty() ? fs::path(trainer::adapter_base(adapter)) : base;
+  if (named.empty() || !is_model(named)) {
+    throw UserError(adapter.string() + ": its base model \"" + named.string() +
+                    "\" is no model directory here (no config.json): give it with --base DIR");
+  }
+  return {.kind = Source::Kind::kAdapter, .weights = adapter, .model = named, .state = {}};
+}
+
 bool is_checkpoint(const fs::path& path) {
   return has(path, "manifest.json") && has(path, "state.json");
 }
@@ -70,10 +83,7 @@ Source resolve_source(const fs::path& path, RunMeans run_means) {
   if (is_model(path))
     return {.kind = Source::Kind::kModel, .weights = path, .model = path, .state = {}};
   if (has(path, "adapter_config.json")) {
-    throw UserError(
-        path.string() +
-        ": an adapter; adapters are not in this version of temper: give a model, run or "
-        "checkpoint directory");
+    return adapter_source(path, {});
   }
   if (is_run(path)) {
     if (run_means == RunMeans::kExport && is_model(path / "export")) {
@@ -82,6 +92,7 @@ Source resolve_source(const fs::path& path, RunMeans run_means) {
               .model = path / "export",
               .state = {}};
     }
+    if (run_means == RunMeans::kExport && is_adapter(path / "export")) return adapter_source(path / "export", {});
     if (const auto found = trainer::find_checkpoint(path / "checkpoints")) {
       return checkpoint_source(found->directory);
     }
@@ -102,19 +113,33 @@ fs::path tokenizer_directory(const fs::path& path) {
   return path;  // Tokenizer::load says what is missing there.
 }
 
-std::unique_ptr<trainer::Model> load_model(const Source& source,
-                                           const trainer::ModelOptions& options) {
-  auto model = trainer::build_model(trainer::load_config(source.model), options);
-  if (source.kind == Source::Kind::kModel) {
-    trainer::load_weights(*model, options, source.weights);
-    return model;
+LoadedModel load_model(const Source& source, trainer::ModelOptions options) {
+  const bool has_adapter = source.kind == Source::Kind::kAdapter ||
+                           (source.kind == Source::Kind::kCheckpoint && source.state.contains("adapter"));
+  options.frozen = has_adapter;
+  LoadedModel loaded;
+  loaded.model = trainer::build_model(trainer::load_config(source.model), options);
+  trainer::Model& model = *loaded.model;
+  if (source.kind == Source::Kind::kModel || has_adapter) {
+    trainer::load_weights(model, options, source.kind == Source::Kind::kModel ? source.weights : source.model);
+  }
+  if (source.kind == Source::Kind::kModel) return loaded;
+  if (source.kind == Source::Kind::kAdapter) {
+    loaded.adapters = trainer::load_adapter(source.weights, model, options);
+    return loaded;
+  }
+  if (has_adapter) {
+    const recipes::Peft peft = trainer::peft_of_config(source.state.at("adapter"), source.weights / "state.json");
+    loaded.adapters = std::make_unique<trainer::Adapters>(peft, model, options);
+    loaded.adapters->initialize(source.state.at("adapter_seed").get<int64_t>());
   }
   trainer::NamedTensors masters;
-  for (const auto& parameter : model->parameters())
-    masters.emplace_back("weights/" + parameter.name, parameter.master);
+  for (const auto& parameter : model.parameters()) {
+    if (!has_adapter || parameter.trainable()) masters.emplace_back("weights/" + parameter.name, parameter.master);
+  }
   trainer::load_checkpoint(source.weights, masters);
-  trainer::refresh_values(*model, options);
-  return model;
+  trainer::refresh_values(model);
+  return loaded;
 }
 
 }  // namespace temper::launch

@@ -9,6 +9,7 @@
 /// What a user means by MODEL or SOURCE on the command line: a model directory, a run directory or
 /// a checkpoint directory.
 namespace temper::trainer {
+class Adapters;
 class Model;
 struct ModelOptions;
 }  // namespace temper::trainer
@@ -16,9 +17,9 @@ struct ModelOptions;
 namespace temper::launch {
 
 struct Source {
-  enum class Kind { kModel, kCheckpoint };
+  enum class Kind { kModel, kCheckpoint, kAdapter };
   Kind kind = Kind::kModel;
-  std::filesystem::path weights;  // the model directory, or the checkpoint
+  std::filesystem::path weights;  // the model directory, the checkpoint, or the adapter
   std::filesystem::path model;    // config.json, tokenizer, template, generation_config.json
   data::Json state;               // of a checkpoint: its state.json; else null
 };
@@ -38,9 +39,16 @@ std::filesystem::path tokenizer_directory(const std::filesystem::path& path);
 bool is_checkpoint(const std::filesystem::path& path);  // holds manifest.json and state.json
 bool is_run(const std::filesystem::path& path);  // holds recipe.toml and checkpoints/ or export/
 
-/// Builds the model of `source` and reads its weights. Throws UserError as load_config,
-/// load_weights and read_checkpoint do.
-std::unique_ptr<trainer::Model> load_model(const Source& source,
-                                           const trainer::ModelOptions& options);
+struct LoadedModel {
+  std::unique_ptr<trainer::Model> model;
+  std::unique_ptr<trainer::Adapters> adapters;  // null for a plain model
+};
+
+/// Builds the model of `source` and reads its weights, those of its adapters too. Throws UserError
+/// as load_config, load_weights, load_adapter and read_checkpoint do.
+LoadedModel load_model(const Source& source, trainer::ModelOptions options);
+
+/// The adapter directory `adapter` on the base that it names, or on `base` where that is given.
+Source adapter_source(const std::filesystem::path& adapter, const std::filesystem::path& base);
 
 }  // namespace temper::launch

@@ -50,7 +50,7 @@ std::string requirement(const KeyInfo& key) {
   const std::string names = key.choices.empty() ? "" : one_of(key.choices);
   switch (key.type) {
     case Type::kBool:
-      return "true or false";
+      return "true or false" + or_auto(key);
     case Type::kInt:
       return "a whole number" + limits;
     case Type::kNumber:
@@ -60,13 +60,24 @@ std::string requirement(const KeyInfo& key) {
     case Type::kChoice:
       return names + or_auto(key);
     case Type::kBoolOrChoice:
-      return "true, false or " + all_in_quotes(key.choices);
+      return (key.optional ? "true, false, " : "true, false or ") + all_in_quotes(key.choices) +
+             or_auto(key);
     case Type::kStrings:
-      return "a list of strings" + (names.empty() ? "" : ", each " + names);
+      return "a list of strings" + (names.empty() ? "" : ", each " + names) + or_auto(key);
+    case Type::kStringOrStrings:
+      return "a string or a list of strings" + or_auto(key);
     case Type::kNumbers:
       return "a list of numbers" + (range.empty() ? "" : ", each " + range);
+    case Type::kInts:
+      return "a list of whole numbers" + (range.empty() ? "" : ", each " + range) + or_auto(key);
+    case Type::kIntOrInts:
+      return "a whole number or a list of them" + (range.empty() ? "" : ", each " + range) +
+             or_auto(key);
     case Type::kMap:
       return "a table of strings, as { prompt = \"question\" }; its keys: " + names;
+    case Type::kIntMap:
+      return "a table of whole numbers, as { q_proj = 16 }" +
+             (range.empty() ? "" : ", each " + range);
   }
   return "";
 }
@@ -80,10 +91,23 @@ std::string problem(const KeyInfo& key, double number) {
   return key.range.contains(number) ? "" : "must be " + key.range.text();
 }
 
+// Whether `name` is `choice`, or `choice` with a whole number for its end "<k>".
+bool is_choice(const std::string& name, const std::string& choice) {
+  constexpr std::string_view kNumber = "<k>";
+  if (!choice.ends_with(kNumber)) return name == choice;
+  const std::string start = choice.substr(0, choice.size() - kNumber.size());
+  const std::string digits = name.starts_with(start) ? name.substr(start.size()) : "";
+  return !digits.empty() && digits.size() < 7 &&
+         digits.find_first_not_of("0123456789") == std::string::npos;
+}
+
 std::string unknown_choice(const KeyInfo& key, const std::string& name) {
   const std::vector<std::string>& choices = key.choices;
-  if (choices.empty() || std::find(choices.begin(), choices.end(), name) != choices.end())
+  if (choices.empty() ||
+      std::any_of(choices.begin(), choices.end(),
+                  [&](const std::string& choice) { return is_choice(name, choice); })) {
     return "";
+  }
   const std::string nearest = nearest_name(name, choices);
   return in_quotes(name) + " is not " + one_of(choices) +
          (nearest.empty() ? "" : " (nearest: " + in_quotes(nearest) + ")");
@@ -105,9 +129,12 @@ std::string problem(const KeyInfo& key, const std::vector<std::string>& texts) {
   return "";
 }
 
-std::string problem(const KeyInfo& key, const std::vector<double>& numbers) {
-  for (const double number : numbers) {
-    if (const std::string found = problem(key, number); !found.empty()) return "each " + found;
+template <class Number>
+std::string problem(const KeyInfo& key, const std::vector<Number>& numbers) {
+  if (key.not_empty && numbers.empty()) return "must not be empty";
+  for (const Number number : numbers) {
+    if (const std::string found = problem(key, static_cast<double>(number)); !found.empty())
+      return "each " + found;
   }
   return "";
 }
@@ -116,6 +143,14 @@ std::string problem(const KeyInfo& key, const std::map<std::string, std::string>
   for (const auto& [name, column] : entries) {
     if (const std::string found = unknown_choice(key, name); !found.empty()) return found;
     if (column.empty()) return "the name of a column must not be empty";
+  }
+  return "";
+}
+
+std::string problem(const KeyInfo& key, const std::map<std::string, int64_t>& entries) {
+  for (const auto& [name, number] : entries) {
+    if (const std::string found = problem(key, static_cast<double>(number)); !found.empty())
+      return name + ": " + found;
   }
   return "";
 }
@@ -137,8 +172,13 @@ std::string problem_with(const KeyInfo& key, const Value& value) {
 }
 
 std::string not_yet(const KeyInfo& key, const Value& value) {
-  if (key.works.empty() ||
-      std::find(key.works.begin(), key.works.end(), value) != key.works.end()) {
+  const auto is_value = [&](const Value& works) {
+    const std::string* name = std::get_if<std::string>(&value);
+    const std::string* choice = std::get_if<std::string>(&works);
+    return value == works || (name && choice && is_choice(*name, *choice));
+  };
+  const bool unset = value == Value{} || value == Value{""};
+  if (key.works.empty() || unset || std::any_of(key.works.begin(), key.works.end(), is_value)) {
     return "";
   }
   std::vector<std::string> texts;

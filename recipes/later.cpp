@@ -20,13 +20,55 @@ constexpr const char* kKeysOfLaterObjectives =
     "use_bias_correction_kl use_weighting vespo_k_neg vespo_k_pos vespo_lambda_neg "
     "vespo_lambda_pos zero_variance";
 
-std::vector<Later> make_table() {
-  std::vector<Later> rows = {
-      {"peft",
-       "adapters are not in this version, which trains the weights themselves: leave [peft] out"},
-      {"objective.rewards",
-       "rewards are not in this version, which has only objective.kind = \"sft\""},
+// Fields of the configs of PEFT 0.21.2 that are no keys of [peft].
+std::vector<Later> fields_of_peft() {
+  const std::string unneeded = "is not needed: ";
+  const std::string from_config = unneeded + "the model's config.json says it";
+  const std::string own_tokenizer = unneeded + "the tokenizer of model.path is used";
+  const auto later = [](const std::string& what) {
+    return what + " not in this version: leave it out";
   };
+  return {
+      {"peft.peft_type", unneeded + "peft.method says it"},
+      {"peft.task_type", unneeded + "objective.kind says it"},
+      {"peft.base_model_name_or_path", unneeded + "model.path says it"},
+      {"peft.revision", unneeded + "model.path says it, as \"org/name@revision\""},
+      {"peft.auto_mapping", unneeded + "Temper writes it into adapter_config.json"},
+      {"peft.peft_version", unneeded + "Temper writes it into adapter_config.json"},
+      {"peft.inference_mode", unneeded + "`train` trains the adapter, `eval` does not"},
+      {"peft.fan_in_fan_out", unneeded + "Temper knows which layers store their weight transposed"},
+      {"peft.token_dim", from_config},
+      {"peft.num_attention_heads", from_config},
+      {"peft.num_layers", from_config},
+      {"peft.num_transformer_submodules", from_config},
+      {"peft.tokenizer_name_or_path", own_tokenizer},
+      {"peft.tokenizer_kwargs", own_tokenizer},
+      {"peft.eva_config.label_mask_value",
+       unneeded + "tokens that are not supervised are always -100"},
+      {"peft.megatron_config", later("adapters of Megatron modules are")},
+      {"peft.megatron_core", later("adapters of Megatron modules are")},
+      {"peft.layer_replication", later("replicated layers are")},
+      {"peft.target_parameters",
+       later("adapters of raw parameters (the experts of a mixture) are")},
+      {"peft.ensure_weight_tying", later("adapters of tied weights are")},
+      {"peft.runtime_config", later("offloading while an adapter is initialised is")},
+      {"peft.use_qalora", later("QA-LoRA is")},
+      {"peft.qalora_group_size", later("QA-LoRA is")},
+      {"peft.use_bdlora", later("BD-LoRA is")},
+      {"peft.arrow_config", later("Arrow is")},
+      {"peft.corda_config", later("CorDA is")},
+      {"peft.lora_ga_config", later("LoRA-GA is")},
+      {"peft.velora_config", later("VeLoRA is")},
+      {"peft.monteclora_config", later("MonteCLoRA is")},
+      {"peft.alora_invocation_tokens", later("aLoRA is")},
+      {"peft.kasa_config", later("KaSA is")},
+  };
+}
+
+std::vector<Later> make_table() {
+  std::vector<Later> rows = fields_of_peft();
+  rows.push_back({"objective.rewards",
+                  "rewards are not in this version, which has only objective.kind = \"sft\""});
   std::istringstream names(kKeysOfLaterObjectives);
   for (std::string name; names >> name;) {
     rows.push_back({"objective." + name,

@@ -53,22 +53,21 @@ std::string unknown_key(const std::string& name) {
   std::vector<std::string> siblings;
   std::string namesake;
   for (const Key& key : keys()) {
-    const size_t key_dot = key.name.find('.') + 1;
-    if (!table.empty() && key.name.starts_with(table)) siblings.push_back(key.name.substr(key_dot));
-    if (namesake.empty() && key.name.substr(key_dot) == last) namesake = key.name;
+    if (key.name.starts_with(table)) {
+      const size_t end = key.name.find('.', table.size());
+      siblings.push_back(key.name.substr(table.size(), end - table.size()));
+    }
+    if (namesake.empty() && key.name.substr(key.name.rfind('.') + 1) == last) namesake = key.name;
   }
-  if (!namesake.empty()) return unknown("key", namesake);
-  if (table.empty()) {
-    siblings = table_names();
-    siblings.push_back("extends");
-  }
+  if (table.empty()) siblings.push_back("extends");
   const std::string nearest = nearest_name(last, siblings);
-  return unknown("key", nearest.empty() ? "" : table + nearest);
+  return unknown("key", nearest.empty() ? namesake : table + nearest);
 }
 
+// A table of the recipe ("peft"), or one inside it ("peft.eva_config").
 bool is_table(const std::string& name) {
-  const std::vector<std::string>& tables = table_names();
-  return std::find(tables.begin(), tables.end(), name) != tables.end();
+  return std::any_of(keys().begin(), keys().end(),
+                     [&](const Key& key) { return key.name.starts_with(name + "."); });
 }
 
 std::vector<std::string> source_key_names() {
@@ -86,6 +85,8 @@ class Reader {
   /// A recipe file after the ones that it extends. `chain`: the files that led here.
   void read_file(const fs::path& file, std::vector<fs::path> chain);
   void read_overrides(const std::vector<std::string>& overrides);
+  /// After everything is read: [peft] without a method is LoRA.
+  void settle_method();
 
   Recipe recipe;
   Findings findings;
@@ -111,6 +112,7 @@ class Reader {
 
   Layer layer_;
   int layers_ = 0;
+  bool adapted_ = false;  // [peft] was written, if only in part
 };
 
 Place Reader::place_of(const std::string& name, const toml::source_region& region,
@@ -204,11 +206,13 @@ void Reader::read_table(const toml::table& table, const std::string& prefix) {
 }
 
 void Reader::read_member(const std::string& name, const toml::node& node, const Place& place) {
+  adapted_ = adapted_ || name == "peft";
   if (const Later* later = find_later(name)) return findings.add(name, place, later->line);
   if (const Key* key = find_key(name)) return store(*key, recipe, name, node, place);
   if (sources_of(recipe, name)) return read_sources(name, node, place);
   if (!is_table(name)) {
-    if (!node.is_table()) return findings.add(name, place, unknown_key(name));
+    const bool inside = name.find('.') != std::string::npos;
+    if (!node.is_table() || inside) return findings.add(name, place, unknown_key(name));
     return findings.add(name, place, unknown("table", nearest_name(name, table_names())));
   }
   if (const toml::table* table = node.as_table()) return read_table(*table, name + ".");
@@ -313,6 +317,7 @@ void Reader::read_override(const std::string& text) {
     if (const Later* later = find_later(prefix)) return findings.add(prefix, place, later->line);
     if (end == std::string::npos) break;
   }
+  adapted_ = adapted_ || name.starts_with("peft.");
   if (name == "extends") return findings.add(name, place, "stands in recipe files only");
   if (const Key* key = find_key(name))
     return store(*key, recipe, name, *override_value(*key, value), place);
@@ -373,6 +378,10 @@ void Reader::read_source_override(const std::vector<std::string>& path, const st
   }
 }
 
+void Reader::settle_method() {
+  if (adapted_ && recipe.peft.method.empty()) recipe.peft.method = "lora";
+}
+
 }  // namespace
 
 Recipe parse(const fs::path& file, const std::vector<std::string>& overrides,
@@ -385,6 +394,7 @@ Recipe parse(const fs::path& file, const std::vector<std::string>& overrides,
   // A file that is no TOML says nothing that could be judged.
   if (!reader.findings.clean({""})) reader.findings.throw_if_any();
   reader.read_overrides(overrides);
+  reader.settle_method();
   validate(reader.recipe, setting, reader.findings);
   // Of another objective its name is the finding, not each of its keys.
   if (!reader.findings.clean({"objective.kind"}))

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "recipes/diagnostic.h"
+#include "recipes/peft_methods.h"
 #include "recipes/schema.h"
 
 namespace temper::recipes {
@@ -11,7 +12,7 @@ namespace {
 
 constexpr const char* kIntroduction = R"(# The recipe
 
-This page is made from the rows of `recipes/schema.cpp`; after a change there:
+This page is made from the rows of `recipes/schema.cpp`, `peft_rows.cpp` and `peft_methods.cpp`; after a change there:
 
     ninja -C build temper_recipe_reference && build/bin/temper_recipe_reference > docs/recipe.md
 
@@ -24,7 +25,7 @@ a value that this version cannot do or that would have no effect; all findings o
   A string needs no quotes; lists and tables are TOML. `data.train.0.path=rows.jsonl` changes an entry of a list, and an index
   one past the end appends one.
 - Where a later layer gives `train.steps` and an earlier one `train.epochs` (or the other way round), the later counts.
-- `"auto"` as a number leaves it to Temper.
+- `"auto"` leaves a key to Temper.
 - The resolved recipe, with every key written out, is saved as `recipe.toml` in the run directory and is a recipe itself.
 - A run may be resumed with other values of the keys marked *; any other difference is refused.
 )";
@@ -41,9 +42,11 @@ std::string code(const Value& value) { return "`" + to_toml(value) + "`"; }
 // The names that work, then those that a later version brings.
 std::string choices_cell(const KeyInfo& key) {
   std::vector<std::string> now, later;
-  if (key.type == Type::kBoolOrChoice) now = {"`true`", "`false`"};
-  for (const std::string& choice : key.choices) {
-    (not_yet(key, Value{choice}).empty() ? now : later).push_back(code(Value{choice}));
+  std::vector<Value> choices;
+  if (key.type == Type::kBoolOrChoice) choices = {true, false};
+  choices.insert(choices.end(), key.choices.begin(), key.choices.end());
+  for (const Value& choice : choices) {
+    (not_yet(key, choice).empty() ? now : later).push_back(code(choice));
   }
   return join(now) + (key.optional ? " or `\"auto\"`" : "") +
          (later.empty() ? "" : "; later: " + join(later));
@@ -70,12 +73,76 @@ std::string row(const KeyOf<Owner>& key, const std::string& shown_name, bool dif
 
 constexpr const char* kHead = "| key | values | default | meaning |\n|---|---|---|---|\n";
 
+// ---- [peft] ------------------------------------------------------------------------------------
+
+constexpr const char* kPeft = R"(
+Leave the table out for full fine-tuning. Which keys there are depends on `method`, and so do their defaults, which are those
+of PEFT 0.21.2; a key of another method is refused. A key without a default here is left to the method;
+`"auto"` is the default, too.
+
+| method | what it trains |
+|---|---|
+)";
+
+constexpr const char* kPeftHead =
+    "\n| key | of | values | default | meaning |\n|---|---|---|---|---|\n";
+
+std::string methods_cell(const std::string& key) {
+  const std::vector<std::string> methods = methods_with(key);
+  return methods.size() == peft_methods().size() ? "all" : join(methods);
+}
+
+// "`8`", or "`8` (vera: `256`)": the first method's default, and where others differ.
+std::string peft_default_cell(const Key& key) {
+  if (is_of_every_method(key.name)) {
+    Recipe recipe;
+    recipe.peft.method = "lora";
+    return code(key.get(recipe));
+  }
+  std::string usual;
+  bool first = true;
+  std::vector<std::string> others;
+  for (const PeftMethod& method : peft_methods()) {
+    const PeftField* field = method.field(key.name);
+    if (!field) continue;
+    const std::string initial = field->initial == Value{} ? "" : code(field->initial);
+    if (first) usual = initial;
+    if (!first && initial != usual) {
+      others.push_back(method.name + ": " + (initial.empty() ? "none" : initial));
+    }
+    first = false;
+  }
+  return usual + (others.empty() ? "" : " (" + join(others) + ")");
+}
+
+std::string peft_markdown() {
+  std::string text = kPeft;
+  for (const PeftMethod& method : peft_methods()) {
+    text += "| `" + method.name + "` | " + cell(method.meaning) + " |\n";
+  }
+  text += kPeftHead;
+  for (const Key& key : keys()) {
+    if (!key.name.starts_with("peft.")) continue;
+    KeyInfo values = key;
+    values.optional = false;  // said above the table
+    text += "| `" + key.name.substr(std::string("peft.").size()) + "` | " + methods_cell(key.name) +
+            " | " + cell(values_cell(values)) + " | " + cell(peft_default_cell(key)) + " | " +
+            cell(key.meaning) + " |\n";
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string reference_markdown() {
   std::string text = kIntroduction;
   for (const std::string& table : table_names()) {
-    text += "\n## [" + table + "]\n\n" + kHead;
+    text += "\n## [" + table + "]\n";
+    if (table == "peft") {
+      text += peft_markdown();
+      continue;
+    }
+    text += std::string("\n") + kHead;
     for (const Key& key : keys()) {
       if (!key.name.starts_with(table + ".")) continue;
       text += row(key, key.name.substr(table.size() + 1), may_differ_on_resume(key.name));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "recipes/peft_methods.h"
 #include "recipes/schema.h"
 
 namespace temper::recipes {
@@ -10,6 +11,7 @@ namespace {
 
 // TRL's learning rate for the objective.
 constexpr double kSftLearningRate = 2e-5;
+constexpr double kAdapterLearningRate = 2e-4;
 
 std::string written(const std::string& name, const Value& value) {
   return name + " = " + to_toml(value) + "\n";
@@ -22,6 +24,13 @@ std::string sources_to_toml(const std::string& list, const std::vector<DataSourc
     for (const SourceKey& key : source_keys()) text += written(key.name, key.get(source));
   }
   return text;
+}
+
+// Of [peft] what the method has and what is set.
+bool is_written(const Key& key, const Recipe& recipe) {
+  if (is_of_every_method(key.name)) return true;
+  const PeftMethod* method = find_peft_method(recipe.peft.method);
+  return method && method->field(key.name) && key.get(recipe) != Value{};
 }
 
 void compare_sources(const std::string& list, const std::vector<DataSource>& before,
@@ -41,18 +50,22 @@ void compare_sources(const std::string& list, const std::vector<DataSource>& bef
 }  // namespace
 
 Recipe resolve(Recipe recipe) {
-  if (!recipe.optimizer.lr) recipe.optimizer.lr = kSftLearningRate;
+  const bool adapter = !recipe.peft.method.empty() || !recipe.model.adapter.empty();
+  if (!recipe.optimizer.lr) recipe.optimizer.lr = adapter ? kAdapterLearningRate : kSftLearningRate;
+  fill_in_peft(recipe);
   return recipe;
 }
 
 std::string to_toml(const Recipe& recipe) {
   std::string text = "# Every key of this recipe, defaults written out.\n";
   for (const std::string& table : table_names()) {
+    if (table == "peft" && recipe.peft.method.empty()) continue;
     text += "\n[" + table + "]\n";
     for (const Key& key : keys()) {
       if (!key.name.starts_with(table + ".")) continue;
       // Both at once would be refused.
       if (key.name == "train.epochs" && recipe.train.steps) continue;
+      if (table == "peft" && !is_written(key, recipe)) continue;
       text += written(key.name.substr(table.size() + 1), key.get(recipe));
     }
     if (table == "data") {

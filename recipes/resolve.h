@@ -9,11 +9,14 @@
 /// goes on.
 namespace temper::recipes {
 
-/// Defaults that depend on other keys are filled in: optimizer.lr by the objective.
+/// Defaults that depend on other keys are filled in: optimizer.lr by the objective and by whether
+/// an adapter is trained, the fields of [peft] by its method (those whose default in PEFT is None
+/// stay unset).
 Recipe resolve(Recipe recipe);
 
 /// A valid recipe file with every key written out; parsing it gives `recipe` again (once resolved).
-/// Of train.steps and train.epochs only the one that counts.
+/// Of train.steps and train.epochs only the one that counts; of [peft] what is set of its method's
+/// fields, without a method nothing.
 std::string to_toml(const Recipe& recipe);
 
 struct Difference {

@@ -5,14 +5,15 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "recipes/diagnostic.h"
 #include "recipes/enum_names.h"
 #include "recipes/schema.h"
 
-/// How schema.cpp makes a row of the registry from a member of recipe.h: the key's name, type and
-/// accessors come from the member, the rest from what is said about it.
+/// How schema.cpp and peft_rows.cpp make a row of the registry from a member of recipe.h: the key's
+/// name, type and accessors come from the member, the rest from what is said about it.
 namespace temper::recipes {
 
 template <class T>
@@ -21,9 +22,22 @@ template <class T>
 struct IsOptional<std::optional<T>> : std::true_type {};
 
 template <class T>
+struct IsVariant : std::false_type {};
+template <class... T>
+struct IsVariant<std::variant<T...>> : std::true_type {};
+
+template <class Held, class Variant>
+struct IsAlternative;
+template <class Held, class... T>
+struct IsAlternative<Held, std::variant<T...>>
+    : std::bool_constant<(std::is_same_v<Held, T> || ...)> {};
+
+template <class T>
 Value to_value(const T& member) {
   if constexpr (IsOptional<T>::value) {
     return member ? to_value(*member) : Value{};
+  } else if constexpr (IsVariant<T>::value) {
+    return std::visit([](const auto& held) { return Value{held}; }, member);
   } else if constexpr (std::is_same_v<T, Deterministic>) {
     if (member == Deterministic::kLayout) return std::string(name_of(member));
     return member == Deterministic::kTrue;
@@ -42,6 +56,17 @@ void assign(T& member, const Value& value) {
     } else {
       assign(member.emplace(), value);
     }
+  } else if constexpr (IsVariant<T>::value) {
+    std::visit(
+        [&](const auto& held) {
+          using Held = std::remove_cvref_t<decltype(held)>;
+          if constexpr (IsAlternative<Held, T>::value) {
+            member = held;
+          } else {
+            TEMPER_CHECK(false, "a value is checked before it is stored");
+          }
+        },
+        value);
   } else if constexpr (std::is_same_v<T, Deterministic>) {
     const bool* flag = std::get_if<bool>(&value);
     member = !flag ? Deterministic::kLayout : *flag ? Deterministic::kTrue : Deterministic::kFalse;
@@ -75,9 +100,19 @@ constexpr Type type_of() {
     return Type::kStrings;
   } else if constexpr (std::is_same_v<T, std::vector<double>>) {
     return Type::kNumbers;
-  } else {
-    static_assert(std::is_same_v<T, std::map<std::string, std::string>>);
+  } else if constexpr (std::is_same_v<T, std::vector<int64_t>>) {
+    return Type::kInts;
+  } else if constexpr (std::is_same_v<T, NamesOrPattern>) {
+    return Type::kStringOrStrings;
+  } else if constexpr (std::is_same_v<T, BoolOrWord>) {
+    return Type::kBoolOrChoice;
+  } else if constexpr (std::is_same_v<T, IntOrInts>) {
+    return Type::kIntOrInts;
+  } else if constexpr (std::is_same_v<T, std::map<std::string, std::string>>) {
     return Type::kMap;
+  } else {
+    static_assert(std::is_same_v<T, std::map<std::string, int64_t>>);
+    return Type::kIntMap;
   }
 }
 
@@ -95,6 +130,9 @@ constexpr Range above(double low) { return {.low = low, .low_open = true}; }
 constexpr Range between(double low, double high) { return {.low = low, .high = high}; }
 constexpr Range from_to_below(double low, double high) {
   return {.low = low, .high = high, .high_open = true};
+}
+constexpr Range above_and_below(double low, double high) {
+  return {.low = low, .high = high, .low_open = true, .high_open = true};
 }
 constexpr Range above_up_to(double low, double high) {
   return {.low = low, .high = high, .low_open = true};
@@ -127,5 +165,18 @@ KeyOf<Owner> make_row(std::string name, Member, About about) {
   key.set = [](Owner& owner, const Value& value) { assign(Member{}(owner), value); };
   return key;
 }
+
+// A row of recipe_rows() or peft_rows(), or of source_rows(): the member, then a designated About:
+// ROW(run.seed, .meaning = "...", .range = at_least(0)).
+#define ROW(member, ...) NAMED_ROW(#member, member, __VA_ARGS__)
+#define NAMED_ROW(name, member, ...)   \
+  ::temper::recipes::make_row<Recipe>( \
+      name, [](auto& owner) -> auto& { return owner.member; }, About{__VA_ARGS__})
+#define SOURCE_ROW(member, ...)            \
+  ::temper::recipes::make_row<DataSource>( \
+      #member, [](auto& owner) -> auto& { return owner.member; }, About{__VA_ARGS__})
+
+// The rows of [peft]; in keys() they follow those of [model].
+std::vector<Key> peft_rows();
 
 }  // namespace temper::recipes

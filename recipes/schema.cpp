@@ -4,14 +4,6 @@
 
 #include "recipes/row.h"
 
-// A designated About follows the member: ROW(run.seed, .meaning = "...", .range = at_least(0)).
-#define ROW(member, ...) \
-  make_row<Recipe>(      \
-      #member, [](auto& owner) -> auto& { return owner.member; }, About{__VA_ARGS__})
-#define SOURCE_ROW(member, ...) \
-  make_row<DataSource>(         \
-      #member, [](auto& owner) -> auto& { return owner.member; }, About{__VA_ARGS__})
-
 namespace temper::recipes {
 namespace {
 
@@ -41,13 +33,12 @@ std::vector<Key> recipe_rows() {
           .works = {"fp32", "bf16"}),
       ROW(model.attention, .meaning = "Attention kernel: `flash` never builds the score matrix, "
                                       "`math` is the plain formula."),
-      ROW(model.quantize, .meaning = "Quantisation of frozen base weights.",
-          .choices = {"none", "nf4", "fp4", "int8"}, .works = {"none"}),
-      ROW(model.double_quant, .meaning = "Quantise the scales of quantised weights too.",
-          .works = {true}),
-      ROW(model.adapter, .meaning = "An existing PEFT adapter to start from.", .works = {""}),
-      ROW(model.add_tokens, .meaning = "New special tokens: rows added, trained and saved.",
-          .works = {std::vector<std::string>{}}),
+      ROW(model.quantize, .meaning = "Quantisation of the frozen base weights under an adapter.",
+          .choices = {"none", "nf4", "fp4", "int8"}),
+      ROW(model.double_quant, .meaning = "nf4, fp4: quantise the scales of quantised weights too."),
+      ROW(model.adapter,
+          .meaning = "An existing PEFT adapter: trained further, or frozen in `eval`."),
+      ROW(model.add_tokens, .meaning = "New special tokens: rows added, trained and saved."),
       ROW(model.download, .meaning = "Fetch `org/name` from the hub.", .works = {false}),
 
       ROW(data.format, .meaning = "What a row is; `auto` recognises it by its columns.",
@@ -114,12 +105,14 @@ std::vector<Key> recipe_rows() {
 
       ROW(optimizer.kind, .meaning = "transformers' name without `_torch`.",
           .choices = {"adamw", "sgd", "adafactor", "lion", "adamw_8bit", "paged_adamw_8bit"},
-          .works = {"adamw", "sgd"}),
-      ROW(optimizer.lr, .meaning = "Peak learning rate; `auto`: the objective's (sft 2e-5).",
+          .works = {"adamw", "sgd", "adamw_8bit", "paged_adamw_8bit"}),
+      ROW(optimizer.lr,
+          .meaning = "Peak learning rate; `auto`: 2e-4 where an adapter is trained, else the "
+                     "objective's (sft 2e-5).",
           .range = above(0)),
-      ROW(optimizer.betas, .meaning = "AdamW: decay of the first and second moment.",
+      ROW(optimizer.betas, .meaning = "AdamW kinds: decay of the first and second moment.",
           .range = from_to_below(0, 1)),
-      ROW(optimizer.eps, .meaning = "AdamW: added to the root of the second moment.",
+      ROW(optimizer.eps, .meaning = "AdamW kinds: added to the root of the second moment.",
           .range = above(0)),
       ROW(optimizer.momentum, .meaning = "SGD: momentum.", .range = from_to_below(0, 1)),
       ROW(optimizer.weight_decay,
@@ -127,6 +120,13 @@ std::vector<Key> recipe_rows() {
           .range = at_least(0)),
       ROW(optimizer.max_grad_norm,
           .meaning = "Clip the norm of all gradients to this; 0: no clipping.",
+          .range = at_least(0)),
+      ROW(optimizer.loraplus_lr_ratio,
+          .meaning = "LoRA+ (arXiv:2402.12354): B learns this many times faster; `auto`: off.",
+          .range = above(0)),
+      ROW(optimizer.loraplus_lr_embedding, .meaning = "LoRA+: learning rate of adapted embeddings.",
+          .range = at_least(0)),
+      ROW(optimizer.loraplus_weight_decay, .meaning = "LoRA+: takes the place of weight_decay.",
           .range = at_least(0)),
 
       ROW(schedule.kind, .meaning = "transformers' schedule of the learning rate over the steps.",
@@ -253,7 +253,7 @@ std::vector<Key> recipe_rows() {
           .not_empty = true),
       ROW(export_.dtype, .meaning = "Type of the exported weights; `auto`: model.dtype.",
           .choices = {"auto", "fp32", "bf16", "fp16"}),
-      ROW(export_.merge, .meaning = "Fold adapters into the weights.", .works = {false}),
+      ROW(export_.merge, .meaning = "Fold the adapter into the weights."),
       ROW(export_.max_shard_size,
           .meaning = "Larger models are exported in several files; as \"5GB\" or \"800MiB\".",
           .not_empty = true),
@@ -287,8 +287,15 @@ const Row* find_by_name(const std::vector<Row>& rows, std::string_view name) {
 }  // namespace
 
 const std::vector<Key>& keys() {
-  static const std::vector<Key> rows = recipe_rows();
-  return rows;
+  static const std::vector<Key> all = [] {
+    std::vector<Key> rows = recipe_rows();
+    const std::vector<Key> peft = peft_rows();
+    const auto after_model = std::find_if(
+        rows.begin(), rows.end(), [](const Key& key) { return key.name.starts_with("data."); });
+    rows.insert(after_model, peft.begin(), peft.end());
+    return rows;
+  }();
+  return all;
 }
 
 const std::vector<SourceKey>& source_keys() {

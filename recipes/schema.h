@@ -12,10 +12,25 @@
 /// version, and one sentence. Reading, messages, the resolved recipe and docs/recipe.md all come
 /// from these rows; defaults come from Recipe{}.
 ///
-/// To add a key: a member in recipe.h and a row in schema.cpp.
+/// To add a key: a member in recipe.h and a row in schema.cpp (of [peft]: in peft_rows.cpp, and its
+/// methods in peft_methods.cpp).
 namespace temper::recipes {
 
-enum class Type { kBool, kInt, kNumber, kString, kChoice, kBoolOrChoice, kStrings, kNumbers, kMap };
+enum class Type {
+  kBool,
+  kInt,
+  kNumber,
+  kString,
+  kChoice,
+  kBoolOrChoice,
+  kStrings,
+  kStringOrStrings,
+  kNumbers,
+  kInts,
+  kIntOrInts,
+  kMap,
+  kIntMap,
+};
 
 struct Range {
   double low = -std::numeric_limits<double>::infinity();
@@ -32,12 +47,13 @@ struct KeyInfo {
   std::string name;  // dotted ("optimizer.lr"); for the keys of a data source, the last part alone
   Type type;
   bool optional;  // "auto" is allowed and means unset
-  std::vector<std::string>
-      choices;  // of kChoice and kBoolOrChoice, and of the elements of kStrings
-  Range range;  // of numbers, and of the elements of kNumbers
+  // Of kChoice and kBoolOrChoice, and of the elements of kStrings; the end "<k>" of a choice stands
+  // for a whole number.
+  std::vector<std::string> choices;
+  Range range;  // of numbers, and of the elements of lists and maps of numbers
   std::string unit;
   bool not_empty;            // strings and lists
-  std::vector<Value> works;  // the values this version can do; empty: all allowed ones
+  std::vector<Value> works;  // the values this version can do, besides unset; empty: all
   std::string meaning;       // one sentence
 };
 
@@ -59,8 +75,8 @@ const SourceKey* find_source_key(std::string_view name);
 /// "run", "model", ... in order.
 const std::vector<std::string>& table_names();
 
-/// A key or table that is known but not in this version, and the line that says what exists
-/// instead.
+/// A key or table that is known but not in this version, or not needed, and the line that says what
+/// exists instead.
 struct Later {
   std::string name;
   std::string line;

@@ -31,14 +31,21 @@ std::optional<Value> list_of(const toml::node& node, Read read) {
   return elements;
 }
 
+template <class T>
+std::optional<T> exactly(const toml::node& node) {
+  return node.value_exact<T>();
+}
+
+// A table whose values all read as T.
+template <class T>
 std::optional<Value> map_of(const toml::node& node) {
   const toml::table* table = node.as_table();
   if (!table) return std::nullopt;
-  std::map<std::string, std::string> entries;
+  std::map<std::string, T> entries;
   for (const auto& [key, value] : *table) {
-    const auto text = value.value_exact<std::string>();
-    if (!text) return std::nullopt;
-    entries.emplace(key.str(), *text);
+    const auto entry = exactly<T>(value);
+    if (!entry) return std::nullopt;
+    entries.emplace(key.str(), *entry);
   }
   return entries;
 }
@@ -91,12 +98,20 @@ std::optional<Value> value_of(const KeyInfo& key, const toml::node& node) {
     case Type::kBoolOrChoice:
       return text ? as_value(text) : as_value(node.value_exact<bool>());
     case Type::kStrings:
-      return list_of<std::string>(
-          node, [](const toml::node& element) { return element.value_exact<std::string>(); });
+      return list_of<std::string>(node, exactly<std::string>);
+    case Type::kStringOrStrings:
+      return text ? as_value(text) : list_of<std::string>(node, exactly<std::string>);
     case Type::kNumbers:
       return list_of<double>(node, number_of);
+    case Type::kInts:
+      return list_of<int64_t>(node, exactly<int64_t>);
+    case Type::kIntOrInts:
+      return node.is_array() ? list_of<int64_t>(node, exactly<int64_t>)
+                             : as_value(node.value_exact<int64_t>());
     case Type::kMap:
-      return map_of(node);
+      return map_of<std::string>(node);
+    case Type::kIntMap:
+      return map_of<int64_t>(node);
   }
   return std::nullopt;
 }
@@ -116,8 +131,9 @@ std::unique_ptr<toml::node> toml_value(const std::string& text) {
 }
 
 std::unique_ptr<toml::node> override_value(const KeyInfo& key, const std::string& text) {
-  const bool is_string = key.type == Type::kString || key.type == Type::kChoice;
-  if (!is_string || is_quoted(text)) {
+  const bool may_be_list = key.type == Type::kStringOrStrings;
+  const bool is_string = key.type == Type::kString || key.type == Type::kChoice || may_be_list;
+  if (!is_string || is_quoted(text) || (may_be_list && text.starts_with("["))) {
     if (auto node = toml_value(text)) return node;
   }
   return std::make_unique<toml::value<std::string>>(text);

@@ -8,26 +8,29 @@
 #include <vector>
 
 #include "recipes/diagnostic.h"
+#include "recipes/judgement.h"
 #include "recipes/resolve.h"
 #include "recipes/schema.h"
 
 namespace temper::recipes {
-namespace {
 
-// The recipe under judgement, with where its values were written.
-struct Judgement {
-  const Recipe& recipe;
-  Findings& findings;
+void Judgement::require(bool holds, const std::vector<std::string>& keys,
+                        const std::string& problem) {
+  if (holds || !findings.clean(keys)) return;
+  const Key* key = find_key(keys.front());
+  const bool has_value = key && key->get(recipe) != Value{""};
+  findings.add(keys, keys.front() + (has_value ? " = " + to_toml(key->get(recipe)) : ""), problem);
+}
 
-  /// `keys`: those the rule is about; the finding stands at the first of them that was written.
-  void require(bool holds, const std::vector<std::string>& keys, const std::string& problem) {
-    if (holds || !findings.clean(keys)) return;
-    const Key* key = find_key(keys.front());
-    const bool has_value = key && key->get(recipe) != Value{""};
-    findings.add(keys, keys.front() + (has_value ? " = " + to_toml(key->get(recipe)) : ""),
-                 problem);
+void Judgement::require_pattern(const std::string& pattern, const std::string& key) {
+  try {
+    std::regex compiled(pattern);
+  } catch (const std::regex_error&) {
+    require(false, {key}, in_quotes(pattern) + " is not a regular expression (ECMAScript)");
   }
-};
+}
+
+namespace {
 
 std::string text(double value) { return to_toml(Value{value}); }
 std::string text(int64_t value) { return std::to_string(value); }
@@ -106,8 +109,9 @@ void judge_optimizer(Judgement& judge) {
                 "must be two numbers, as [0.9, 0.999]");
   if (optimizer.kind == "sgd") {
     judge.require(optimizer.betas == unset.betas, {"optimizer.betas"},
-                  "belongs to adamw, not to sgd");
-    judge.require(optimizer.eps == unset.eps, {"optimizer.eps"}, "belongs to adamw, not to sgd");
+                  "belongs to the adamw kinds, not to sgd");
+    judge.require(optimizer.eps == unset.eps, {"optimizer.eps"},
+                  "belongs to the adamw kinds, not to sgd");
   } else {
     judge.require(optimizer.momentum == unset.momentum, {"optimizer.momentum"},
                   "belongs to sgd, not to " + optimizer.kind + " (its momentum is betas[0])");
@@ -191,14 +195,7 @@ void judge_schedule_numbers(Judgement& judge) {
 
 void judge_patterns(Judgement& judge) {
   const auto judge_list = [&](const std::string& key, const std::vector<std::string>& patterns) {
-    for (const std::string& pattern : patterns) {
-      try {
-        std::regex compiled(pattern);
-      } catch (const std::regex_error&) {
-        judge.require(false, {key},
-                      in_quotes(pattern) + " is not a regular expression (ECMAScript)");
-      }
-    }
+    for (const std::string& pattern : patterns) judge.require_pattern(pattern, key);
   };
   judge_list("train.trainable", judge.recipe.train.trainable);
   judge_list("train.frozen", judge.recipe.train.frozen);
@@ -288,6 +285,7 @@ void validate(const Recipe& recipe, const Setting& setting, Findings& findings) 
   judge_patterns(judge);
   judge_evaluation(judge);
   judge_export(judge);
+  judge_peft(judge, setting.purpose);
   if (setting.purpose != Purpose::kTrain) return;
   const int64_t world_size = setting.world_size.value_or(1);
   if (setting.world_size) judge_axes(judge, world_size);

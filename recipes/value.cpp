@@ -41,10 +41,16 @@ struct ToToml {
     for (const double value : values) texts.push_back(number(value));
     return "[" + join(texts) + "]";
   }
-  std::string operator()(const std::map<std::string, std::string>& entries) const {
+  std::string operator()(const std::vector<int64_t>& values) const {
+    std::vector<std::string> texts;
+    for (const int64_t value : values) texts.push_back(std::to_string(value));
+    return "[" + join(texts) + "]";
+  }
+  template <class Entry>
+  std::string operator()(const std::map<std::string, Entry>& entries) const {
     std::vector<std::string> pairs;
     for (const auto& [key, value] : entries) {
-      pairs.push_back(bare_or_quoted_key(key) + " = " + in_quotes(value));
+      pairs.push_back(bare_or_quoted_key(key) + " = " + (*this)(value));
     }
     return pairs.empty() ? "{}" : "{ " + join(pairs) + " }";
   }

@@ -8,6 +8,7 @@
 #include "parallel/log.h"
 #include "recipes/diagnostic.h"
 #include "recipes/resolve.h"
+#include "trainer/adapters/adapter_files.h"
 #include "trainer/checkpoint/state.h"
 #include "trainer/recorder.h"
 #include "trainer/run.h"
@@ -33,6 +34,8 @@ namespace {
 NamedTensors tensors_of(Run& run) {
   NamedTensors tensors;
   for (const Parameter& parameter : run.model->parameters()) {
+    // The base of adapters is where it came from, and does not change.
+    if (run.adapters && !parameter.trainable()) continue;
     tensors.emplace_back("weights/" + parameter.name, parameter.master);
   }
   for (auto& [name, tensor] : run.optimizer->state()) tensors.emplace_back("optimizer/" + name, tensor);
@@ -58,7 +61,7 @@ int64_t Checkpoints::resume() {
   if (!state_->directory.checkpoint) return 0;
   Run& run = state_->run;
   const data::Json scalars = load_checkpoint(*state_->directory.checkpoint, tensors_of(run));
-  refresh_values(*run.model, model_options(run.recipe));
+  refresh_values(*run.model);
   run.optimizer->updates = scalars.at("updates");
   state_->recorder.restore(scalars.at("recorder"));
   if (scalars.contains("best_step")) {
@@ -116,6 +119,10 @@ void Checkpoints::begin(int64_t step) {
                         {"recipe", recipes::to_toml(s.run.recipe)},
                         {"config", s.run.inputs.config.json},
                         {"model_directory", s.run.inputs.model_directory.string()}};
+  if (const Adapters* adapters = s.run.adapters.get()) {
+    scalars["adapter"] = adapter_config(adapters->peft(), s.run.recipe.model.path, adapters->saved_targets(), s.run.inputs.config);
+    scalars["adapter_seed"] = s.run.recipe.run.seed;
+  }
   if (s.best_step) {
     scalars["best_step"] = *s.best_step;
     scalars["best_metric"] = *s.best_metric;

@@ -5,7 +5,9 @@
 
 #include "data/io/json.h"
 #include "parallel/log.h"
+#include "parallel/seed.h"
 #include "recipes/diagnostic.h"
+#include "trainer/adapters/adapters.h"
 #include "trainer/checkpoints.h"
 #include "trainer/evaluate.h"
 #include "trainer/failure.h"
@@ -22,6 +24,18 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Dropout's masks are a function of the micro-batch's place, so that a resumed run draws them again.
+void begin_micro_batch(Run& run, int64_t step, int64_t micro_batch) {
+  if (!run.adapters) return;
+  const std::string purpose = "micro-batch/" + std::to_string(micro_batch);
+  run.adapters->context().training = true;
+  run.adapters->context().seed = parallel::seed_of(run.recipe.run.seed, purpose, run.world.rank, step);
+}
+
+void end_training(Run& run) {
+  if (run.adapters) run.adapters->context().training = false;
+}
 
 bool due(int64_t step, int64_t every, int64_t last) { return step == last || (every > 0 && step % every == 0); }
 
@@ -50,7 +64,9 @@ Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& sto
     const auto start = Clock::now();
     const data::StepBatches batches = run.loader->step(step);
     ++step;
-    StepSums sums = forward_backward(*run.model, *run.objective, *run.reducer, batches);
+    StepSums sums = forward_backward(*run.model, *run.objective, *run.reducer, batches,
+                                     [&](int64_t micro_batch) { begin_micro_batch(run, step, micro_batch); });
+    end_training(run);
     sums.stopping = stop_requested() != 0 ? 1 : 0;
     checkpoints.report(sums);
     exchange(sums, *run.communicator);

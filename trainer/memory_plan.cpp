@@ -1,8 +1,16 @@
 #include "trainer/memory_plan.h"
 
 #include <algorithm>
+#include <map>
+#include <optional>
 #include <utility>
 #include <vector>
+
+#include <ATen/ATen.h>
+
+#include "trainer/adapters/adapter_files.h"
+#include "trainer/adapters/adapters.h"
+#include "trainer/run.h"
 
 namespace temper::trainer {
 
@@ -41,29 +49,81 @@ int64_t parameter_count(const ModelConfig& c) {
   return c.num_hidden_layers * layer + (c.tie_word_embeddings ? 1 : 2) * c.vocab_size * d + d;
 }
 
+namespace {
+
+int64_t quantized_bytes(const LinearSlot& slot, QuantKind kind, bool double_quant) {
+  const int64_t elements = slot.in_features * slot.out_features;
+  if (kind == QuantKind::kInt8) return elements + 4 * slot.out_features;
+  const int64_t blocks = (elements + 63) / 64;
+  return (elements + 1) / 2 + (double_quant ? blocks + 4 * ((blocks + 255) / 256) : 4 * blocks);
+}
+
+// Counted from the model itself, made on the meta device: shapes without memory.
+struct Tensors {
+  int64_t weights = 0;    // bytes: values, masters that are tensors of their own, quantised matrices
+  int64_t trainable = 0;  // elements
+  int64_t largest = 0;    // elements of the largest quantised projection, whole for one product at a time
+  int64_t inner = 0;      // columns of the widest x A^T of LoRA
+};
+
+Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) {
+  ModelOptions options = model_options(recipe);
+  options.device = at::kMeta;
+  const auto model = build_model(config, options);
+  std::optional<Adapters> adapters;
+  if (options.frozen) {
+    adapters.emplace(recipe.model.adapter.empty() ? recipe.peft : read_adapter_config(recipe.model.adapter),
+                     *model, options);
+  } else {
+    choose_trainable(*model, recipe.train);
+  }
+  Tensors tensors;
+  for (const Parameter& parameter : model->parameters()) {
+    tensors.weights += static_cast<int64_t>(parameter.value.nbytes());
+    if (!parameter.master.is_same(parameter.value)) tensors.weights += static_cast<int64_t>(parameter.master.nbytes());
+    if (parameter.trainable()) tensors.trainable += parameter.value.numel();
+  }
+  std::map<const Projection*, int64_t> whole;
+  for (const LinearSlot& slot : model->linears()) {
+    if (slot.projection->low_rank) tensors.inner = std::max(tensors.inner, slot.projection->low_rank->a.size(0));
+    if (slot.projection->quantized.empty()) continue;
+    tensors.weights += quantized_bytes(slot, *options.quantize, options.double_quant);
+    int64_t& elements = whole[slot.projection];
+    elements += slot.in_features * slot.out_features;
+    tensors.largest = std::max(tensors.largest, elements);
+  }
+  return tensors;
+}
+
+}  // namespace
+
 MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks) {
   MemoryPlan plan;
   plan.parameters = parameter_count(config);
   const int64_t compute = bytes_of(recipe.train.precision);
-  const bool masters = recipe.train.precision != recipes::Dtype::kFp32 || recipe.model.dtype != recipes::Dtype::kFp32;
-  plan.weights = plan.parameters * (compute + (masters ? 4 : 0));
-  plan.gradients = plan.parameters * 4;
-  const int64_t states = recipe.optimizer.kind == "adamw" ? 2 : (recipe.optimizer.momentum > 0 ? 1 : 0);
-  plan.optimizer = plan.parameters * 4 * states;
+  const Tensors tensors = count_tensors(recipe, config);
+  plan.trainable = tensors.trainable;
+  plan.weights = tensors.weights;
+  plan.gradients = plan.trainable * 4;
+  const int64_t states = recipe.optimizer.kind.find("adamw") != std::string::npos ? 2 : (recipe.optimizer.momentum > 0 ? 1 : 0);
+  const int64_t state_bytes = recipe.optimizer.kind.ends_with("adamw_8bit") ? 1 : 4;
+  plan.optimizer = plan.trainable * state_bytes * states;
 
   const int64_t tokens = recipe.batch.micro * recipe.data.max_length;
   const auto mode = recipe.train.activation_checkpointing;
-  int64_t elements = config.num_hidden_layers * saved_elements(config, mode);
+  int64_t elements = config.num_hidden_layers * (saved_elements(config, mode) + 4 * tensors.inner);
   // A checkpointed block is whole again while its backward runs.
   if (mode != recipes::ActivationCheckpointing::kNone) elements += saved_elements(config, recipes::ActivationCheckpointing::kNone);
   elements += 3 * config.hidden_size;  // embedding, final norm, its gradient
   plan.activations = tokens * elements * compute;
 
-  plan.checkpoint_bytes = plan.parameters * 4 * (1 + states);
+  const bool adapters = !recipe.peft.method.empty() || !recipe.model.adapter.empty();
+  const int64_t stored = adapters ? plan.trainable : plan.parameters;
+  plan.checkpoint_bytes = stored * 4 + plan.trainable * state_bytes * states;
   const int64_t snapshot = recipe.checkpoint.async ? plan.checkpoint_bytes / std::max<int64_t>(1, ranks) : 0;
   const int64_t logits = std::min(kHeadChunkTokens, tokens) * config.vocab_size * compute;
-  plan.buffers = kProgram + logits + snapshot;
-  plan.export_bytes = plan.parameters * (recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32 ? 4 : 2);
+  plan.buffers = kProgram + logits + snapshot + tensors.largest * compute;
+  plan.export_bytes = (adapters && !recipe.export_.merge ? plan.trainable : plan.parameters) * (recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32 ? 4 : 2);
   return plan;
 }
 

@@ -6,11 +6,12 @@
 #include "recipes/recipe.h"
 #include "trainer/models/config.h"
 
-/// What a recipe needs of each rank, as a pure function of recipe and model: nothing is allocated.
+/// What a recipe needs of each rank, as a pure function of recipe and model: the tensors are counted on the meta device.
 namespace temper::trainer {
 
 struct MemoryPlan {
-  int64_t parameters = 0;
+  int64_t parameters = 0;  // of the base model
+  int64_t trainable = 0;   // elements that have gradients
   // Bytes a rank.
   int64_t weights = 0;      // in the compute type, plus float32 masters where that differs
   int64_t gradients = 0;    // float32 buckets

@@ -48,7 +48,8 @@ std::vector<std::string> describe(const std::string& set, const data::PrepareRep
   return lines;
 }
 
-// Full fine-tuning unless the recipe names what is trained or frozen (BitFit: train.trainable = ["bias$"]).
+}  // namespace
+
 void choose_trainable(Model& model, const recipes::Train& train) {
   const auto matches = [](const std::vector<std::string>& patterns, const std::string& name) {
     return std::any_of(patterns.begin(), patterns.end(),
@@ -59,12 +60,11 @@ void choose_trainable(Model& model, const recipes::Train& train) {
     const bool trained = (train.trainable.empty() || matches(train.trainable, parameter.name)) &&
                          !matches(train.frozen, parameter.name);
     parameter.value.set_requires_grad(trained);
+    if (!trained) parameter.master = parameter.value;  // nothing to add small steps to
     trainable += trained;
   }
   if (trainable == 0) throw UserError("train.trainable, train.frozen: no parameter is left to train");
 }
-
-}  // namespace
 
 Inputs read_inputs(const recipes::Recipe& recipe) {
   const fs::path directory = recipe.model.path;
@@ -116,9 +116,15 @@ Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, c
 }
 
 ModelOptions model_options(const recipes::Recipe& recipe) {
-  return {.compute = scalar_type(recipe.train.precision),
-          .weights = scalar_type(recipe.model.dtype),
-          .activation_checkpointing = static_cast<int>(recipe.train.activation_checkpointing)};
+  ModelOptions options{.compute = scalar_type(recipe.train.precision),
+                       .weights = scalar_type(recipe.model.dtype),
+                       .activation_checkpointing = static_cast<int>(recipe.train.activation_checkpointing),
+                       .frozen = !recipe.peft.method.empty() || !recipe.model.adapter.empty(),
+                       .double_quant = recipe.model.double_quant};
+  if (recipe.model.quantize == "nf4") options.quantize = QuantKind::kNf4;
+  if (recipe.model.quantize == "fp4") options.quantize = QuantKind::kFp4;
+  if (recipe.model.quantize == "int8") options.quantize = QuantKind::kInt8;
+  return options;
 }
 
 int64_t total_steps(const recipes::Recipe& recipe, int64_t steps_per_epoch) {
@@ -156,20 +162,39 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
 void fill_model(Run& run) {
   const ModelOptions options = model_options(run.recipe);
   run.model = build_model(run.inputs.config, options);
-  choose_trainable(*run.model, run.recipe.train);
+  if (!options.frozen) choose_trainable(*run.model, run.recipe.train);
   if (run.recipe.model.init == recipes::Init::kPretrained) {
     load_weights(*run.model, options, run.inputs.model_directory);
   } else {
     draw_weights(*run.model, options, run.recipe.run.seed);
   }
+  if (!options.frozen) return;
+  const fs::path adapter = run.recipe.model.adapter;
+  if (adapter.empty()) {
+    run.adapters = std::make_unique<Adapters>(run.recipe.peft, *run.model, options);
+    run.adapters->initialize(run.recipe.run.seed);
+  } else {
+    run.adapters = load_adapter(adapter, *run.model, options);
+  }
+}
+
+// LoRA+ (Hayou et al. 2024, arXiv:2402.12354): B learns faster than A, and both without the recipe's decay.
+void set_rates(std::vector<Parameter>& parameters, const recipes::Optimizer& optimizer) {
+  if (!optimizer.loraplus_lr_ratio) return;
+  for (Parameter& parameter : parameters) {
+    if (parameter.name.ends_with("lora_B.weight") || parameter.name.ends_with("lora_B.bias")) {
+      parameter.lr_scale = *optimizer.loraplus_lr_ratio;
+    }
+  }
 }
 
 void prepare_training(Run& run) {
+  set_rates(run.model->parameters(), run.recipe.optimizer);
   std::vector<at::Tensor> values;
   for (const Parameter& parameter : run.model->parameters()) values.push_back(parameter.value);
   run.reducer = std::make_unique<parallel::GradientReducer>(std::move(values), *run.communicator,
                                                             run.recipe.parallel.bucket_mib << 20);
-  run.optimizer = build_optimizer(run.recipe.optimizer, run.model->parameters(), model_options(run.recipe).weights);
+  run.optimizer = build_optimizer(run.recipe.optimizer, run.model->parameters());
 }
 
 }  // namespace temper::trainer

@@ -14,6 +14,7 @@
 #include "parallel/replicate/gradient_reducer.h"
 #include "parallel/world.h"
 #include "recipes/recipe.h"
+#include "trainer/adapters/adapters.h"
 #include "trainer/models/model.h"
 #include "trainer/objectives/objective.h"
 #include "trainer/optimizers/optimizer.h"
@@ -46,6 +47,10 @@ Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, c
 
 ModelOptions model_options(const recipes::Recipe& recipe);
 
+/// Full fine-tuning unless the recipe names what is trained or frozen (BitFit: train.trainable = ["bias$"]); what is frozen has no
+/// master. Throws UserError when nothing is left to train.
+void choose_trainable(Model& model, const recipes::Train& train);
+
 struct Run {
   recipes::Recipe recipe;
   Inputs inputs;
@@ -54,6 +59,7 @@ struct Run {
   std::unique_ptr<parallel::Communicator> communicator{};
   data::LoaderOptions loader_options{};
   std::unique_ptr<Model> model{};
+  std::unique_ptr<Adapters> adapters{};                     // null for full fine-tuning
   std::unique_ptr<Objective> objective{};
   std::unique_ptr<data::DataLoader> loader{};               // null when only evaluating
   std::unique_ptr<parallel::GradientReducer> reducer{};     // null when only evaluating
@@ -70,7 +76,8 @@ int64_t total_steps(const recipes::Recipe& recipe, int64_t steps_per_epoch);
 /// is a collective and this is not. Throws UserError.
 Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const parallel::World& world);
 
-/// The model with its weights: read from model.path, or drawn from the seed; frozen and trainable as the recipe says. Throws UserError.
+/// The model with its weights: read from model.path, or drawn from the seed; frozen and trainable as the recipe says, with the
+/// adapters of [peft] or model.adapter. Throws UserError.
 void fill_model(Run& run);
 
 /// Gradient buckets and optimizer states. Needs the communicator.

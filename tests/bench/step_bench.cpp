@@ -111,7 +111,7 @@ int main(int count, char** arguments) {
   draw_weights(*model, options, 1);
   recipes::Optimizer settings;
   settings.kind = "adamw";
-  const auto optimizer = build_optimizer(settings, model->parameters(), options.weights);
+  const auto optimizer = build_optimizer(settings, model->parameters());
   const data::Batch batch = synthetic_batch(kRows, kLength, config.vocab_size);
   const auto tokens = static_cast<double>(batch.input_tokens);
 

@@ -100,7 +100,7 @@ class AdapterParity : public testing::TestWithParam<const char*> {
   recipes::Peft peft_;
   ModelOptions options_;
   std::vector<Parameter> parameters_;
-  AdapterTensors tensors_{options_, parameters_};
+  AdapterTensors tensors_{options_, at::kFloat, parameters_};
   std::map<std::string, std::unique_ptr<LinearAdapter>> adapters_;
 };
 
@@ -153,7 +153,7 @@ TEST(VeraParity, SharedProjectionsEqualPeftToTheBit) {
   const SafetensorsFile golden = golden_of("vera_projection");
   ModelOptions options;
   std::vector<Parameter> parameters;
-  AdapterTensors tensors(options, parameters);
+  AdapterTensors tensors(options, at::kFloat, parameters);
   const recipes::Peft peft = peft_of(golden);
   const auto k =
       build_vera(peft, {.module = "k_proj", .in_features = 8, .out_features = 4}, tensors);

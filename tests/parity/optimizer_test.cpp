@@ -95,7 +95,7 @@ TEST_P(OptimizerParity, FiftyStepsEqualTorch) {
     parameter.master = parameter.value;
     parameter.decay = parameter.name == "linear.weight";
   }
-  const auto optimizer = build_optimizer(options, parameters, at::kFloat);
+  const auto optimizer = build_optimizer(options, parameters);
 
   int checked = 0;
   for (int64_t step = 1; step <= steps; ++step) {

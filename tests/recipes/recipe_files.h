@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -67,5 +68,22 @@ inline const std::string kLeast =
     "path = \"models/tiny\"\n"
     "[[data.train]]\n"
     "path = \"rows.jsonl\"\n";
+
+/// A recipe that is refused: what is written over a good one, what is typed, and the whole answer.
+struct Refused {
+  const char* name;
+  std::string toml;  // from line 2 of r.toml
+  std::vector<std::string> overrides;
+  std::vector<std::string> answer;
+};
+
+inline void PrintTo(const Refused& refused, std::ostream* out) { *out << refused.name; }
+
+inline std::vector<std::string> answer_to(const Refused& refused) {
+  RecipeFiles files;
+  files.write("least.toml", kLeast);
+  files.write("r.toml", "extends = \"least.toml\"\n" + refused.toml);
+  return files.refusal("r.toml", refused.overrides);
+}
 
 }  // namespace temper::recipes

@@ -31,7 +31,7 @@ class AdaLora final : public LinearAdapter {
     const int64_t rank = pattern_value(peft.rank_pattern, site.module, initial);
     a_ = tensors.add(site, "lora_A", {rank, site.in_features});
     b_ = tensors.add(site, "lora_B", {site.out_features, rank});
-    e_ = tensors.add(site, "lora_E", {rank, 1});
+    e_ = tensors.add(site, "lora_E", {rank, 1}, Precision::kFloat32);
   }
 
   at::Tensor forward(const at::Tensor& x, const BaseLinear& base,
@@ -43,7 +43,7 @@ class AdaLora final : public LinearAdapter {
     return at::add(y, at::matmul(inner, b_.value.t()), scaling_);
   }
 
-  bool initialize(at::Tensor&, uint64_t seed) override {
+  at::Tensor initialize(const BaseWeight&, uint64_t seed) override {
     const double std = zero_ ? 0.02 : 1;
     draw_normal(a_, 0, std, seed, "lora_A");
     draw_normal(b_, 0, std, seed, "lora_B");
@@ -51,7 +51,7 @@ class AdaLora final : public LinearAdapter {
       fill_master(e_, 0);
     else
       draw_normal(e_, 0, 1, seed, "lora_E");
-    return false;
+    return {};
   }
 
   void merge(at::Tensor& weight, at::Tensor&) const override {

@@ -64,8 +64,9 @@ class Boft final : public LinearAdapter {
         start_(std::get<bool>(peft.init_weights.value())) {
     const Blocks blocks = blocks_of(peft, site);
     const int64_t factors = peft.boft_n_butterfly_factor.value();
-    r_ = tensors.add(site, "boft_R", {factors, blocks.count, blocks.size, blocks.size});
-    s_ = tensors.add(site, "boft_s", {site.out_features, 1});
+    r_ = tensors.add(site, "boft_R", {factors, blocks.count, blocks.size, blocks.size},
+                     Precision::kFloat32);
+    s_ = tensors.add(site, "boft_s", {site.out_features, 1}, Precision::kFloat32);
     for (int64_t level = 1; level < factors; ++level) {
       order_.push_back(butterfly_order(site.in_features, blocks.size, level));
       inverse_.push_back(at::argsort(order_.back()));
@@ -75,7 +76,7 @@ class Boft final : public LinearAdapter {
   at::Tensor forward(const at::Tensor& x, const BaseLinear& base,
                      const AdapterContext& context) const override {
     if (!context.enabled) return base_output(base, x);
-    at::Tensor blocks = rotations(r_.value.to(at::kFloat));
+    at::Tensor blocks = rotations(r_.value);
     if (context.training && dropout_ > 0) blocks = identity_at(blocks, context);
     blocks = blocks.to(x.scalar_type());
     // x times the product of the factors, the last factor first.
@@ -86,7 +87,7 @@ class Boft final : public LinearAdapter {
     return base.bias.defined() ? at::add(y, base.bias) : y;
   }
 
-  bool initialize(at::Tensor&, uint64_t seed) override {
+  at::Tensor initialize(const BaseWeight&, uint64_t seed) override {
     if (start_) {
       fill_master(r_, 0);
       fill_master(s_, 1);
@@ -94,7 +95,7 @@ class Boft final : public LinearAdapter {
       draw_normal(r_, 0, 0.1, seed, "boft_R");
       draw_normal(s_, 1, 0.1, seed, "boft_s");
     }
-    return false;
+    return {};
   }
 
   void merge(at::Tensor& weight, at::Tensor&) const override {

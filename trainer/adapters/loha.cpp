@@ -36,7 +36,7 @@ class LoHa final : public LinearAdapter {
     return at::add(y, delta_y, scaling_);
   }
 
-  bool initialize(at::Tensor&, uint64_t seed) override {
+  at::Tensor initialize(const BaseWeight&, uint64_t seed) override {
     draw_kaiming(a1_, seed, "hada_w1_a");
     draw_kaiming(b1_, seed, "hada_w1_b");
     draw_kaiming(a2_, seed, "hada_w2_a");
@@ -44,7 +44,7 @@ class LoHa final : public LinearAdapter {
       fill_master(b2_, 0);
     else
       draw_kaiming(b2_, seed, "hada_w2_b");
-    return false;
+    return {};
   }
 
   void merge(at::Tensor& weight, at::Tensor&) const override {

@@ -86,10 +86,10 @@ class LoKr final : public LinearAdapter {
     return at::add(y, delta_y, scaling_);
   }
 
-  bool initialize(at::Tensor&, uint64_t seed) override {
+  at::Tensor initialize(const BaseWeight&, uint64_t seed) override {
     initialize_factor(first_, start_ == Start::kZeroFirst, first_.a, seed);
     initialize_factor(second_, start_ == Start::kZeroSecond, second_.b, seed);
-    return false;
+    return {};
   }
 
   void merge(at::Tensor& weight, at::Tensor&) const override {

@@ -1,8 +1,6 @@
 #pragma once
 
 #include <memory>
-#include <string>
-#include <vector>
 
 #include "trainer/adapters/adapter.h"
 
@@ -15,10 +13,6 @@ namespace temper::trainer {
 /// layers that peft.feedforward_modules names, for each input feature. Saved: ia3_l.
 std::unique_ptr<LinearAdapter> build_ia3(const recipes::Peft& peft, const LinearSite& site,
                                          AdapterTensors& tensors);
-
-/// What peft.feedforward_modules is where a recipe leaves it out. Throws UserError for a model type
-/// that has no default.
-std::vector<std::string> default_feedforward_modules(const std::string& model_type);
 
 /// LoHa (Hyeon-Woo et al. 2021, arXiv:2108.06098): delta W = alpha/r (A1 B1) * (A2 B2), element by
 /// element. Saved: hada_w1_a, hada_w1_b, hada_w2_a, hada_w2_b. Throws UserError for a rank above
@@ -42,8 +36,8 @@ std::unique_ptr<LinearAdapter> build_vera(const recipes::Peft& peft, const Linea
 
 /// OFT (Qiu et al. 2023, arXiv:2306.07280; Cayley-Neumann series: arXiv:2506.19847): the input is
 /// rotated in blocks. Saved: oft_R.weight, the upper triangles of the blocks' skew matrices. Throws
-/// UserError for a block size that does not divide the input (PEFT would take the nearest one), and
-/// for module_dropout, which PEFT accepts and never applies.
+/// UserError for a block size that does not divide the input (PEFT would take the nearest one).
+/// PEFT takes module_dropout here but never applies it, nor does this.
 std::unique_ptr<LinearAdapter> build_oft(const recipes::Peft& peft, const LinearSite& site,
                                          AdapterTensors& tensors);
 

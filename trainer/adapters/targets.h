@@ -1,32 +1,50 @@
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "recipes/recipe.h"
 
-/// Which modules an adapter wraps: PEFT's rules (peft/tuners/tuners_utils.py) over module names alone.
+/// Which modules an adapter wraps: PEFT's rules (peft/tuners/tuners_utils.py) over module names
+/// alone. Unlike PEFT, a listed name that matches nothing is refused: it is a misspelling.
 namespace temper::trainer {
 
 /// A module of the base model that an adapter may sit on.
 struct TargetModule {
-  std::string name;        // "model.layers.0.self_attn.q_proj"
-  bool linear = true;      // false: an embedding or a norm
+  std::string name;          // "model.layers.0.self_attn.q_proj"
+  bool linear = true;        // false: an embedding or a norm
   bool output_head = false;  // left out by "all-linear"
 };
 
-/// The chosen modules, in the order given. target_modules unset: PEFT's default for `model_type` and
-/// method. Throws UserError when nothing matches, naming the nearest modules, and for a listed name
+/// Fills target_modules, and IA3's feedforward_modules, with PEFT's defaults for the method and
+/// `model_type` where they are unset. Throws UserError where PEFT has none. Methods without modules
+/// (prompt learning) stay as they are.
+void set_default_targets(recipes::Peft& peft, const std::string& model_type);
+
+/// The chosen modules, in the order given. target_modules unset: the defaults above. Throws
+/// UserError when nothing matches, naming the nearest modules, and for a listed name (or layer)
 /// that matches nothing.
 std::vector<std::string> find_targets(const recipes::Peft& peft, const std::string& model_type,
                                       const std::vector<TargetModule>& modules);
 
-/// rank_pattern and alpha_pattern: the value of the first key that is a regular expression for the
-/// end of the module's name, else `otherwise`.
+/// target_modules as PEFT writes them to adapter_config.json: the list or pattern itself;
+/// "all-linear" as names, which are cut to the shortest endings that choose the same when there are
+/// 20 or more. target_modules must be set.
+recipes::NamesOrPattern saved_targets(const recipes::Peft& peft,
+                                      const std::vector<TargetModule>& modules);
+
+/// IA3: the module scales its input (feedforward_modules), not its output.
+bool is_feedforward(const recipes::Peft& peft, const std::string& module);
+
+/// rank_pattern and alpha_pattern: the value of the first key (in the map's order) that is a
+/// regular expression for the whole name or for what follows a dot in it, else `otherwise`.
 int64_t pattern_value(const std::map<std::string, int64_t>& patterns, const std::string& module,
                       int64_t otherwise);
 
-/// Those of `modules` that modules_to_save names (by last part or whole path).
+/// Whether modules_to_save names `module`: as in PEFT, any ending of its name will do ("norm" names
+/// "model.layers.0.input_layernorm" too).
 bool names_module(const std::vector<std::string>& names, const std::string& module);
 
 }  // namespace temper::trainer

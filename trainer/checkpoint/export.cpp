@@ -10,6 +10,7 @@
 
 #include "data/io/atomic_file.h"
 #include "recipes/diagnostic.h"
+#include "trainer/checkpoint/replaced_directory.h"
 #include "trainer/checkpoint/shards.h"
 
 namespace temper::trainer {
@@ -43,7 +44,7 @@ struct StoredType {
   at::ScalarType type;
 };
 
-StoredType stored_type(const std::string& dtype) {
+StoredType find_stored_type(const std::string& dtype) {
   for (const StoredType& row :
        {StoredType{"fp32", "float32", at::kFloat}, StoredType{"bf16", "bfloat16", at::kBFloat16},
         StoredType{"fp16", "float16", at::kHalf}}) {
@@ -56,19 +57,6 @@ bool is_export_file(const std::string& name) {
   static const std::set<std::string> others(kCopied.begin(), kCopied.end());
   return name == kConfigFile || name == kCardFile || name == kIndexFile || others.contains(name) ||
          (name.starts_with("model") && name.ends_with(".safetensors"));
-}
-
-// An export replaces an export; anything else that stands there is somebody's.
-void refuse_to_replace_others(const fs::path& out) {
-  if (!fs::exists(out)) return;
-  if (!fs::is_directory(out)) throw UserError(out.string() + ": exists and is not a directory");
-  for (const auto& entry : fs::directory_iterator(out)) {
-    const std::string name = entry.path().filename().string();
-    if (!is_export_file(name)) {
-      throw UserError(out.string() + ": exists and holds '" + name +
-                      "', which no export writes: choose another directory or remove it");
-    }
-  }
 }
 
 data::Json exported_config(data::Json config, const char* dtype) {
@@ -91,29 +79,12 @@ void write_weights(const NamedTensors& tensors, const fs::path& directory, at::S
   }
 }
 
-void replace_directory(const fs::path& made, const fs::path& out) {
-  const fs::path old = made.string() + ".old";
-  fs::remove_all(old);
-  if (fs::exists(out)) fs::rename(out, old);
-  fs::rename(made, out);
-  data::sync_directory(out.parent_path());
-  fs::remove_all(old);
-}
-
 }  // namespace
 
 void export_model(const ExportSource& source, const fs::path& out, const std::string& dtype,
                   int64_t max_shard_bytes) {
-  const StoredType stored = stored_type(dtype);
-  const fs::path target =
-      fs::absolute(out).lexically_normal() / "";  // with or without a slash at its end
-  const fs::path directory = target.parent_path();
-  refuse_to_replace_others(directory);
-  const fs::path made =
-      directory.parent_path() / ("." + directory.filename().string() + ".partial");
-  try {
-    fs::remove_all(made);
-    fs::create_directories(made);
+  const StoredType stored = find_stored_type(dtype);
+  write_directory(out, is_export_file, [&](const fs::path& made) {
     write_weights(source.tensors, made, stored.type, max_shard_bytes);
     for (const char* name : kCopied) {
       const fs::path from = source.model_directory / name;
@@ -122,17 +93,10 @@ void export_model(const ExportSource& source, const fs::path& out, const std::st
     data::write_file_atomically(made / kCardFile, source.model_card);
     data::write_file_atomically(made / kConfigFile,
                                 data::dump_json(exported_config(source.config, stored.torch)));
-    replace_directory(made, directory);
-  } catch (const fs::filesystem_error& error) {
-    std::error_code ignored;
-    fs::remove_all(made, ignored);
-    throw RunError(error.path1().string() + ": cannot export: " + error.code().message());
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove_all(made, ignored);
-    throw;
-  }
+  });
 }
+
+at::ScalarType stored_type(const std::string& dtype) { return find_stored_type(dtype).type; }
 
 int64_t parse_size(const std::string& text) {
   const auto fail = [&] {

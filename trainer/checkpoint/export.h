@@ -25,6 +25,9 @@ struct ExportSource {
 void export_model(const ExportSource& source, const std::filesystem::path& out,
                   const std::string& dtype, int64_t max_shard_bytes);
 
+/// "fp32" | "bf16" | "fp16" as a type of tensors. Throws UserError for any other.
+at::ScalarType stored_type(const std::string& dtype);
+
 /// "5GB", "500MB", "1GiB" to bytes (transformers: GB = 10^9). Throws UserError.
 int64_t parse_size(const std::string& text);
 

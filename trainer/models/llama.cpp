@@ -42,11 +42,15 @@ class Llama : public Model {
 
   const ModelConfig& config() const override { return config_; }
   std::vector<Parameter>& parameters() override { return parameters_; }
+  std::vector<LinearSlot> linears() override;
   at::Tensor hidden(const data::Batch& batch) override;
   at::Tensor hidden_cached(const at::Tensor& token_ids, KvCache& cache) override;
   const at::Tensor& head_weight() const override { return head_; }
 
  private:
+  at::Tensor empty(at::IntArrayRef shape) const {
+    return at::empty(shape, at::TensorOptions(options_.device).dtype(options_.compute));
+  }
   at::Tensor add_parameter(const std::string& name, const at::Tensor& storage, bool decay);
   at::Tensor add_norm(const std::string& name, int64_t dim);
   struct Part {
@@ -73,7 +77,7 @@ class Llama : public Model {
 Llama::Llama(const ModelConfig& config, const ModelOptions& options)
     : config_(config), options_(options) {
   const auto matrix = [&](int64_t rows, int64_t columns) {
-    return at::empty({rows, columns}, options.compute);
+    return empty({rows, columns});
   };
   embedding_ = add_parameter("model.embed_tokens.weight",
                              matrix(config.vocab_size, config.hidden_size), true);
@@ -86,16 +90,22 @@ Llama::Llama(const ModelConfig& config, const ModelOptions& options)
 }
 
 at::Tensor Llama::add_parameter(const std::string& name, const at::Tensor& storage, bool decay) {
-  Parameter parameter{
-      .name = name, .value = storage.detach().requires_grad_(true), .master = {}, .decay = decay};
-  const bool own_master = options_.compute != at::kFloat || options_.weights != at::kFloat;
-  parameter.master = own_master ? at::empty(storage.sizes(), at::kFloat) : parameter.value;
+  Parameter parameter{.name = name,
+                      .value = storage.detach(),
+                      .master = {},
+                      .decay = decay,
+                      .dtype = options_.weights};
+  parameter.master = parameter.value;
+  if (!options_.frozen) {
+    parameter.value.requires_grad_(true);
+    if (has_own_master(options_)) parameter.master = at::empty(storage.sizes(), storage.options().dtype(at::kFloat));
+  }
   parameters_.push_back(parameter);
   return parameter.value;
 }
 
 at::Tensor Llama::add_norm(const std::string& name, int64_t dim) {
-  return add_parameter(name, at::empty({dim}, options_.compute), false);
+  return add_parameter(name, empty({dim}), false);
 }
 
 Projection Llama::add_projection(const std::string& prefix, const std::vector<Part>& parts,
@@ -103,13 +113,18 @@ Projection Llama::add_projection(const std::string& prefix, const std::vector<Pa
   int64_t rows = 0;
   for (const Part& part : parts) rows += part.rows;
   Projection projection;
-  projection.weight = at::empty({rows, columns}, options_.compute);
-  if (bias) projection.bias = at::empty({rows}, options_.compute);
+  if (!options_.quantize) projection.weight = empty({rows, columns});
+  if (bias) projection.bias = empty({rows});
   int64_t first = 0;
   for (const Part& part : parts) {
     const std::string name = prefix + part.name;
-    projection.weights.push_back(
-        add_parameter(name + ".weight", projection.weight.narrow(0, first, part.rows), true));
+    projection.rows.push_back(part.rows);
+    if (options_.quantize) {
+      projection.quantized.push_back({.kind = *options_.quantize, .rows = part.rows, .columns = columns});
+    } else {
+      projection.weights.push_back(
+          add_parameter(name + ".weight", projection.weight.narrow(0, first, part.rows), true));
+    }
     if (bias)
       projection.biases.push_back(
           add_parameter(name + ".bias", projection.bias.narrow(0, first, part.rows), false));
@@ -142,6 +157,30 @@ void Llama::add_layer(int64_t index) {
   layer.down = add_projection(prefix + "mlp.", {{"down_proj", c.hidden_size}}, c.intermediate_size,
                               c.mlp_bias);
   layers_.push_back(std::move(layer));
+}
+
+std::vector<LinearSlot> Llama::linears() {
+  std::vector<LinearSlot> slots;
+  const auto add = [&](const std::string& prefix, Projection& projection,
+                       const std::vector<const char*>& names) {
+    for (size_t i = 0; i < names.size(); ++i) {
+      const int64_t columns = projection.weight.defined() ? projection.weight.size(1)
+                                                          : projection.quantized[i].columns;
+      slots.push_back({.module = prefix + names[i],
+                       .projection = &projection,
+                       .part = i,
+                       .in_features = columns,
+                       .out_features = projection.rows[i]});
+    }
+  };
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const std::string prefix = "model.layers." + std::to_string(i) + ".";
+    add(prefix + "self_attn.", layers_[i].qkv, {"q_proj", "k_proj", "v_proj"});
+    add(prefix + "self_attn.", layers_[i].output, {"o_proj"});
+    add(prefix + "mlp.", layers_[i].gate_up, {"gate_proj", "up_proj"});
+    add(prefix + "mlp.", layers_[i].down, {"down_proj"});
+  }
+  return slots;
 }
 
 // Selective checkpointing keeps what products and attention give and computes norms and SwiGLU

@@ -3,12 +3,15 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
 #include "trainer/models/config.h"
+#include "trainer/ops/linear.h"
+#include "trainer/ops/quantized.h"
 
 namespace temper::data {
 struct Batch;
@@ -19,12 +22,15 @@ struct Batch;
 namespace temper::trainer {
 
 /// A trained or frozen tensor. `value` is the leaf that the forward pass uses, in the compute type. Where that (or
-/// model.dtype) is not float32, `master` holds the float32 weights that the optimizer updates; else `master` is `value` itself.
+/// model.dtype) is not float32 and the tensor is trained, `master` holds the float32 weights that the optimizer updates; else
+/// `master` is `value` itself.
 struct Parameter {
   std::string name;      // as in safetensors: "model.layers.0.self_attn.q_proj.weight"
   at::Tensor value;
   at::Tensor master;
   bool decay = true;     // weight decay applies: not for biases and norms
+  at::ScalarType dtype = at::kFloat;  // what value is rounded to, whatever its type: model.dtype, peft.dtype
+  double lr_scale = 1;   // of the learning rate (LoRA+)
   bool trainable() const { return value.requires_grad(); }
 };
 
@@ -32,6 +38,19 @@ struct ModelOptions {
   at::ScalarType compute = at::kFloat;   // train.precision
   at::ScalarType weights = at::kFloat;   // model.dtype: what forward sees is rounded to it
   int activation_checkpointing = 0;      // 0 none, 1 full, 2 selective (recipes::ActivationCheckpointing)
+  bool frozen = false;                   // nothing is trained (adapters may be added): no masters
+  std::optional<QuantKind> quantize{};   // linear layers but the output head are held in 4 or 8 bits; needs `frozen`
+  bool double_quant = true;
+  at::Device device = at::kCPU;          // meta: shapes alone, for plans
+};
+
+/// A linear layer by its module name: part `part` of a projection of the model.
+struct LinearSlot {
+  std::string module;  // "model.layers.0.self_attn.q_proj"
+  Projection* projection = nullptr;
+  size_t part = 0;
+  int64_t in_features = 0;
+  int64_t out_features = 0;
 };
 
 class KvCache;  // generation/kv_cache.h
@@ -40,8 +59,10 @@ class Model {
  public:
   virtual ~Model() = default;
   virtual const ModelConfig& config() const = 0;
-  /// In forward order; tied weights once (under the embedding's name).
+  /// In forward order; tied weights once (under the embedding's name). Quantised weights are not among them.
   virtual std::vector<Parameter>& parameters() = 0;
+  /// The linear layers of the blocks, in forward order.
+  virtual std::vector<LinearSlot> linears() = 0;
   /// Final hidden states (after the last norm) [B, T, D] in the compute type; differentiable unless in no-grad mode.
   virtual at::Tensor hidden(const data::Batch& batch) = 0;
   /// Hidden states [B, T, D] of the next T tokens of B sequences, given and extending what `cache` holds of them (no-grad).
@@ -58,12 +79,21 @@ std::unique_ptr<Model> build_model(const ModelConfig& config, const ModelOptions
 /// before use: missing, unknown and misshapen tensors, NaN and infinities, pickle-only directories; throws UserError with all findings.
 void load_weights(Model& model, const ModelOptions& options, const std::filesystem::path& directory);
 
+/// One tensor of a model directory, as it is stored. Throws UserError when it is not there.
+at::Tensor stored_tensor(const std::filesystem::path& directory, const std::string& name);
+
 /// Draws weights from config.json alone as transformers does (normal with initializer_range, norms one, biases zero),
 /// from the seed of each parameter's name: the same on every rank and layout.
 void draw_weights(Model& model, const ModelOptions& options, int64_t seed);
 
-/// Copies master into value (through model.dtype's rounding) where they differ. The optimizers do this in their own pass.
-void refresh_values(Model& model, const ModelOptions& options);
+/// Copies master into value, rounded to the parameter's dtype, where they differ. The optimizers do this in their own pass.
+void refresh_values(Model& model);
+
+/// Lets `parameter` be trained, with a master of its own where the options ask for one; its value stays.
+void make_trainable(Parameter& parameter, const ModelOptions& options);
+
+/// The masters of `parameter`'s kind are separate float32 tensors.
+bool has_own_master(const ModelOptions& options);
 
 /// Multiply-adds x 2 of forward + backward for one token: 6 a matmul weight (4 where frozen) + causal attention over `length`.
 double training_flops_per_token(const ModelConfig& config, double mean_attended_length);

@@ -102,13 +102,41 @@ bool is_finite(const at::Tensor& tensor) {
   return std::isfinite(low.item<float>()) && std::isfinite(high.item<float>());
 }
 
-void refresh_value(Parameter& parameter, const ModelOptions& options) {
+// What forward sees of a float32 master.
+void refresh_value(Parameter& parameter) {
   if (parameter.master.is_same(parameter.value)) return;
-  parameter.value.copy_(options.weights == at::kFloat ? parameter.master
-                                                      : parameter.master.to(options.weights));
+  parameter.value.copy_(parameter.master.to(parameter.dtype));
+}
+
+// A linear layer's weight, quantised from what its type in memory would be.
+void store_quantized(const LinearSlot& slot, const at::Tensor& weight,
+                     const ModelOptions& options) {
+  slot.projection->quantized[slot.part] =
+      quantize(weight.to(options.weights), *options.quantize, options.double_quant, slot.module);
+}
+
+// Stored weights into a parameter; one without a master is rounded at once.
+void store(Parameter& parameter, const at::Tensor& stored) {
+  if (parameter.master.is_same(parameter.value)) {
+    parameter.value.copy_(stored.to(parameter.dtype));
+  } else {
+    parameter.master.copy_(stored);
+    refresh_value(parameter);
+  }
 }
 
 }  // namespace
+
+bool has_own_master(const ModelOptions& options) {
+  return options.compute != at::kFloat || options.weights != at::kFloat;
+}
+
+void make_trainable(Parameter& parameter, const ModelOptions& options) {
+  if (parameter.master.is_same(parameter.value) && has_own_master(options)) {
+    parameter.master = parameter.value.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+  }
+  parameter.value.requires_grad_(true);
+}
 
 void load_weights(Model& model, const ModelOptions& options, const fs::path& directory) {
   const at::NoGradGuard off;
@@ -116,31 +144,44 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
   const StoredWeights stored = open_stored(directory, findings);
   const bool damaged = !findings.empty();  // then missing tensors are no news
   std::set<std::string> wanted;
-  for (Parameter& parameter : model.parameters()) {
-    wanted.insert(parameter.name);
-    const auto found = stored.file_of.find(parameter.name);
+  // The stored tensor, still in its file, or nothing and a finding.
+  const auto find = [&](const std::string& name, at::IntArrayRef shape) -> at::Tensor {
+    wanted.insert(name);
+    const auto found = stored.file_of.find(name);
     if (found == stored.file_of.end()) {
       if (!damaged)
-        findings.push_back(directory.string() + ": '" + parameter.name +
-                           "' is missing from the weights");
-      continue;
+        findings.push_back(directory.string() + ": '" + name + "' is missing from the weights");
+      return {};
     }
-    const std::string where = (directory / found->second).string() + ": '" + parameter.name + "'";
+    const std::string where = (directory / found->second).string() + ": '" + name + "'";
     const SafetensorsFile& file = stored.files.at(found->second);
-    if (file.shape(parameter.name) != parameter.value.sizes()) {
-      findings.push_back(where + " is " + shape_text(file.shape(parameter.name)) +
-                         " but config.json wants " + shape_text(parameter.value.sizes()) +
+    if (file.shape(name) != shape) {
+      findings.push_back(where + " is " + shape_text(file.shape(name)) +
+                         " but config.json wants " + shape_text(shape) +
                          ": the two come from different revisions?");
-      continue;
+      return {};
     }
-    if (!at::isFloatingType(file.dtype(parameter.name))) {
-      findings.push_back(where + " is " + c10::toString(file.dtype(parameter.name)) +
+    if (!at::isFloatingType(file.dtype(name))) {
+      findings.push_back(where + " is " + c10::toString(file.dtype(name)) +
                          ": quantised weights are not supported");
-      continue;
+      return {};
     }
-    parameter.master.copy_(file.tensor(parameter.name));
-    if (!is_finite(parameter.master)) findings.push_back(where + " holds NaN or infinite values");
-    refresh_value(parameter, options);
+    at::Tensor tensor = file.tensor(name);
+    if (!is_finite(tensor)) {
+      findings.push_back(where + " holds NaN or infinite values");
+      return {};
+    }
+    return tensor;
+  };
+  for (Parameter& parameter : model.parameters()) {
+    const at::Tensor tensor = find(parameter.name, parameter.value.sizes());
+    if (tensor.defined()) store(parameter, tensor);
+  }
+  for (const LinearSlot& slot : model.linears()) {
+    if (slot.projection->quantized.empty()) continue;
+    const std::string name = slot.module + ".weight";
+    const at::Tensor tensor = find(name, {slot.out_features, slot.in_features});
+    if (tensor.defined()) store_quantized(slot, tensor, options);
   }
   for (const auto& [name, file] : stored.file_of) {
     const bool tied_head = name == "lm_head.weight" && model.config().tie_word_embeddings;
@@ -151,25 +192,44 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
   if (!findings.empty()) throw UserError(findings);
 }
 
+at::Tensor stored_tensor(const fs::path& directory, const std::string& name) {
+  std::vector<std::string> findings;
+  const StoredWeights stored = open_stored(directory, findings);
+  if (!findings.empty()) throw UserError(findings);
+  const auto found = stored.file_of.find(name);
+  if (found == stored.file_of.end()) {
+    throw UserError(directory.string() + ": '" + name + "' is missing from the weights");
+  }
+  return stored.files.at(found->second).tensor(name);
+}
+
 void draw_weights(Model& model, const ModelOptions& options, int64_t seed) {
   const at::NoGradGuard off;
+  const auto normal = [&](const std::string& name, at::IntArrayRef shape) {
+    const auto generator =
+        at::detail::createCPUGenerator(parallel::seed_of(seed, "weights/" + name));
+    return at::empty(shape, at::kFloat).normal_(0.0, model.config().initializer_range, generator);
+  };
   for (Parameter& parameter : model.parameters()) {
+    const at::IntArrayRef shape = parameter.value.sizes();
     if (parameter.name.ends_with("norm.weight")) {
-      parameter.master.fill_(1.0);
+      store(parameter, at::ones(shape, at::kFloat));
     } else if (parameter.name.ends_with(".bias")) {
-      parameter.master.zero_();
+      store(parameter, at::zeros(shape, at::kFloat));
     } else {
-      const auto generator =
-          at::detail::createCPUGenerator(parallel::seed_of(seed, "weights/" + parameter.name));
-      parameter.master.normal_(0.0, model.config().initializer_range, generator);
+      store(parameter, normal(parameter.name, shape));
     }
-    refresh_value(parameter, options);
+  }
+  for (const LinearSlot& slot : model.linears()) {
+    if (slot.projection->quantized.empty()) continue;
+    store_quantized(
+        slot, normal(slot.module + ".weight", {slot.out_features, slot.in_features}), options);
   }
 }
 
-void refresh_values(Model& model, const ModelOptions& options) {
+void refresh_values(Model& model) {
   const at::NoGradGuard off;
-  for (Parameter& parameter : model.parameters()) refresh_value(parameter, options);
+  for (Parameter& parameter : model.parameters()) refresh_value(parameter);
 }
 
 double training_flops_per_token(const ModelConfig& config, double mean_attended_length) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <type_traits>
+#include <vector>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -90,24 +91,27 @@ class Product {
   Product(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, const GemmOptions& options)
       : m_(a.size(0)),
         n_(b.size(1)),
-        k_(a.size(1)),
-        a_(matrix_of<T>(a)),
-        b_(matrix_of<T>(b)),
         c_(c),
         options_(options),
-        direct_(c.scalar_type() == at::kFloat) {}
+        direct_(c.scalar_type() == at::kFloat) {
+    factors_.push_back({matrix_of<T>(a), matrix_of<T>(b), a.size(1), 0});
+    if (options.a2.defined()) {
+      factors_.push_back({matrix_of<T>(options.a2), matrix_of<T>(options.b2), options.a2.size(1),
+                          round_up(a.size(1), kWord)});
+    }
+    depth_ = factors_.back().first + round_up(factors_.back().k, kWord);
+  }
 
   void run() {
-    const int64_t depth = round_up(k_, kWord);
     const int64_t group =
-        std::clamp(kGroupBytes / static_cast<int64_t>(sizeof(T)) / depth / kPanel * kPanel, kPanel,
+        std::clamp(kGroupBytes / static_cast<int64_t>(sizeof(T)) / depth_ / kPanel * kPanel, kPanel,
                    std::min(round_up(n_, kPanel), direct_ ? n_ + kPanel : kTileColumns));
     int64_t rows = kRows;
     while (rows > 32 && m_ < rows * 2 * at::get_num_threads()) rows /= 2;
     const int64_t blocks = (m_ + rows - 1) / rows;
     thread_local std::unique_ptr<char[]> buffer;
     thread_local int64_t bytes = 0;
-    packed_ = scratch<T>(buffer, bytes, depth * group);
+    packed_ = scratch<T>(buffer, bytes, depth_ * group);
     for (int64_t first = 0; first < n_; first += group) {
       const int64_t columns = std::min(group, n_ - first);
       const int64_t panels = (columns + kPanel - 1) / kPanel;
@@ -130,15 +134,16 @@ class Product {
     return std::min(kPanel, n_ - first - panel * kPanel);
   }
   // Blocks of k of a panel stand one after the other, so that any of them begins at k x kPanel.
-  T* panel_at(int64_t panel, int64_t k) const {
-    return packed_ + (panel * round_up(k_, kWord) + k) * kPanel;
-  }
+  T* panel_at(int64_t panel, int64_t k) const { return packed_ + (panel * depth_ + k) * kPanel; }
 
   void pack_panel(int64_t first, int64_t panel) {
     const int64_t column = first + panel * kPanel;
     const auto& pack = cpu::pack_kernels<T>();
-    (b_.transposed ? pack.columns : pack.rows)(b_.at(0, column), b_.stride, panel_at(panel, 0),
-                                               kPanel, k_, width(first, panel));
+    for (const Factors& f : factors_) {
+      (f.b.transposed ? pack.columns : pack.rows)(f.b.at(0, column), f.b.stride,
+                                                  panel_at(panel, f.first), kPanel, f.k,
+                                                  width(first, panel));
+    }
   }
 
   // Sums go to c itself where it is float32, else to a tile that is rounded at the end.
@@ -147,7 +152,7 @@ class Product {
     thread_local int64_t bytes = 0;
     const int64_t rows = end - begin;
     const int64_t columns = std::min(panels * kPanel, n_ - first);
-    const int64_t depth = round_up(std::min(k_, kDepth), kWord);
+    const int64_t depth = round_up(std::min(depth_, kDepth), kWord);
     T* turned = scratch<T>(buffer, bytes, kRows * depth + (direct_ ? 0 : kRows * columns * kWord));
     const int64_t stride = direct_ ? c_.stride(0) : columns;
     float* sums = direct_ ? output<float>(c_) + begin * stride + first
@@ -157,13 +162,16 @@ class Product {
       cpu::row_kernels<float>().store(added<float>(begin, first), options_.add.stride(0), sums,
                                       stride, rows, columns);
     }
-    for (int64_t k = 0; k < k_; k += kDepth) {
-      const int64_t count = std::min(kDepth, k_ - k);
-      const RowsOfA a = rows_of_a(begin, end, k, count, turned, depth);
-      const bool add = k > 0 || options_.accumulate || start_from_add;
-      for (int64_t panel = 0; panel < panels; ++panel) {
-        multiply(rows, width(first, panel), round_up(count, kWord), a.data, a.stride,
-                 panel_at(panel, k), sums + panel * kPanel, stride, add);
+    bool add = options_.accumulate || start_from_add;
+    for (const Factors& f : factors_) {
+      for (int64_t k = 0; k < f.k; k += kDepth) {
+        const int64_t count = std::min(kDepth, f.k - k);
+        const RowsOfA a = rows_of_a(f.a, begin, end, k, count, turned, depth);
+        for (int64_t panel = 0; panel < panels; ++panel) {
+          multiply(rows, width(first, panel), round_up(count, kWord), a.data, a.stride,
+                   panel_at(panel, f.first + k), sums + panel * kPanel, stride, add);
+        }
+        add = true;
       }
     }
     if (direct_) return;
@@ -186,11 +194,10 @@ class Product {
     int64_t stride;
   };
   // Rows [begin, end) of A from k on; A^T is turned into `turned` first.
-  RowsOfA rows_of_a(int64_t begin, int64_t end, int64_t k, int64_t count, T* turned,
-                    int64_t depth) const {
-    if (!a_.transposed) return {a_.at(begin, k), a_.stride};
-    cpu::pack_kernels<T>().transposed(a_.at(begin, k), a_.stride, turned, depth, count,
-                                      end - begin);
+  RowsOfA rows_of_a(const Matrix<T>& a, int64_t begin, int64_t end, int64_t k, int64_t count,
+                    T* turned, int64_t depth) const {
+    if (!a.transposed) return {a.at(begin, k), a.stride};
+    cpu::pack_kernels<T>().transposed(a.at(begin, k), a.stride, turned, depth, count, end - begin);
     return {turned, depth};
   }
 
@@ -205,8 +212,15 @@ class Product {
     }
   }
 
-  int64_t m_, n_, k_;
-  Matrix<T> a_, b_;
+  struct Factors {
+    Matrix<T> a, b;
+    int64_t k;
+    int64_t first;  // row of a packed panel where b begins
+  };
+
+  int64_t m_, n_;
+  std::vector<Factors> factors_;
+  int64_t depth_ = 0;  // rows of a packed panel
   at::Tensor c_;
   const GemmOptions& options_;
   bool direct_;
@@ -229,6 +243,12 @@ void library_gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b,
     }
   }
   if (options.add.defined()) c.add_(options.add);
+  if (!options.a2.defined()) return;
+  if (same) {
+    c.addmm_(options.a2, options.b2);
+  } else {
+    c.add_(at::mm(options.a2.to(c.scalar_type()), options.b2.to(c.scalar_type())));
+  }
 }
 
 }  // namespace
@@ -241,8 +261,11 @@ void gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const GemmOpti
   with_kernel_type(a.scalar_type(), [&](auto type) {
     using T = decltype(type);
     // An odd k in bfloat16 would make A's last word reach into its next row.
-    const bool odd = a.size(1) % (sizeof(float) / sizeof(T)) != 0 && a.stride(1) == 1;
-    if (has_brgemm<T>() && a.size(0) >= kFewRows && !odd) {
+    const auto odd = [](const at::Tensor& left) {
+      return left.defined() && left.size(1) % (sizeof(float) / sizeof(T)) != 0 &&
+             left.stride(1) == 1;
+    };
+    if (has_brgemm<T>() && a.size(0) >= kFewRows && !odd(a) && !odd(options.a2)) {
       Product<T>(c, a, b, options).run();
     } else {
       library_gemm(c, a, b, options);

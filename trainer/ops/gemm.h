@@ -9,11 +9,14 @@ namespace temper::trainer {
 
 /// c = a b, or c += a b. a [M, K] and b [K, N] are float32 or bfloat16, both the same, in row- or
 /// column-major order (a transposed view is free); c [M, N] has contiguous rows and the inputs'
-/// type or float32. `add` [M, N], of c's type, is added in the same pass. A row of c does not
-/// depend on how many other rows there are.
+/// type or float32 (accumulate: float32). `add` [M, N], of c's type, is added in the same pass, and
+/// so is a second product a2 b2 of [M, L] and [L, N], of a's type, before anything is rounded: the
+/// low-rank part of a weight, say. A row of c does not depend on how many other rows there are.
 struct GemmOptions {
   bool accumulate = false;
   at::Tensor add = {};
+  at::Tensor a2 = {};
+  at::Tensor b2 = {};
 };
 void gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const GemmOptions& options = {});
 

@@ -17,11 +17,11 @@ enum class QuantKind { kNf4, kFp4, kInt8 };
 struct QuantizedMatrix {
   QuantKind kind = QuantKind::kNf4;
   int64_t rows = 0, columns = 0;
-  at::Tensor codes;   // uint8 [ceil(N D / 2), 1]; int8: [N, D] int8
-  at::Tensor absmax;  // float32 [blocks] (int8: [N]); undefined with double quantisation
+  at::Tensor codes{};   // uint8 [ceil(N D / 2), 1]; int8: [N, D] int8
+  at::Tensor absmax{};  // float32 [blocks] (int8: [N]); undefined with double quantisation
   // Double quantisation: absmax = code[absmax_codes] * nested_absmax + offset.
-  at::Tensor absmax_codes;   // uint8 [blocks]
-  at::Tensor nested_absmax;  // float32 [ceil(blocks / 256)]
+  at::Tensor absmax_codes{};   // uint8 [blocks]
+  at::Tensor nested_absmax{};  // float32 [ceil(blocks / 256)]
   float offset = 0;
   at::ScalarType stored = at::kBFloat16;  // the dtype that the full matrix had
 

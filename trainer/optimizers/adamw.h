@@ -9,7 +9,6 @@ namespace temper::trainer {
 ///     m = b1 m + (1 - b1) g        v = b2 v + (1 - b2) g^2
 ///     w = w (1 - lr wd) - lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
 std::unique_ptr<Optimizer> build_adamw(const recipes::Optimizer& optimizer,
-                                       const std::vector<Parameter>& parameters,
-                                       at::ScalarType weights);
+                                       const std::vector<Parameter>& parameters);
 
 }  // namespace temper::trainer

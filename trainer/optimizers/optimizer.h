@@ -26,11 +26,9 @@ class Optimizer {
   int64_t updates = 0;
 };
 
-/// From the registry (registry.cpp: kind, builder, sentence). `weights` is model.dtype (rounding of
-/// value).
+/// From the registry (registry.cpp: kind, builder, sentence).
 std::unique_ptr<Optimizer> build_optimizer(const recipes::Optimizer& optimizer,
-                                           std::vector<Parameter>& parameters,
-                                           at::ScalarType weights);
+                                           std::vector<Parameter>& parameters);
 
 /// L2 norm of the concatenation of float32 `tensors`, in a fixed block order that does not depend
 /// on threads.

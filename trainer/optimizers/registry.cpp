@@ -11,8 +11,7 @@ namespace {
 
 struct Row {
   const char* kind;  // optimizer.kind
-  std::unique_ptr<Optimizer> (*build)(const recipes::Optimizer&, const std::vector<Parameter>&,
-                                      at::ScalarType);
+  std::unique_ptr<Optimizer> (*build)(const recipes::Optimizer&, const std::vector<Parameter>&);
   const char* sentence;
 };
 
@@ -25,12 +24,11 @@ constexpr std::array<Row, 2> kOptimizers = {{
 }  // namespace
 
 std::unique_ptr<Optimizer> build_optimizer(const recipes::Optimizer& optimizer,
-                                           std::vector<Parameter>& parameters,
-                                           at::ScalarType weights) {
+                                           std::vector<Parameter>& parameters) {
   std::vector<std::string> kinds;
   std::string known;
   for (const Row& row : kOptimizers) {
-    if (optimizer.kind == row.kind) return row.build(optimizer, parameters, weights);
+    if (optimizer.kind == row.kind) return row.build(optimizer, parameters);
     kinds.emplace_back(row.kind);
     known += std::string(known.empty() ? "" : "; ") + row.kind + ": " + row.sentence;
   }

@@ -8,9 +8,8 @@ namespace {
 
 class Sgd : public Optimizer {
  public:
-  Sgd(const recipes::Optimizer& options, const std::vector<Parameter>& parameters,
-      at::ScalarType weights)
-      : options_(options), weights_(weights), parameters_(trainable(parameters)) {
+  Sgd(const recipes::Optimizer& options, const std::vector<Parameter>& parameters)
+      : options_(options), parameters_(trainable(parameters)) {
     if (options_.momentum == 0) return;
     // torch starts the buffer as a copy of the first gradient: the same as momentum * 0 + g.
     for (const Parameter& parameter : parameters_) buffers_.push_back(zeros_like_master(parameter));
@@ -18,20 +17,20 @@ class Sgd : public Optimizer {
 
   void step(double lr, double gradient_scale) override {
     ++updates;
-    const SgdStep without_decay = {
-        .gradient_scale = static_cast<float>(gradient_scale),
-        .lr = static_cast<float>(lr),
-        .momentum = static_cast<float>(options_.momentum),
-        .weight_decay = 0,
-    };
-    SgdStep with_decay = without_decay;
-    with_decay.weight_decay = static_cast<float>(options_.weight_decay);
-
+    std::vector<SgdStep> steps;
+    for (const Parameter& parameter : parameters_) {
+      steps.push_back({
+          .gradient_scale = static_cast<float>(gradient_scale),
+          .lr = static_cast<float>(lr * parameter.lr_scale),
+          .momentum = static_cast<float>(options_.momentum),
+          .weight_decay = parameter.decay ? static_cast<float>(options_.weight_decay) : 0,
+      });
+    }
     const std::vector<UpdateTarget> targets = update_targets(parameters_);
-    update_blocks(parameters_, targets, weights_, [&](size_t i, int64_t begin, int64_t count) {
+    update_blocks(parameters_, targets, [&](size_t i, int64_t begin, int64_t count) {
       float* buffer = buffers_.empty() ? nullptr : buffers_[i].mutable_data_ptr<float>() + begin;
       sgd_update(targets[i].weight + begin, buffer, targets[i].gradient + begin, count,
-                 parameters_[i].decay ? with_decay : without_decay);
+                 steps[i]);
     });
   }
 
@@ -45,7 +44,6 @@ class Sgd : public Optimizer {
 
  private:
   const recipes::Optimizer options_;
-  const at::ScalarType weights_;
   const std::vector<Parameter> parameters_;
   std::vector<at::Tensor> buffers_;  // empty without momentum
 };
@@ -53,9 +51,8 @@ class Sgd : public Optimizer {
 }  // namespace
 
 std::unique_ptr<Optimizer> build_sgd(const recipes::Optimizer& optimizer,
-                                     const std::vector<Parameter>& parameters,
-                                     at::ScalarType weights) {
-  return std::make_unique<Sgd>(optimizer, parameters, weights);
+                                     const std::vector<Parameter>& parameters) {
+  return std::make_unique<Sgd>(optimizer, parameters);
 }
 
 }  // namespace temper::trainer

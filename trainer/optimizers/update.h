@@ -32,12 +32,11 @@ struct UpdateTarget {
 std::vector<UpdateTarget> update_targets(const std::vector<Parameter>& parameters);
 
 /// Calls update(parameter index, begin, count) for every block of every parameter with a gradient,
-/// in parallel, and stores the block's new values rounded to `weights` while it is still in the
-/// cache.
+/// in parallel, and stores the block's new values, rounded to the parameter's dtype, while it is
+/// still in the cache.
 template <typename Update>
 void update_blocks(const std::vector<Parameter>& parameters,
-                   const std::vector<UpdateTarget>& targets, at::ScalarType weights,
-                   const Update& update) {
+                   const std::vector<UpdateTarget>& targets, const Update& update) {
   std::vector<int64_t> sizes;
   for (size_t i = 0; i < targets.size(); ++i) {
     sizes.push_back(targets[i].gradient ? parameters[i].master.numel() : 0);
@@ -48,7 +47,7 @@ void update_blocks(const std::vector<Parameter>& parameters,
     if (!target.value) return;
     char* value = static_cast<char*>(target.value) +
                   begin * static_cast<int64_t>(c10::elementSize(target.compute));
-    store_value(value, target.weight + begin, count, target.compute, weights);
+    store_value(value, target.weight + begin, count, target.compute, parameters[i].dtype);
   });
 }
 

@@ -41,8 +41,7 @@ struct Adapted {
 
   /// All trained tensors random, not too far from their start.
   void randomise() {
-    at::Tensor unused;
-    adapter->initialize(unused, 3);
+    adapter->initialize({}, 3);
     for (const Parameter& p : parameters) {
       if (!p.trainable()) continue;
       p.master.data().add_(at::randn(p.master.sizes()), 0.2);
@@ -52,7 +51,7 @@ struct Adapted {
 
   ModelOptions options;
   std::vector<Parameter> parameters;
-  AdapterTensors tensors{options, parameters};
+  AdapterTensors tensors{options, at::kFloat, parameters};
   at::Tensor weight, bias, x, dy;
   std::unique_ptr<LinearAdapter> adapter;
 };
@@ -72,8 +71,7 @@ INSTANTIATE_TEST_SUITE_P(All, Method,
 
 TEST_P(Method, StartsAsThePlainLayer) {
   Adapted layer(small(GetParam()));
-  at::Tensor unused;
-  EXPECT_FALSE(layer.adapter->initialize(unused, 1));
+  EXPECT_FALSE(layer.adapter->initialize({}, 1).defined());
   EXPECT_TRUE(at::equal(layer.forward(), layer.plain()));
 }
 
@@ -89,10 +87,9 @@ TEST_P(Method, StartsAlikeFromOneSeedAndOtherwiseFromAnother) {
   peft.init_weights = peft.init_lora_weights = false;
   peft.init_ia3_weights = false;
   Adapted one(peft), same(peft), other(peft);
-  at::Tensor unused;
-  one.adapter->initialize(unused, 5);
-  same.adapter->initialize(unused, 5);
-  other.adapter->initialize(unused, 6);
+  one.adapter->initialize({}, 5);
+  same.adapter->initialize({}, 5);
+  other.adapter->initialize({}, 6);
   for (size_t i = 0; i < one.parameters.size(); ++i) {
     const Parameter& p = one.parameters[i];
     EXPECT_TRUE(at::equal(p.master, same.parameters[i].master)) << p.name;
@@ -102,7 +99,7 @@ TEST_P(Method, StartsAlikeFromOneSeedAndOtherwiseFromAnother) {
 }
 
 // What the buckets of a reducer do: `.grad` is set before backward, float32, and keeps its memory.
-TEST_P(Method, TwoMicroBatchesAddUpInAFloat32GradientOfABfloat16Leaf) {
+TEST_P(Method, TwoMicroBatchesAddUpInAFloat32GradientUnderBfloat16) {
   Adapted exact(small(GetParam()));
   exact.randomise();
   Adapted rounded(small(GetParam()), {.compute = at::kBFloat16, .weights = at::kBFloat16});
@@ -111,7 +108,6 @@ TEST_P(Method, TwoMicroBatchesAddUpInAFloat32GradientOfABfloat16Leaf) {
   for (size_t i = 0; i < exact.parameters.size(); ++i) {
     const Parameter& p = rounded.parameters[i];
     if (!p.trainable()) continue;
-    EXPECT_EQ(p.value.scalar_type(), at::kBFloat16);
     EXPECT_EQ(p.master.scalar_type(), at::kFloat);
     p.value.data().copy_(exact.parameters[i].value.data());
     p.value.mutable_grad() = buffer.narrow(0, used, p.value.numel()).view(p.value.sizes());
@@ -168,8 +164,7 @@ TEST_P(Method, MergedLayerGivesWhatTheAdaptedOneGave) {
 TEST(LoHa, RandomFactorsAreUniformByTheirColumns) {
   recipes::Peft peft = resolved("loha");
   Adapted layer(peft, {}, 400, 300);
-  at::Tensor unused;
-  layer.adapter->initialize(unused, 1);
+  layer.adapter->initialize({}, 1);
   const auto expect_bound = [&](const char* suffix, double bound) {
     const at::Tensor t = layer.parameter(suffix).master.detach();
     EXPECT_LE(t.abs().max().item<double>(), bound);
@@ -231,8 +226,7 @@ TEST(LoKr, LycorisStartHasTheZeroInTheSecondFactor) {
   peft.r = 1;
   peft.init_weights = std::string("lycoris");
   Adapted layer(peft);  // 24 x 16: W1 4 x 4, W2 6 x 4
-  at::Tensor unused;
-  layer.adapter->initialize(unused, 1);
+  layer.adapter->initialize({}, 1);
   EXPECT_GT(layer.parameter("lokr_w1").master.abs().max().item<double>(), 0);
   EXPECT_GT(layer.parameter("lokr_w2_a").master.abs().max().item<double>(), 0);
   EXPECT_EQ(layer.parameter("lokr_w2_b").master.abs().max().item<double>(), 0);
@@ -305,10 +299,6 @@ TEST(BadMethod, BlocksThatDoNotFitAreRefusedWithThoseThatDo) {
   EXPECT_EQ(refusal(peft),
             "peft.r = 4, peft.oft_block_size = 5: give the number of blocks or their size and set "
             "the other to 0");
-  peft = resolved("oft");
-  peft.oft_block_size = 4;
-  peft.module_dropout = 0.1;
-  EXPECT_TRUE(refusal(peft).starts_with("peft.module_dropout = 0.1"));
   peft = resolved("boft");
   peft.boft_block_size = 0;
   peft.boft_block_num = 3;
@@ -332,8 +322,6 @@ TEST(Ia3, FeedforwardModulesAreFoundByTheEndOfTheirNameOrByAPattern) {
   EXPECT_EQ(shape(), (std::vector<int64_t>{1, 16}));
   peft.feedforward_modules = std::string("proj");
   EXPECT_EQ(shape(), (std::vector<int64_t>{24, 1}));
-  EXPECT_EQ(default_feedforward_modules("qwen3"), (std::vector<std::string>{"down_proj"}));
-  EXPECT_THROW(default_feedforward_modules("none"), UserError);
 }
 
 struct Budgeted {

@@ -50,6 +50,31 @@ TEST(Gemm, EqualsAProductInDoublePrecisionInEveryLayout) {
   }
 }
 
+TEST(Gemm, AddsASecondProductBeforeItRounds) {
+  at::manual_seed(2);
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    for (const auto [m, n, k] : kShapes) {
+      for (const int64_t inner : {1, 6, 16, 600}) {
+        for (const bool transposed : {false, true}) {
+          const at::Tensor a = at::randn({m, k}).to(dtype), b = at::randn({k, n}).to(dtype);
+          const at::Tensor a2 = stored(at::randn({m, inner}).to(dtype), transposed);
+          const at::Tensor b2 = stored(at::randn({inner, n}).to(dtype), transposed);
+          const at::Tensor expected = at::mm(a.to(at::kDouble), b.to(at::kDouble)) +
+                                      at::mm(a2.to(at::kDouble), b2.to(at::kDouble));
+          at::Tensor c = at::empty({m, n}, dtype);
+          gemm(c, a, b, {.a2 = a2, .b2 = b2});
+          EXPECT_LT(worst(c, expected), dtype == at::kFloat ? 2e-6 : 8e-3)
+              << m << " " << n << " " << k << " " << inner;
+          const at::Tensor start = at::randn({m, n});
+          at::Tensor sum = start.clone();
+          gemm(sum, a, b, {.accumulate = true, .a2 = a2, .b2 = b2});
+          EXPECT_LT(worst(sum, expected + start), 2e-6) << m << " " << n << " " << k << " " << inner;
+        }
+      }
+    }
+  }
+}
+
 TEST(Gemm, WritesIntoAndReadsFromColumnsOfWiderMatrices) {
   const at::Tensor wide = at::randn({96, 200});
   const at::Tensor weight = at::randn({48, 40});

@@ -15,8 +15,9 @@ Projection projection_of(std::vector<int64_t> rows, int64_t columns, at::ScalarT
                          bool bias) {
   int64_t all = 0;
   for (const int64_t r : rows) all += r;
-  Projection p{
-      .weight = at::randn({all, columns}).to(dtype), .bias = {}, .weights = {}, .biases = {}};
+  Projection p;
+  p.weight = at::randn({all, columns}).to(dtype);
+  p.rows = rows;
   if (bias) p.bias = at::randn({all}).to(dtype);
   int64_t first = 0;
   for (const int64_t r : rows) {
@@ -53,6 +54,105 @@ TEST(Linear, ValuesAndGradientsOfStackedProjectionsEqualSeparateOnes) {
       EXPECT_LT(worst(p.biases[i].grad(), slow_b[i].grad()), 3e-6);
     }
   }
+}
+
+// LoRA on the given parts, B drawn too, so that every gradient is there.
+std::shared_ptr<LowRank> low_rank_of(const Projection& p, const std::vector<size_t>& parts,
+                                     const std::vector<int64_t>& ranks, at::ScalarType dtype) {
+  auto lora = std::make_shared<LowRank>();
+  int64_t all = 0, first = 0;
+  for (const int64_t rank : ranks) all += rank;
+  lora->a = at::randn({all, p.weight.size(1)}).to(dtype);
+  lora->context = std::make_shared<AdapterContext>(AdapterContext{.training = true, .seed = 5});
+  for (size_t i = 0; i < parts.size(); ++i) {
+    lora->parts.push_back({.part = parts[i],
+                           .module = "part" + std::to_string(parts[i]),
+                           .a = lora->a.narrow(0, first, ranks[i]).detach().requires_grad_(true),
+                           .b = leaf(at::randn({p.rows[parts[i]], ranks[i]}), dtype),
+                           .bias = i == 0 ? leaf(at::randn({p.rows[parts[i]]}), dtype) : at::Tensor(),
+                           .scale = 0.5 + static_cast<double>(i)});
+    first += ranks[i];
+  }
+  return lora;
+}
+
+void expect_lora_of_its_definition(at::ScalarType dtype, double dropout) {
+  at::manual_seed(11);
+  Projection p = projection_of({24, 8, 16}, 32, dtype, true);
+  for (auto& weight : p.weights) weight.requires_grad_(false);
+  const auto lora = low_rank_of(p, {0, 2}, {4, 6}, dtype);
+  lora->dropout = dropout;
+  p.low_rank = lora;
+  const at::Tensor x = leaf(at::randn({90, 32}), dtype), residual = leaf(at::randn({90, 48}), dtype);
+  const at::Tensor slow_x = exact(x);
+  std::vector<at::Tensor> parts, slow;
+  size_t next = 0;
+  for (size_t i = 0; i < 3; ++i) {
+    at::Tensor y = at::linear(slow_x, exact(p.weights[i]), exact(p.biases[i]));
+    if (next < lora->parts.size() && lora->parts[next].part == i) {
+      const LowRankPart& part = lora->parts[next++];
+      const at::Tensor mask = dropout == 0 ? at::ones({90, 32}, at::kDouble)
+                                           : masked(at::ones({90, 32}), dropout, dropout_seed(part.module, *lora->context)).to(at::kDouble);
+      slow.insert(slow.end(), {exact(part.a), exact(part.b)});
+      y = y + part.scale * at::mm(at::mm(slow_x * mask, slow[slow.size() - 2].t()), slow.back().t());
+      if (part.bias.defined()) {
+        slow.push_back(exact(part.bias));
+        y = y + part.scale * slow.back();
+      }
+    }
+    parts.push_back(y);
+  }
+  const at::Tensor slow_y = at::cat(parts, 1) + exact(residual);
+  const at::Tensor y = linear(x, p, residual);
+  EXPECT_LT(worst(y, slow_y), tolerance(dtype));
+  const at::Tensor dy = at::randn({90, 48}).to(dtype);
+  y.backward(dy);
+  slow_y.backward(dy.to(at::kDouble));
+  EXPECT_LT(worst(x.grad(), slow_x.grad()), tolerance(dtype));
+  size_t i = 0;
+  for (const LowRankPart& part : lora->parts) {
+    EXPECT_LT(worst(part.a.grad(), slow[i++].grad()), tolerance(dtype));
+    EXPECT_LT(worst(part.b.grad(), slow[i++].grad()), tolerance(dtype));
+    if (part.bias.defined()) EXPECT_LT(worst(part.bias.grad(), slow[i++].grad()), tolerance(dtype));
+    EXPECT_EQ(part.a.grad().scalar_type(), at::kFloat);
+  }
+  EXPECT_FALSE(p.weights[0].grad().defined());
+}
+
+TEST(LowRank, ValuesAndGradientsAreThoseOfTheDefinition) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) expect_lora_of_its_definition(dtype, 0);
+}
+
+TEST(LowRank, DropoutHasAMaskForEachPartAndDrawsItAgainInBackward) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) expect_lora_of_its_definition(dtype, 0.3);
+}
+
+TEST(LowRank, SwitchedOffIsTheBaseAlone) {
+  at::manual_seed(12);
+  Projection p = projection_of({24, 8}, 32, at::kFloat, false);
+  const at::Tensor x = at::randn({20, 32});
+  const at::Tensor base = linear(x, p);
+  auto lora = low_rank_of(p, {0, 1}, {2, 2}, at::kFloat);
+  auto context = std::make_shared<AdapterContext>();
+  lora->context = context;
+  p.low_rank = lora;
+  EXPECT_FALSE(linear(x, p).equal(base));
+  context->enabled = false;
+  EXPECT_TRUE(linear(x, p).equal(base));
+}
+
+TEST(Dropout, KeepsTheShareAndTheMeanAndDependsOnSeedAndModuleAlone) {
+  const at::Tensor ones = at::ones({1000, 100});
+  AdapterContext context{.training = true, .seed = 1};
+  const at::Tensor first = adapter_dropout(ones, 0.2, "a", context);
+  EXPECT_NEAR(first.eq(0).to(at::kFloat).mean().item<double>(), 0.2, 0.005);
+  EXPECT_NEAR(first.mean().item<double>(), 1.0, 0.01);
+  EXPECT_TRUE(first.equal(adapter_dropout(ones, 0.2, "a", context)));
+  EXPECT_FALSE(first.equal(adapter_dropout(ones, 0.2, "b", context)));
+  context.seed = 2;
+  EXPECT_FALSE(first.equal(adapter_dropout(ones, 0.2, "a", context)));
+  context.training = false;
+  EXPECT_TRUE(adapter_dropout(ones, 0.2, "a", context).is_same(ones));
 }
 
 TEST(Linear, AddsToGradientsThatAreThereAndLeavesFrozenWeightsAlone) {

@@ -39,7 +39,7 @@ TEST(AdamW, TheFirstStepMovesEveryWeightByTheRate) {
   // g.
   std::vector<Parameter> parameters = {
       parameter("w", at::tensor({1.0f, 1.0f, 1.0f}), at::tensor({0.5f, -20.0f, 0.0f}))};
-  build_optimizer(of_kind("adamw"), parameters, at::kFloat)->step(0.125, 1.0);
+  build_optimizer(of_kind("adamw"), parameters)->step(0.125, 1.0);
   const std::vector<float> after = values(parameters[0].value);
   EXPECT_NEAR(after[0], 0.875f, 1e-6);
   EXPECT_NEAR(after[1], 1.125f, 1e-6);
@@ -52,14 +52,14 @@ TEST(AdamW, DecayIsDecoupledAndSparesWhatIsMarked) {
   std::vector<Parameter> parameters = {parameter("w", at::tensor({2.0f}), at::tensor({0.0f})),
                                        parameter("b", at::tensor({2.0f}), at::tensor({0.0f}))};
   parameters[1].decay = false;
-  build_optimizer(options, parameters, at::kFloat)->step(0.25, 1.0);
+  build_optimizer(options, parameters)->step(0.25, 1.0);
   EXPECT_EQ(values(parameters[0].value)[0], 2.0f * (1 - 0.25f * 0.5f));
   EXPECT_EQ(values(parameters[1].value)[0], 2.0f);
 }
 
 TEST(AdamW, StatesAreNamedAndSharedWithTheOptimizer) {
   std::vector<Parameter> parameters = {parameter("a.weight", at::ones({2}), at::ones({2}))};
-  const auto optimizer = build_optimizer(of_kind("adamw"), parameters, at::kFloat);
+  const auto optimizer = build_optimizer(of_kind("adamw"), parameters);
   auto state = optimizer->state();
   ASSERT_EQ(state.size(), 2u);
   EXPECT_EQ(state[0].first, "exp_avg/a.weight");
@@ -74,10 +74,10 @@ TEST(AdamW, RestoredStatesAndUpdatesGiveTheSameBits) {
   const at::Tensor start = at::randn({1000}, at::detail::createCPUGenerator(7));
   const at::Tensor gradient = at::randn({1000}, at::detail::createCPUGenerator(8));
   std::vector<Parameter> straight = {parameter("w", start, gradient)};
-  const auto optimizer = build_optimizer(of_kind("adamw"), straight, at::kFloat);
+  const auto optimizer = build_optimizer(of_kind("adamw"), straight);
   for (int i = 0; i < 3; ++i) optimizer->step(1e-2, 1.0);
   std::vector<Parameter> resumed = {parameter("w", straight[0].master.detach(), gradient)};
-  const auto other = build_optimizer(of_kind("adamw"), resumed, at::kFloat);
+  const auto other = build_optimizer(of_kind("adamw"), resumed);
   other->updates = optimizer->updates;
   for (size_t i = 0; i < 2; ++i) other->state()[i].second.copy_(optimizer->state()[i].second);
   optimizer->step(1e-2, 1.0);
@@ -90,7 +90,7 @@ TEST(Sgd, MomentumAddsUpAndDecayIsPartOfTheGradient) {
   options.momentum = 0.5;
   options.weight_decay = 0.25;
   std::vector<Parameter> parameters = {parameter("w", at::tensor({4.0f}), at::tensor({1.0f}))};
-  const auto optimizer = build_optimizer(options, parameters, at::kFloat);
+  const auto optimizer = build_optimizer(options, parameters);
   optimizer->step(0.5, 1.0);  // b = 1 + 0.25 * 4 = 2, w = 4 - 1
   EXPECT_EQ(values(parameters[0].value)[0], 3.0f);
   optimizer->step(0.5, 1.0);  // b = 1 + 1 + 0.25 * 3 = 2.75
@@ -99,7 +99,7 @@ TEST(Sgd, MomentumAddsUpAndDecayIsPartOfTheGradient) {
 
 TEST(Sgd, WithoutMomentumItHasNoState) {
   std::vector<Parameter> parameters = {parameter("w", at::tensor({4.0f}), at::tensor({8.0f}))};
-  const auto optimizer = build_optimizer(of_kind("sgd"), parameters, at::kFloat);
+  const auto optimizer = build_optimizer(of_kind("sgd"), parameters);
   EXPECT_TRUE(optimizer->state().empty());
   optimizer->step(0.25, 0.5);  // gradient_scale halves the gradient
   EXPECT_EQ(values(parameters[0].value)[0], 3.0f);
@@ -117,8 +117,9 @@ TEST(Optimizer, ValuesAreRoundedToTheWeightsTypeAndThenToTheComputeType) {
         made.value = start.clone().requires_grad_();
         made.value.mutable_grad() = at::zeros({9001});
       }
+      made.dtype = weights;
       std::vector<Parameter> parameters = {made};
-      build_optimizer(of_kind("sgd"), parameters, weights)->step(0.0, 1.0);
+      build_optimizer(of_kind("sgd"), parameters)->step(0.0, 1.0);
       const at::Tensor expected = start.to(weights).to(at::kFloat).to(compute);
       EXPECT_TRUE(at::allclose(made.value.detach(), expected, 0, 0, /*equal_nan=*/true))
           << c10::toString(weights) << " " << c10::toString(compute);
@@ -132,7 +133,7 @@ TEST(Optimizer, FrozenParametersAndThoseWithoutAGradientStay) {
   frozen.value = frozen.master = at::ones({3});
   std::vector<Parameter> parameters = {frozen, parameter("unused", at::ones({3}), at::Tensor()),
                                        parameter("used", at::ones({3}), at::ones({3}))};
-  const auto optimizer = build_optimizer(of_kind("adamw"), parameters, at::kFloat);
+  const auto optimizer = build_optimizer(of_kind("adamw"), parameters);
   EXPECT_EQ(optimizer->state().size(), 4u);
   optimizer->step(0.5, 1.0);
   EXPECT_EQ(values(parameters[0].value)[0], 1.0f);
@@ -143,7 +144,7 @@ TEST(Optimizer, FrozenParametersAndThoseWithoutAGradientStay) {
 TEST(Optimizer, UnknownKindsNameTheNearest) {
   std::vector<Parameter> none;
   try {
-    build_optimizer(of_kind("adam"), none, at::kFloat);
+    build_optimizer(of_kind("adam"), none);
     FAIL();
   } catch (const UserError& error) {
     EXPECT_NE(std::string(error.what()).find("did you mean \"adamw\"?"), std::string::npos);
@@ -168,9 +169,10 @@ TEST_F(Threads, ChangeNoBitOfAStepOrANorm) {
       parameters.push_back(parameter("p" + std::to_string(size),
                                      at::randn({size}, at::detail::createCPUGenerator(size + 1)),
                                      gradients.back(), at::kBFloat16));
+      parameters.back().dtype = at::kBFloat16;
     }
     norms.push_back(global_norm(gradients));
-    const auto optimizer = build_optimizer(of_kind("adamw"), parameters, at::kBFloat16);
+    const auto optimizer = build_optimizer(of_kind("adamw"), parameters);
     for (int i = 0; i < 3; ++i) optimizer->step(1e-2, clip_factor(norms.back(), 1.0));
     std::vector<at::Tensor> all;
     for (const Parameter& p : parameters) {

@@ -1,0 +1,3 @@
+temper_test(parity_combine_test LABEL parity ATEN
+  SOURCES combine_test.cpp
+  LIBRARIES temper_trainer)

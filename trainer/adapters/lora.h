@@ -1,0 +1,42 @@
+#pragma once
+
+#include "trainer/adapters/adapter.h"
+
+namespace temper::trainer {
+
+/// LoRA (Hu et al. 2021, arXiv:2106.09685): y = W x + b + s B A dropout(x), s = lora_alpha / r, or
+/// lora_alpha / sqrt(r) with use_rslora (arXiv:2312.03732).
+/// DoRA (Liu et al. 2024, arXiv:2402.09353): y = (m / |W + s B A|) (W x + s B A x) + b, with the norm
+/// of each row held constant in backward. Unless it is DoRA, the layer's own node computes it
+/// (ops/linear.h) and part() is what goes there; forward() is the plain composition.
+class Lora : public LinearAdapter {
+ public:
+  /// `stacked_a`: [R, D] rows of the projection's stacked A.
+  Lora(const recipes::Peft& peft, const LinearSite& site, int64_t rank, const at::Tensor& stacked_a,
+       AdapterTensors& tensors);
+
+  at::Tensor forward(const at::Tensor& x, const BaseLinear& base,
+                     const AdapterContext& context) const override;
+  at::Tensor initialize(const BaseWeight& weight, uint64_t seed) override;
+  void merge(at::Tensor& weight, at::Tensor& bias) const override;
+
+  LowRankPart part(size_t index) const;
+  const Parameter& a() const { return a_; }
+  const Parameter& b() const { return b_; }
+  double scale() const { return scale_; }
+
+ private:
+  at::Tensor delta() const;  // s B A [N, D] float32
+  void initialize_decomposed(const at::Tensor& weight, const std::string& how, uint64_t seed);
+
+  const recipes::Peft peft_;
+  const LinearSite site_;
+  const int64_t rank_;
+  double scale_;
+  Parameter a_, b_, bias_, magnitude_;
+};
+
+/// Rank of a site by peft.r and rank_pattern. Throws UserError above what the matrix has.
+int64_t lora_rank(const recipes::Peft& peft, const LinearSite& site);
+
+}  // namespace temper::trainer
