@@ -136,6 +136,8 @@ void judge_blocks(Judgement& judge, const std::string& key, int64_t size, const 
 void judge_oft(Judgement& judge, const Recipe& filled) {
   const Peft& peft = filled.peft;
   judge_blocks(judge, "peft.oft_block_size", *peft.oft_block_size, "peft.r", *peft.r);
+  judge.require(*peft.module_dropout == 0, {"peft.module_dropout"},
+                "PEFT takes it for OFT but never applies it: leave it at 0");
   if (!*peft.coft) judge_idle(judge, filled, {"peft.eps"}, "peft.coft = false");
   if (!*peft.use_cayley_neumann) {
     judge_idle(judge, filled, {"peft.num_cayley_neumann_terms"}, "peft.use_cayley_neumann = false");

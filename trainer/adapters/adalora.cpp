@@ -31,7 +31,7 @@ class AdaLora final : public LinearAdapter {
     const int64_t rank = pattern_value(peft.rank_pattern, site.module, initial);
     a_ = tensors.add(site, "lora_A", {rank, site.in_features});
     b_ = tensors.add(site, "lora_B", {site.out_features, rank});
-    e_ = tensors.add(site, "lora_E", {rank, 1});
+    e_ = tensors.add(site, "lora_E", {rank, 1}, Precision::kFloat32);
   }
 
   at::Tensor forward(const at::Tensor& x, const BaseLinear& base,

@@ -64,8 +64,9 @@ class Boft final : public LinearAdapter {
         start_(std::get<bool>(peft.init_weights.value())) {
     const Blocks blocks = blocks_of(peft, site);
     const int64_t factors = peft.boft_n_butterfly_factor.value();
-    r_ = tensors.add(site, "boft_R", {factors, blocks.count, blocks.size, blocks.size});
-    s_ = tensors.add(site, "boft_s", {site.out_features, 1});
+    r_ = tensors.add(site, "boft_R", {factors, blocks.count, blocks.size, blocks.size},
+                     Precision::kFloat32);
+    s_ = tensors.add(site, "boft_s", {site.out_features, 1}, Precision::kFloat32);
     for (int64_t level = 1; level < factors; ++level) {
       order_.push_back(butterfly_order(site.in_features, blocks.size, level));
       inverse_.push_back(at::argsort(order_.back()));
@@ -75,7 +76,7 @@ class Boft final : public LinearAdapter {
   at::Tensor forward(const at::Tensor& x, const BaseLinear& base,
                      const AdapterContext& context) const override {
     if (!context.enabled) return base_output(base, x);
-    at::Tensor blocks = rotations(r_.value.to(at::kFloat));
+    at::Tensor blocks = rotations(r_.value);
     if (context.training && dropout_ > 0) blocks = identity_at(blocks, context);
     blocks = blocks.to(x.scalar_type());
     // x times the product of the factors, the last factor first.

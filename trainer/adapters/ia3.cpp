@@ -14,8 +14,9 @@ class Ia3 final : public LinearAdapter {
   Ia3(const recipes::Peft& peft, const LinearSite& site, AdapterTensors& tensors)
       : feedforward_(is_feedforward(peft, site.module)),
         ones_(peft.init_ia3_weights.value()),
-        scale_(feedforward_ ? tensors.add(site, "ia3_l", {1, site.in_features})
-                            : tensors.add(site, "ia3_l", {site.out_features, 1})) {}
+        scale_(feedforward_
+                   ? tensors.add(site, "ia3_l", {1, site.in_features}, Precision::kFloat32)
+                   : tensors.add(site, "ia3_l", {site.out_features, 1}, Precision::kFloat32)) {}
 
   at::Tensor forward(const at::Tensor& x, const BaseLinear& base,
                      const AdapterContext& context) const override {

@@ -36,8 +36,8 @@ std::unique_ptr<LinearAdapter> build_vera(const recipes::Peft& peft, const Linea
 
 /// OFT (Qiu et al. 2023, arXiv:2306.07280; Cayley-Neumann series: arXiv:2506.19847): the input is
 /// rotated in blocks. Saved: oft_R.weight, the upper triangles of the blocks' skew matrices. Throws
-/// UserError for a block size that does not divide the input (PEFT would take the nearest one), and
-/// for module_dropout, which PEFT accepts and never applies.
+/// UserError for a block size that does not divide the input (PEFT would take the nearest one).
+/// PEFT takes module_dropout here but never applies it, nor does this.
 std::unique_ptr<LinearAdapter> build_oft(const recipes::Peft& peft, const LinearSite& site,
                                          AdapterTensors& tensors);
 

@@ -37,12 +37,9 @@ class Oft final : public LinearAdapter {
         terms_(peft.use_cayley_neumann.value() ? peft.num_cayley_neumann_terms.value() : 0),
         exact_(!peft.use_cayley_neumann.value()),
         zero_(std::get<bool>(peft.init_weights.value())) {
-    if (peft.module_dropout.value() != 0) {
-      throw UserError("peft.module_dropout = " + std::to_string(*peft.module_dropout) +
-                      ": PEFT takes it for OFT but never applies it: leave it at 0");
-    }
     const int64_t blocks = peft.block_share.value() ? 1 : site.in_features / size_;
-    angles_ = tensors.add(site, "oft_R.weight", {blocks, size_ * (size_ - 1) / 2});
+    angles_ =
+        tensors.add(site, "oft_R.weight", {blocks, size_ * (size_ - 1) / 2}, Precision::kFloat32);
     upper_ = at::triu_indices(size_, size_, 1);
   }
 
@@ -50,9 +47,7 @@ class Oft final : public LinearAdapter {
                      const AdapterContext& context) const override {
     if (!context.enabled) return base_output(base, x);
     if (constrained_) constrain();
-    // The rotation itself in float32, whatever the compute type: it is small, and not orthogonal in
-    // less.
-    const at::Tensor blocks = rotation(angles_.value.to(at::kFloat)).to(x.scalar_type());
+    const at::Tensor blocks = rotation(angles_.value).to(x.scalar_type());
     return base_output(base, rotate_blocks(x, blocks));
   }
 
@@ -106,8 +101,9 @@ class Oft final : public LinearAdapter {
     const double radius = eps_ / std::sqrt(static_cast<double>(angles_.value.size(0)));
     const auto project = [&](at::Tensor angles) {
       // Each angle stands twice in its block.
-      const at::Tensor norm = at::linalg_vector_norm(skew(angles.to(at::kFloat)), 2, {1, 2});
-      const at::Tensor outside = at::gt(norm, radius).unsqueeze(1);
+      const at::Tensor norm = at::linalg_vector_norm(skew(angles), 2, {1, 2});
+      // What was put back may round to a hair outside: once is enough, in every pass alike.
+      const at::Tensor outside = at::gt(norm, radius * (1 + 1e-6)).unsqueeze(1);
       if (outside.any().item<bool>())
         angles.copy_(at::where(
             outside, at::mul(angles, at::mul(norm.reciprocal(), radius).unsqueeze(1)), angles));

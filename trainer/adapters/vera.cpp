@@ -22,21 +22,22 @@ at::Tensor drawn_projection(int64_t rows, int64_t columns, at::Generator generat
   return at::empty({rows, columns}, at::kFloat).uniform_(-bound, bound, std::move(generator));
 }
 
-// A frozen tensor that lives with the adapters but is not among the parameters: never saved.
-Parameter unsaved(const char* key, const AdapterTensors& tensors) {
-  Parameter parameter;
-  parameter.name = key;
-  parameter.value = tensors.empty({0, 0});
-  parameter.master = tensors.empty({0, 0}, Precision::kFloat32);
-  return parameter;
-}
-
+// A frozen tensor of no size yet; unsaved, it is not among the parameters.
 Parameter& projection(const char* key, bool save, AdapterTensors& tensors) {
   auto& shared = tensors.shared();
   const auto found = shared.find(key);
   if (found != shared.end()) return found->second;
-  return shared[key] = save ? tensors.add(key, tensors.empty({0, 0}), false)
-                            : unsaved(key, tensors);
+  Parameter& parameter = shared[key];
+  if (save) {
+    parameter = tensors.add(key, tensors.empty({0, 0}), /*trainable=*/false);
+  } else {
+    parameter.name = key;
+    parameter.value = tensors.empty({0, 0});
+    parameter.master = parameter.value.scalar_type() == at::kFloat
+                           ? parameter.value
+                           : tensors.empty({0, 0}, Precision::kFloat32);
+  }
+  return parameter;
 }
 
 // In place: every layer and the list of parameters hold the same tensor.
@@ -53,8 +54,8 @@ class Vera final : public LinearAdapter {
         d_initial_(peft.d_initial.value()),
         start_(std::get<bool>(peft.init_weights.value())) {
     const int64_t rank = peft.r.value();
-    b_ = tensors.add(site, "vera_lambda_b", {site.out_features});
-    d_ = tensors.add(site, "vera_lambda_d", {rank});
+    b_ = tensors.add(site, "vera_lambda_b", {site.out_features}, Precision::kFloat32);
+    d_ = tensors.add(site, "vera_lambda_d", {rank}, Precision::kFloat32);
     Parameter& a = projection(kA, peft.save_projection.value(), tensors);
     Parameter& b = projection(kB, peft.save_projection.value(), tensors);
     const int64_t columns = a.value.size(1), rows = b.value.size(0);

@@ -33,7 +33,7 @@ struct ScaleFeatures : torch::autograd::Function<ScaleFeatures> {
     TEMPER_CHECK(x.dim() == 2 && x.size(1) == scale.numel(),
                  "scale_features takes rows of as many features as there are scales");
     ctx->save_for_backward({x, scale});
-    return at::mul(x, scale.view(-1));
+    return at::mul(x, scale.view(-1)).to(x.scalar_type());
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -43,7 +43,7 @@ struct ScaleFeatures : torch::autograd::Function<ScaleFeatures> {
       add_column_sums(at::mul(dy.to(at::kFloat), x).contiguous(), float32_gradient(scale).view(-1));
     }
     at::Tensor dx;
-    if (ctx->needs_input_grad(0)) dx = at::mul(dy, scale.view(-1));
+    if (ctx->needs_input_grad(0)) dx = at::mul(dy, scale.view(-1)).to(x.scalar_type());
     return {dx, {}};
   }
 };
