@@ -280,7 +280,7 @@ NamedTensors merged_weights(Model& model, const Adapters& adapters,
   std::map<std::string, at::Tensor> trained;  // of the base
   std::vector<std::string> names;
   for (const Parameter& parameter : model.parameters()) {
-    if (parameter.name.starts_with(kPrefix)) continue;
+    if (parameter.name.starts_with("base_model.")) continue;  // of the adapters
     names.push_back(parameter.name);
     if (parameter.trainable()) trained[parameter.name] = parameter.master.detach();
   }
