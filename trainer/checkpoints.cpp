@@ -38,6 +38,9 @@ NamedTensors tensors_of(Run& run) {
     if (run.adapters && !parameter.trainable()) continue;
     tensors.emplace_back("weights/" + parameter.name, parameter.master);
   }
+  if (run.adapters && run.adapters->allocator()) {
+    for (auto& [name, tensor] : run.adapters->allocator()->state()) tensors.emplace_back("ranks/" + name, tensor);
+  }
   for (auto& [name, tensor] : run.optimizer->state()) tensors.emplace_back("optimizer/" + name, tensor);
   return tensors;
 }

@@ -37,6 +37,8 @@ void end_training(Run& run) {
   if (run.adapters) run.adapters->context().training = false;
 }
 
+RankAllocator* allocator(Run& run) { return run.adapters ? run.adapters->allocator() : nullptr; }
+
 bool due(int64_t step, int64_t every, int64_t last) { return step == last || (every > 0 && step % every == 0); }
 
 }  // namespace
@@ -71,10 +73,13 @@ Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& sto
     checkpoints.report(sums);
     exchange(sums, *run.communicator);
 
+    if (RankAllocator* ranks = allocator(run)) sums.loss += ranks->regularize(sums.count);
     const double norm = global_norm(run.reducer->buckets()) / sums.count;
     const double lr = base_lr * schedule_factor(recipe.schedule, base_lr, step, run.total_steps);
     if (std::isfinite(sums.loss) && std::isfinite(norm)) {
-      run.optimizer->step(lr, clip_factor(norm, recipe.optimizer.max_grad_norm) / sums.count);
+      const double scale = clip_factor(norm, recipe.optimizer.max_grad_norm) / sums.count;
+      run.optimizer->step(lr, scale);
+      if (RankAllocator* ranks = allocator(run)) ranks->step(step, scale);
       recorder.add(sums, seconds_since(start), run.reducer->exposed_seconds());
     } else if (recipe.train.on_nan == recipes::OnNan::kSkip) {
       recorder.add_skipped();

@@ -79,6 +79,9 @@ Adapters::Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& 
     ++wrapped;
   }
   close_group();
+  if (peft_.method == "adalora") {
+    allocator_ = std::make_unique<RankAllocator>(peft_, model.parameters());
+  }
   if (peft_.method != "ln_tuning" && wrapped != targets_.size()) {
     for (const std::string& target : targets_) {
       if (adapters_.contains(target)) continue;

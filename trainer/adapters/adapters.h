@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "trainer/adapters/adalora.h"
 #include "trainer/adapters/adapter.h"
 #include "trainer/adapters/lora.h"
 #include "trainer/adapters/targets.h"
@@ -43,6 +44,8 @@ class Adapters {
   const recipes::NamesOrPattern& saved_targets() const { return saved_targets_; }
   const ModelConfig& model_config() const { return model_.config(); }
   AdapterContext& context() { return *context_; }
+  /// AdaLoRA's budget of ranks, which the training loop keeps up to date; null for other methods.
+  RankAllocator* allocator() { return allocator_.get(); }
 
  private:
   void wrap(Projection& projection, const std::vector<LinearSlot>& slots, AdapterTensors& tensors);
@@ -59,6 +62,7 @@ class Adapters {
   std::vector<LinearSlot> slots_;  // the wrapped ones
   std::map<std::string, std::shared_ptr<LinearAdapter>> adapters_;  // by module
   std::vector<std::pair<std::string, std::string>> keys_;  // of the file -> parameter's name
+  std::unique_ptr<RankAllocator> allocator_;
   std::map<std::string, at::Tensor> start_;  // by key: of a residual init, before step 1
 };
 
