@@ -4,6 +4,7 @@
 #include <cmath>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -156,6 +157,38 @@ TEST(Kernels, QuantisedBitsAreTheSameInEveryInstructionSet) {
     set->quant_bf16.dequantize8(bytes, r.absmax[6], &narrow[kCount], 250);
     for (size_t i = 0; i < narrow.size(); ++i) r.rounded[i] = narrow[i].bits;
     EXPECT_EQ(r, results[0]) << set->name;
+  }
+}
+
+TEST(Kernels, ProductsWithFourBitCodesEqualDoublePrecision) {
+  constexpr int64_t kDim = 192, kOutputs = 7;
+  FourBitCode code{};
+  for (int k = 0; k < 16; ++k) code.values[k] = static_cast<float>(k) / 7.5f - 1.0f;
+  std::vector<uint8_t> codes(kOutputs * kDim / 2);
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i * 37 + 11);
+  const std::vector<float> scales = random_floats(kOutputs * kDim / 64, 1);
+  std::vector<float> weights(kOutputs * kDim);
+  kernels_baseline.quant_f32.dequantize4(codes.data(), code.values, scales.data(), 0,
+                                         kOutputs * kDim, weights.data());
+  for (const Kernels* set : sets()) {
+    for (const auto& [rows, padded] :
+         {std::pair<int64_t, int64_t>{1, 1}, {2, 2}, {3, 4}, {7, 8}, {9, 16}}) {
+      const std::vector<float> x = random_floats(padded * kDim, 1);
+      std::vector<float> y(rows * kOutputs), plain(rows * kOutputs);
+      set->quant_f32.multiply4(x.data(), kDim, rows, codes.data(), code.values, scales.data(), kDim,
+                               kOutputs, y.data(), kOutputs);
+      set->quant_f32.multiply(x.data(), kDim, rows, weights.data(), kDim, kOutputs, plain.data(),
+                              kOutputs);
+      EXPECT_EQ(y, plain) << set->name;
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t o = 0; o < kOutputs; ++o) {
+          double expected = 0;
+          for (int64_t i = 0; i < kDim; ++i)
+            expected += static_cast<double>(x[r * kDim + i]) * weights[o * kDim + i];
+          EXPECT_NEAR(y[r * kOutputs + o], expected, 1e-4) << set->name << " " << rows;
+        }
+      }
+    }
   }
 }
 
