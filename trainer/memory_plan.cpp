@@ -26,8 +26,8 @@ int64_t saved_elements(const ModelConfig& c, recipes::ActivationCheckpointing mo
   switch (mode) {
     case recipes::ActivationCheckpointing::kNone:
       return attention + mlp;
-    case recipes::ActivationCheckpointing::kSelective:
-      return attention + c.hidden_size;
+    case recipes::ActivationCheckpointing::kSelective:  // norms and SwiGLU are computed again
+      return attention + 2 * c.intermediate_size;
     case recipes::ActivationCheckpointing::kFull:
       return c.hidden_size;
   }
@@ -36,6 +36,7 @@ int64_t saved_elements(const ModelConfig& c, recipes::ActivationCheckpointing mo
 
 constexpr int64_t kProgram = int64_t{240} << 20;   // libraries and their tables, resident after a step
 constexpr int64_t kHeadChunkTokens = 1024;         // rows of logits that exist at once (ops/head_cross_entropy)
+constexpr int64_t kHeadChunkBytes = int64_t{128} << 20;  // of float32 logits
 
 }  // namespace
 
@@ -121,7 +122,9 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   const int64_t stored = adapters ? plan.trainable : plan.parameters;
   plan.checkpoint_bytes = stored * 4 + plan.trainable * state_bytes * states;
   const int64_t snapshot = recipe.checkpoint.async ? plan.checkpoint_bytes / std::max<int64_t>(1, ranks) : 0;
-  const int64_t logits = std::min(kHeadChunkTokens, tokens) * config.vocab_size * compute;
+  // Float32 logits; their gradient overwrites them in float32 and stands beside them in bfloat16.
+  const int64_t rows = std::min({kHeadChunkTokens, tokens, std::max<int64_t>(64, kHeadChunkBytes / 4 / config.vocab_size)});
+  const int64_t logits = rows * config.vocab_size * (compute == 4 ? 4 : 4 + compute);
   plan.buffers = kProgram + logits + snapshot + tensors.largest * compute;
   plan.export_bytes = (adapters && !recipe.export_.merge ? plan.trainable : plan.parameters) * (recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32 ? 4 : 2);
   return plan;

@@ -10,6 +10,7 @@
 #include "data/shards/token_dataset.h"
 #include "data/text/chat_template.h"
 #include "recipes/diagnostic.h"
+#include "trainer/ops/cpu_allocator.h"
 
 namespace temper::trainer {
 
@@ -173,14 +174,13 @@ void fill_model(Run& run) {
   } else {
     draw_weights(*run.model, options, run.recipe.run.seed);
   }
-  if (!options.frozen) return;
-  const fs::path adapter = run.recipe.model.adapter;
-  if (adapter.empty()) {
+  if (const fs::path adapter = run.recipe.model.adapter; !adapter.empty()) {
+    run.adapters = load_adapter(adapter, *run.model, options);
+  } else if (options.frozen) {
     run.adapters = std::make_unique<Adapters>(run.recipe.peft, *run.model, options);
     run.adapters->initialize(run.recipe.run.seed);
-  } else {
-    run.adapters = load_adapter(adapter, *run.model, options);
   }
+  release_idle_cpu_memory();
 }
 
 // LoRA+ (Hayou et al. 2024, arXiv:2402.12354): B learns faster than A, and both without the recipe's decay.
