@@ -1,6 +1,7 @@
 #include "trainer/memory_plan.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <optional>
 #include <utility>
@@ -130,26 +131,55 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   return plan;
 }
 
-std::string memory_advice(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks) {
-  const int64_t now = plan_memory(recipe, config, ranks).total();
-  std::vector<std::pair<int64_t, std::string>> savings;
-  const auto try_change = [&](recipes::Recipe changed, const std::string& what) {
-    savings.emplace_back(now - plan_memory(changed, config, ranks).total(), what);
-  };
-  recipes::Recipe changed = recipe;
-  changed.train.activation_checkpointing = recipes::ActivationCheckpointing::kFull;
-  try_change(changed, "train.activation_checkpointing = \"full\"");
-  changed = recipe;
-  changed.batch.micro = 1;
-  try_change(changed, "batch.micro = 1");
-  changed = recipe;
-  changed.data.max_length = recipe.data.max_length / 2;
-  try_change(changed, "data.max_length = " + std::to_string(changed.data.max_length));
-  changed = recipe;
-  changed.checkpoint.async = false;
-  try_change(changed, "checkpoint.async = false");
-  const auto best = std::max_element(savings.begin(), savings.end());
-  return best->second + " saves most, " + std::to_string(best->first >> 20) + " MiB";
+namespace {
+
+// A change that saves memory, the harmless ones first.
+struct Knob {
+  std::string key;  // as it is written in a recipe
+  std::function<void(recipes::Recipe&)> turn;
+};
+
+std::vector<Knob> knobs(const recipes::Recipe& recipe) {
+  std::vector<Knob> knobs = {
+      {"checkpoint.async = false", [](recipes::Recipe& r) { r.checkpoint.async = false; }},
+      {"batch.micro = 1", [](recipes::Recipe& r) { r.batch.micro = 1; }},
+      {"train.activation_checkpointing = \"full\"",
+       [](recipes::Recipe& r) { r.train.activation_checkpointing = recipes::ActivationCheckpointing::kFull; }}};
+  if (recipe.optimizer.kind == "adamw") {
+    knobs.push_back({"optimizer.kind = \"adamw_8bit\"", [](recipes::Recipe& r) { r.optimizer.kind = "adamw_8bit"; }});
+  }
+  const bool adapters = !recipe.peft.method.empty() || !recipe.model.adapter.empty();
+  if (adapters && recipe.model.quantize == "none") {
+    knobs.push_back({"model.quantize = \"nf4\"", [](recipes::Recipe& r) { r.model.quantize = "nf4"; }});
+  }
+  const int64_t half = recipe.data.max_length / 2;
+  knobs.push_back({"data.max_length = " + std::to_string(half), [half](recipes::Recipe& r) { r.data.max_length = half; }});
+  return knobs;
+}
+
+}  // namespace
+
+std::string memory_advice(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks, int64_t limit) {
+  const auto total = [&](const recipes::Recipe& r) { return plan_memory(r, config, ranks).total(); };
+  const auto mib = [](int64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
+  recipes::Recipe all = recipe;
+  std::string together;
+  for (const Knob& knob : knobs(recipe)) {
+    recipes::Recipe changed = recipe;
+    knob.turn(changed);
+    if (total(changed) <= limit) return knob.key + " makes it fit (" + mib(total(changed)) + ")";
+  }
+  for (const Knob& knob : knobs(recipe)) {
+    recipes::Recipe changed = all;
+    knob.turn(changed);
+    if (total(changed) >= total(all)) continue;
+    all = std::move(changed);
+    together += (together.empty() ? "" : ", ") + knob.key;
+    if (total(all) <= limit) return together + " together make it fit (" + mib(total(all)) + ")";
+  }
+  const bool full = recipe.peft.method.empty() && recipe.model.adapter.empty();
+  return (together.empty() ? "nothing" : "not even " + together) + " makes it fit (" + mib(total(all)) + ")" +
+         (full ? ": train adapters ([peft]) or a smaller model" : ": take a smaller model");
 }
 
 }  // namespace temper::trainer
