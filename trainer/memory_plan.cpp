@@ -9,6 +9,7 @@
 
 #include <ATen/ATen.h>
 
+#include "recipes/diagnostic.h"
 #include "trainer/adapters/adapter_files.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/run.h"
@@ -162,24 +163,32 @@ std::vector<Knob> knobs(const recipes::Recipe& recipe) {
 std::string memory_advice(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks, int64_t limit) {
   const auto total = [&](const recipes::Recipe& r) { return plan_memory(r, config, ranks).total(); };
   const auto mib = [](int64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
-  recipes::Recipe all = recipe;
-  std::string together;
   for (const Knob& knob : knobs(recipe)) {
     recipes::Recipe changed = recipe;
     knob.turn(changed);
     if (total(changed) <= limit) return knob.key + " makes it fit (" + mib(total(changed)) + ")";
   }
-  for (const Knob& knob : knobs(recipe)) {
-    recipes::Recipe changed = all;
-    knob.turn(changed);
-    if (total(changed) >= total(all)) continue;
-    all = std::move(changed);
-    together += (together.empty() ? "" : ", ") + knob.key;
-    if (total(all) <= limit) return together + " together make it fit (" + mib(total(all)) + ")";
+  // All of them, then without each that is not needed.
+  std::vector<Knob> turned = knobs(recipe);
+  const auto with = [&](const std::vector<Knob>& some) {
+    recipes::Recipe changed = recipe;
+    for (const Knob& knob : some) knob.turn(changed);
+    return total(changed);
+  };
+  const int64_t least = with(turned);
+  if (least > limit) {
+    const bool full = recipe.peft.method.empty() && recipe.model.adapter.empty();
+    return "no key makes it fit, all together take it to " + mib(least) +
+           (full ? ": train adapters ([peft]) or a smaller model" : ": take a smaller model");
   }
-  const bool full = recipe.peft.method.empty() && recipe.model.adapter.empty();
-  return (together.empty() ? "nothing" : "not even " + together) + " makes it fit (" + mib(total(all)) + ")" +
-         (full ? ": train adapters ([peft]) or a smaller model" : ": take a smaller model");
+  for (size_t i = turned.size(); i-- > 0;) {
+    std::vector<Knob> fewer = turned;
+    fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(i));
+    if (with(fewer) <= limit) turned = std::move(fewer);
+  }
+  std::vector<std::string> keys;
+  for (const Knob& knob : turned) keys.push_back(knob.key);
+  return join(keys, " and ") + " together make it fit (" + mib(with(turned)) + ")";
 }
 
 }  // namespace temper::trainer
