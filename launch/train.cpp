@@ -43,6 +43,7 @@ int run_recipe(parallel::Session& session, const po::variables_map& given) {
   write_log_to(world, directory.path / "log.txt");
   for (const std::string& line : run.datasets.statements) parallel::say(line);
   for (const std::string& line : directory.statements) parallel::say(line);
+  if (run.adapters) parallel::say(run.adapters->statement());
 
   const trainer::Outcome outcome = trainer::train(run, directory, [] { return stop_signal(); });
   switch (outcome.ending) {

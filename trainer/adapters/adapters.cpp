@@ -1,6 +1,7 @@
 #include "trainer/adapters/adapters.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cmath>
 
 #include <ATen/ATen.h>
@@ -9,6 +10,7 @@
 #include "parallel/seed.h"
 #include "recipes/peft_methods.h"
 #include "recipes/diagnostic.h"
+#include "recipes/enum_names.h"
 #include "trainer/adapters/adapter_files.h"
 #include "trainer/adapters/targets.h"
 
@@ -247,6 +249,26 @@ std::vector<std::string> Adapters::modules() const {
   std::vector<std::string> modules;
   for (const LinearSlot& slot : slots_) modules.push_back(slot.module);
   return modules;
+}
+
+std::string Adapters::statement() const {
+  int64_t trained = 0, all = 0;
+  for (const Parameter& parameter : model_.parameters()) {
+    all += parameter.value.numel();
+    if (parameter.trainable()) trained += parameter.value.numel();
+  }
+  std::string base;
+  for (const LinearSlot& slot : model_.linears()) {
+    if (slot.projection->quantized.empty()) continue;
+    all += slot.in_features * slot.out_features;
+    const QuantKind kind = slot.projection->quantized[slot.part].kind;
+    base = kind == QuantKind::kNf4 ? ", base in nf4" : kind == QuantKind::kFp4 ? ", base in fp4" : ", base in int8";
+  }
+  char counts[96];
+  std::snprintf(counts, sizeof counts, "%.2fM of %.2fM parameters trained", static_cast<double>(trained) / 1e6,
+                static_cast<double>(all) / 1e6);
+  return peft_.method + " on " + std::to_string(targets_.size()) + " modules: " + counts + ", kept and exported in " +
+         std::string(recipes::name_of(peft_.dtype)) + base;
 }
 
 LoraModules Adapters::lora_factors(const std::string& where) const {

@@ -44,6 +44,8 @@ class Adapters {
   void merge(const std::string& module, at::Tensor& weight, at::Tensor& bias) const;
 
   const recipes::Peft& peft() const { return peft_; }
+  /// "lora on 35 modules, 0.05M of 0.31M parameters trained (fp32)": for the log.
+  std::string statement() const;
   std::vector<std::string> modules() const;  // those wrapped
   /// target_modules as adapter_config.json has them.
   const recipes::NamesOrPattern& saved_targets() const { return saved_targets_; }
