@@ -1,10 +1,12 @@
-"""The plain PyTorch + transformers training loop that `temper train` must follow: full fine-tuning in float32, rows in file order, gradient
-accumulation, clipping, cosine schedule, the loss normalised by the supervised tokens of the whole step."""
+"""The plain PyTorch + transformers training loop that `temper train` must follow: full fine-tuning in float32, rows or TRL's packed rows
+in order, gradient accumulation, clipping, cosine schedule, the loss normalised by the supervised tokens of the whole step."""
 
 import json
 
 import torch
+from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
+from trl.data_utils import pack_dataset
 
 
 def encode(tokenizer, path, max_length):
@@ -25,6 +27,19 @@ def encode(tokenizer, path, max_length):
     return rows
 
 
+def packed(rows, max_length):
+    """TRL's bfd packing: the documents (ids, labels) of each packed row, in TRL's order of rows."""
+    table = Dataset.from_dict({"input_ids": [ids for ids, _ in rows], "labels": [labels for _, labels in rows]})
+    sequences = []
+    for row in pack_dataset(table, max_length, "bfd"):
+        documents, begin = [], 0
+        for length in row["seq_lengths"]:
+            documents.append((row["input_ids"][begin : begin + length], row["labels"][begin : begin + length]))
+            begin += length
+        sequences.append(documents)
+    return sequences
+
+
 def row_loss(model, ids, labels):
     """Sum of the negative log-likelihoods of one row, and how many there are. (Virtual tokens of PEFT stand before the row's own.)"""
     logits = model(input_ids=torch.tensor([ids])).logits[0, -len(ids) : -1]
@@ -32,8 +47,9 @@ def row_loss(model, ids, labels):
     return torch.nn.functional.cross_entropy(logits.float(), targets, ignore_index=-100, reduction="sum"), int((targets != -100).sum())
 
 
-def train(model_directory, path, *, steps, batch, lr, warmup, max_norm, max_length):
-    """Losses and gradient norms of every step."""
+def train(model_directory, path, *, packing, steps, batch, lr, warmup, max_norm, max_length):
+    """Losses and gradient norms of every step. `batch`: rows, or packed rows (packing = "bfd"). Documents see nothing of each other, for
+    each has a forward pass of its own."""
     tokenizer = AutoTokenizer.from_pretrained(model_directory)
     model = AutoModelForCausalLM.from_pretrained(model_directory, dtype=torch.float32)
     return train_model(model, encode(tokenizer, path, max_length), steps=steps, batch=batch, lr=lr, warmup=warmup, max_norm=max_norm)
@@ -44,11 +60,12 @@ def train_model(model, rows, *, steps, batch, lr, warmup, max_norm):
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
     schedule = get_scheduler("cosine", optimizer, num_warmup_steps=warmup, num_training_steps=steps)
-    per_epoch = -(-len(rows) // batch)
+    sequences = packed(rows, max_length) if packing == "bfd" else [[row] for row in rows]
+    per_epoch = -(-len(sequences) // batch)
     history = []
     for step in range(steps):
         start = (step % per_epoch) * batch
-        chosen = rows[start : start + batch]
+        chosen = [document for sequence in sequences[start : start + batch] for document in sequence]
         count = sum(sum(label != -100 for label in labels[1:]) for _, labels in chosen)
         total = 0.0
         optimizer.zero_grad()

@@ -26,23 +26,24 @@ class FirstRows : public testing::Test {
 
   PrepareOptions options() const { return {.cache = directory.path() / "cache", .max_length = 8}; }
 
-  /// A token a character, upper case supervised; "!" makes a bad row.
+  /// A token a character, at most 16; upper case is supervised; "!" makes a bad row.
   EncoderFactory factory() {
     return [this](const recipes::DataSource&, const Row&) {
-      return SourceEncoder{.encode =
-                               [this](const Row& row) {
-                                 ++encoded;
-                                 Example example;
-                                 for (const char c : row.columns.at("text").get<std::string>()) {
-                                   if (c == '!') throw UserError(row.where() + ": exclaims");
-                                   example.ids.push_back(c);
-                                   example.supervised.push_back(c < 'a');
-                                 }
-                                 return example;
-                               },
-                           .fingerprint = "letters",
-                           .format = "messages",
-                           .statement = ""};
+      return SourceEncoder{
+          .encode =
+              [this](const Row& row) {
+                ++encoded;
+                Example example;
+                for (const char c : row.columns.at("text").get<std::string>().substr(0, 16)) {
+                  if (c == '!') throw UserError(row.where() + ": exclaims");
+                  example.ids.push_back(c);
+                  example.supervised.push_back(c < 'a');
+                }
+                return example;
+              },
+          .fingerprint = "letters",
+          .format = "messages",
+          .statement = ""};
     };
   }
 
