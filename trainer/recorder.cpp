@@ -67,7 +67,7 @@ Recorder::Recorder(const Run& run, const RunDirectory& directory)
   State& s = *state_;
   s.metrics.assign(run.objective->metric_names().size(), 0);
   s.metric_steps.assign(s.metrics.size(), 0);
-  s.flops_per_token = training_flops_per_token(run.inputs.config, run.mean_attended_length);
+  s.flops_per_token = training_flops_per_token(run.inputs.config, run.mean_attended_length, run.adapters != nullptr);
   if (run.world.rank != 0) return;
   s.jsonl.emplace(directory.path / "metrics.jsonl", directory.resume_step);
   if (run.recipe.log.tensorboard) s.tensorboard.emplace(directory.path / "tensorboard", directory.resume_step);

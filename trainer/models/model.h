@@ -98,7 +98,7 @@ void make_trainable(Parameter& parameter, const ModelOptions& options);
 /// The masters of `parameter`'s kind are separate float32 tensors.
 bool has_own_master(const ModelOptions& options);
 
-/// Multiply-adds x 2 of forward + backward for one token: 6 a matmul weight (4 where frozen) + causal attention over `length`.
-double training_flops_per_token(const ModelConfig& config, double mean_attended_length);
+/// Multiply-adds x 2 of forward + backward for one token: 6 a matmul weight (4 where `frozen`: adapters) + causal attention.
+double training_flops_per_token(const ModelConfig& config, double mean_attended_length, bool frozen = false);
 
 }  // namespace temper::trainer

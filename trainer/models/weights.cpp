@@ -253,7 +253,8 @@ void refresh_values(Model& model) {
   for (Parameter& parameter : model.parameters()) refresh_value(parameter);
 }
 
-double training_flops_per_token(const ModelConfig& config, double mean_attended_length) {
+double training_flops_per_token(const ModelConfig& config, double mean_attended_length,
+                                bool frozen) {
   const double d = static_cast<double>(config.hidden_size);
   const double queries = static_cast<double>(config.num_attention_heads * config.head_dim);
   const double keys = static_cast<double>(config.num_key_value_heads * config.head_dim);
@@ -261,7 +262,7 @@ double training_flops_per_token(const ModelConfig& config, double mean_attended_
   const double weights = layers * (d * (2 * queries + 2 * keys) +
                                    3 * d * static_cast<double>(config.intermediate_size)) +
                          d * static_cast<double>(config.vocab_size);
-  return 6 * weights + 12 * layers * queries * mean_attended_length;
+  return (frozen ? 4 : 6) * weights + 12 * layers * queries * mean_attended_length;
 }
 
 }  // namespace temper::trainer

@@ -195,6 +195,7 @@ TEST(Model, FlopsOfATokenCountMatrixWeightsSixTimesAndCausalAttention) {
   // 8 layers of 512 x (512 + 256 + 256 + 512) and 3 x 512 x 1536, and a head of 512 x 32000: 41.5M;
   // attention 12 x 8 x 512 x 256.
   EXPECT_EQ(training_flops_per_token(config, 256), 6.0 * 41549824 + 12582912);
+  EXPECT_EQ(training_flops_per_token(config, 256, /*frozen=*/true), 4.0 * 41549824 + 12582912);
 }
 
 }  // namespace

@@ -113,7 +113,9 @@ void expect_lora_of_its_definition(at::ScalarType dtype, double dropout) {
   for (const LowRankPart& part : lora->parts) {
     EXPECT_LT(worst(part.a.grad(), slow[i++].grad()), tolerance(dtype));
     EXPECT_LT(worst(part.b.grad(), slow[i++].grad()), tolerance(dtype));
-    if (part.bias.defined()) EXPECT_LT(worst(part.bias.grad(), slow[i++].grad()), tolerance(dtype));
+    if (part.bias.defined()) {
+      EXPECT_LT(worst(part.bias.grad(), slow[i++].grad()), tolerance(dtype));
+    }
     EXPECT_EQ(part.a.grad().scalar_type(), at::kFloat);
   }
   EXPECT_FALSE(p.weights[0].grad().defined());

@@ -39,7 +39,7 @@ NamedTensors named(Optimizer& optimizer, const std::vector<Parameter>& parameter
 
 TEST(AdamW8bit, MomentsAreBytesFrom4096ElementsOn) {
   const std::vector<Parameter> made = parameters();
-  for (const auto& [name, tensor] : build_adamw_8bit(options(), made, at::kFloat)->state()) {
+  for (const auto& [name, tensor] : build_adamw_8bit(options(), made)->state()) {
     const bool codes = name.ends_with("p4096") || name.ends_with("p20011");
     const bool scales = name.find("absmax") != std::string::npos;
     EXPECT_EQ(tensor.scalar_type(), codes && !scales ? at::kByte : at::kFloat) << name;
@@ -52,8 +52,8 @@ TEST(AdamW8bit, FollowsAdamWAtADistance) {
   std::vector<Parameter> exact = parameters();
   recipes::Optimizer adamw = options();
   adamw.kind = "adamw";
-  const auto optimizer = build_optimizer(options(), ours, at::kFloat);
-  const auto reference = build_optimizer(adamw, exact, at::kFloat);
+  const auto optimizer = build_optimizer(options(), ours);
+  const auto reference = build_optimizer(adamw, exact);
   for (int i = 0; i < 5; ++i) {
     optimizer->step(1e-2, 0.5);
     reference->step(1e-2, 0.5);
@@ -68,14 +68,14 @@ TEST(AdamW8bit, FollowsAdamWAtADistance) {
 TEST(AdamW8bit, ACheckpointedRunGoesOnWithTheSameBits) {
   const Scratch scratch;
   std::vector<Parameter> straight = parameters();
-  const auto optimizer = build_optimizer(options(), straight, at::kBFloat16);
+  const auto optimizer = build_optimizer(options(), straight);
   for (int i = 0; i < 3; ++i) optimizer->step(1e-2, 1.0);
   CheckpointWriter writer(scratch.path(), 0, 1, false);
   writer.begin(3, {.tensors = named(*optimizer, straight), .scalars = data::Json::object()});
   writer.commit(1, std::nullopt);
 
   std::vector<Parameter> resumed = parameters();
-  const auto other = build_optimizer(options(), resumed, at::kBFloat16);
+  const auto other = build_optimizer(options(), resumed);
   load_checkpoint(scratch / "step-000003", named(*other, resumed));
   other->updates = 3;
   optimizer->step(1e-2, 1.0);
@@ -93,7 +93,7 @@ TEST(AdamW8bit, ThreadsChangeNoBit) {
   for (const int threads : {1, 2, 3}) {
     at::set_num_threads(threads);
     std::vector<Parameter> made = parameters();
-    const auto optimizer = build_optimizer(options(), made, at::kFloat);
+    const auto optimizer = build_optimizer(options(), made);
     for (int i = 0; i < 3; ++i) optimizer->step(1e-2, 1.0);
     std::vector<at::Tensor> all;
     for (const auto& [name, tensor] : named(*optimizer, made))
