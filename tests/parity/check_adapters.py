@@ -239,7 +239,7 @@ class Adapters(unittest.TestCase):
     def check_steps(self, adapter, lr):
         settings = {"steps": 50, "batch": 4, "lr": lr, "warmup": 2, "max_norm": 1.0}
         model = load_with_peft(self.base, adapter, is_trainable=True)
-        history = reference_loop.train_model(model, self.encoded, **settings)
+        history = reference_loop.train_model(model, [[row] for row in self.encoded], **settings)
         self.write_recipe(
             "steps",
             model={"path": str(self.base), "adapter": str(adapter), "dtype": "fp32"},

@@ -52,15 +52,16 @@ def train(model_directory, path, *, packing, steps, batch, lr, warmup, max_norm,
     each has a forward pass of its own."""
     tokenizer = AutoTokenizer.from_pretrained(model_directory)
     model = AutoModelForCausalLM.from_pretrained(model_directory, dtype=torch.float32)
-    return train_model(model, encode(tokenizer, path, max_length), steps=steps, batch=batch, lr=lr, warmup=warmup, max_norm=max_norm)
+    rows = encode(tokenizer, path, max_length)
+    sequences = packed(rows, max_length) if packing == "bfd" else [[row] for row in rows]
+    return train_model(model, sequences, steps=steps, batch=batch, lr=lr, warmup=warmup, max_norm=max_norm)
 
 
-def train_model(model, rows, *, steps, batch, lr, warmup, max_norm):
-    """The same for a model at hand; parameters that need no gradient stay."""
+def train_model(model, sequences, *, steps, batch, lr, warmup, max_norm):
+    """The same for a model and sequences (lists of documents) at hand; parameters that need no gradient stay."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
     schedule = get_scheduler("cosine", optimizer, num_warmup_steps=warmup, num_training_steps=steps)
-    sequences = packed(rows, max_length) if packing == "bfd" else [[row] for row in rows]
     per_epoch = -(-len(sequences) // batch)
     history = []
     for step in range(steps):
