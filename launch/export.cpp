@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <optional>
 #include <sstream>
 
 #include <ATen/ATen.h>
@@ -42,9 +43,11 @@ Source source_of(const po::variables_map& given) {
 void export_adapter(const trainer::Adapters& adapters, const Source& source, const fs::path& out,
                     const std::string& dtype, const std::string& card) {
   const at::ScalarType type = dtype == "auto" ? trainer::adapter_dtype(adapters.peft()) : trainer::stored_type(dtype);
-  trainer::NamedTensors tensors;
-  for (const auto& [key, tensor] : adapters.plain().second) tensors.emplace_back(key, tensor.to(type).contiguous());
-  trainer::write_adapter(out, trainer::adapter_config(adapters, source.model.string()), tensors, card);
+  const bool own = source.tokenizer.directory != source.model || !source.tokenizer.added_tokens.empty();
+  const auto base = [&](const std::string& name) { return trainer::stored_tensor(source.model, name, adapters.model_config()); };
+  trainer::write_adapter(out, trainer::adapter_config(adapters, source.model.string()),
+                         trainer::saved_tensors(adapters, type, base), card,
+                         own ? std::optional(source.tokenizer) : std::nullopt);
 }
 
 /// Logits of the same few tokens, float32 [tokens, vocabulary].
@@ -157,10 +160,11 @@ int export_command(const std::vector<std::string>& arguments) {
 
   trainer::ExportSource exported{.tensors = {},
                                  .config = model->config().json,
+                                 .tokenizer = source.tokenizer,
                                  .model_directory = source.model,
                                  .model_card = model_card(source, model->config())};
   if (merge) {
-    const auto base = [&](const std::string& name) { return trainer::stored_tensor(source.model, name); };
+    const auto base = [&](const std::string& name) { return trainer::stored_tensor(source.model, name, model->config()); };
     exported.tensors = trainer::merged_weights(*model, *loaded.adapters, base, trainer::stored_type(dtype));
   } else {
     for (const auto& parameter : model->parameters()) {
@@ -171,7 +175,7 @@ int export_command(const std::vector<std::string>& arguments) {
   std::cout << source.weights.string() << " -> " << out.string() << " (" << dtype << ")\n";
   if (merge) {
     const at::Tensor before = probe_logits(*model);
-    const LoadedModel merged = load_model({.kind = Source::Kind::kModel, .weights = out, .model = out, .state = {}},
+    const LoadedModel merged = load_model(model_source(out),
                                           {.compute = at::kFloat, .weights = at::kFloat});
     std::printf("largest difference of a logit to base + adapter in fp32: %.3g (of %.3g)\n",
                 (probe_logits(*merged.model) - before).abs().max().item<double>(),

@@ -64,6 +64,7 @@ struct Tensors {
   int64_t trainable = 0;  // elements
   int64_t largest = 0;    // elements of the largest quantised projection, whole for one product at a time
   int64_t inner = 0;      // columns of the widest x A^T of LoRA
+  int64_t saved_base = 0; // elements of the base that an exported adapter holds
 };
 
 Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) {
@@ -82,6 +83,10 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
     tensors.weights += static_cast<int64_t>(parameter.value.nbytes());
     if (!parameter.master.is_same(parameter.value)) tensors.weights += static_cast<int64_t>(parameter.master.nbytes());
     if (parameter.trainable()) tensors.trainable += parameter.value.numel();
+    if (!adapters) continue;
+    for (const auto& [key, name] : adapters->saved_base()) {
+      if (parameter.name == name) tensors.saved_base += parameter.value.numel();
+    }
   }
   std::map<const Projection*, int64_t> whole;
   for (const LinearSlot& slot : model->linears()) {
@@ -123,7 +128,7 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   const int64_t snapshot = recipe.checkpoint.async ? plan.checkpoint_bytes / std::max<int64_t>(1, ranks) : 0;
   const int64_t logits = std::min(kHeadChunkTokens, tokens) * config.vocab_size * compute;
   plan.buffers = kProgram + logits + snapshot + tensors.largest * compute;
-  plan.export_bytes = (adapters && !recipe.export_.merge ? plan.trainable : plan.parameters) * (recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32 ? 4 : 2);
+  plan.export_bytes = (adapters && !recipe.export_.merge ? plan.trainable + tensors.saved_base : plan.parameters) * (recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32 ? 4 : 2);
   return plan;
 }
 

@@ -78,7 +78,7 @@ TEST_F(SourceTest, SomeOtherDirectoryIsRefused) {
 
 TEST_F(SourceTest, OnlyTokenizerFilesAreEnoughForATokenizer) {
   file("tokenizer/tokenizer.json");
-  EXPECT_EQ(tokenizer_directory(root_ / "tokenizer"), root_ / "tokenizer");
+  EXPECT_EQ(tokenizer_files(root_ / "tokenizer").directory, root_ / "tokenizer");
 }
 
 }  // namespace

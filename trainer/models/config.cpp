@@ -245,6 +245,7 @@ ModelConfig load_config(const std::filesystem::path& model_directory) {
   config.model_type = row->model_type;
 
   config.vocab_size = top.integer("vocab_size", std::nullopt);
+  config.stored_vocab_size = config.vocab_size;
   config.hidden_size = top.integer("hidden_size", std::nullopt);
   config.intermediate_size = top.integer("intermediate_size", std::nullopt);
   config.num_hidden_layers = top.integer("num_hidden_layers", std::nullopt);
@@ -291,6 +292,13 @@ ModelConfig load_config(const std::filesystem::path& model_directory) {
   if (findings.empty()) config.sliding_window = read_windows(top, config);
   if (findings.empty()) config.rope = read_rope(where, config.json, config, findings);
   if (!findings.empty()) throw UserError(findings);
+  return config;
+}
+
+ModelConfig with_tokens(ModelConfig config, int64_t tokens, const std::vector<int32_t>& added) {
+  config.vocab_size = std::max(config.vocab_size, tokens);
+  config.added_ids.assign(added.begin(), added.end());
+  config.json["vocab_size"] = config.vocab_size;
   return config;
 }
 
