@@ -12,6 +12,7 @@
 
 #include "data/loader/batch.h"
 #include "launch/arguments.h"
+#include "launch/combine.h"
 #include "launch/command.h"
 #include "launch/source.h"
 #include "recipes/diagnostic.h"
@@ -48,6 +49,40 @@ void export_adapter(const trainer::Adapters& adapters, const Source& source, con
   trainer::write_adapter(out, trainer::adapter_config(adapters, source.model.string()),
                          trainer::saved_tensors(adapters, type, base), card,
                          own ? std::optional(source.tokenizer) : std::nullopt);
+}
+
+/// SOURCE itself, or as the base of --adapter.
+LoadedModel load(const po::variables_map& given, const Source& source) {
+  if (given.count("adapter") == 0) {
+    for (const char* option : {"combination", "density"}) {
+      if (given.count(option) != 0) {
+        throw UserError(std::string("temper export: --") + option + ": needs --adapter DIR[=WEIGHT]");
+      }
+    }
+    return load_model(source, {.compute = at::kFloat, .weights = at::kFloat});
+  }
+  if (source.kind != Source::Kind::kModel) {
+    throw UserError("temper export: --adapter: needs a model directory as SOURCE, their common base");
+  }
+  trainer::Combination combination{.type = "linear"};
+  if (const auto type = one_of(given, "combination", {"linear", "cat", "svd", "ties", "dare_linear", "dare_ties"})) {
+    combination.type = *type;
+  }
+  if (given.count("density") != 0) combination.density = given["density"].as<double>();
+  return combine_on(source, given["adapter"].as<std::vector<std::string>>(), combination);
+}
+
+/// The plain model's weights: those of the source, adapters folded in.
+trainer::NamedTensors weights_of(const LoadedModel& loaded, const Source& source, at::ScalarType type) {
+  if (loaded.adapters) {
+    const auto base = [&](const std::string& name) { return trainer::stored_tensor(source.model, name, loaded.model->config()); };
+    return trainer::merged_weights(*loaded.model, *loaded.adapters, base, type);
+  }
+  trainer::NamedTensors tensors;
+  for (const auto& parameter : loaded.model->parameters()) {
+    tensors.emplace_back(parameter.name, parameter.master.detach());
+  }
+  return tensors;
 }
 
 /// Logits of the same few tokens, float32 [tokens, vocabulary].
@@ -99,6 +134,15 @@ std::string own_dtype(const Source& source, const trainer::ModelConfig& config) 
   return config.stored_dtype == "float16" ? "fp16" : "fp32";
 }
 
+void print_difference(trainer::Model& model, const fs::path& out) {
+  const at::Tensor before = probe_logits(model);
+  const LoadedModel merged = load_model(model_source(out),
+                                        {.compute = at::kFloat, .weights = at::kFloat});
+  std::printf("largest difference of a logit to base + adapter in fp32: %.3g (of %.3g)\n",
+              (probe_logits(*merged.model) - before).abs().max().item<double>(),
+              before.abs().max().item<double>());
+}
+
 /// OUT is replaced as a whole, so it must be nothing that a user would miss: absent, empty, or an
 /// earlier export.
 void check_output(const fs::path& out, const Source& source) {
@@ -110,7 +154,8 @@ void check_output(const fs::path& out, const Source& source) {
     throw UserError(out.string() + ": is the source itself; give another directory");
   }
   const bool earlier_export =
-      fs::exists(out / "config.json", ignored) && !fs::exists(out / ".git", ignored);
+      (fs::exists(out / "config.json", ignored) || fs::exists(out / "adapter_config.json", ignored)) &&
+      !fs::exists(out / ".git", ignored);
   if (!fs::is_empty(out, ignored) && !earlier_export) {
     throw UserError(
         out.string() +
@@ -125,8 +170,10 @@ int export_command(const std::vector<std::string>& arguments) {
       "temper export SOURCE OUT [options]",
       "Writes a checkpoint, the newest complete checkpoint of a run, or a model as a directory "
       "that\n"
-      "transformers loads: config, safetensors, tokenizer, chat template, generation config.",
-      "temper export runs/alpaca/checkpoints/step-000200 out --dtype bf16");
+      "transformers loads: config, safetensors, tokenizer, chat template, generation config; "
+      "adapters as\n"
+      "PEFT loads them, or with --merge folded into their base.",
+      "temper export runs/alpaca/checkpoints/step-000200 out --merge --dtype bf16");
   parser.positional("SOURCE", "a checkpoint, run, model or adapter directory");
   parser.positional("OUT", "the directory to write; an earlier export there is replaced");
   parser.options().add_options()(
@@ -135,52 +182,40 @@ int export_command(const std::vector<std::string>& arguments) {
       "format", po::value<std::string>()->default_value("safetensors"), "safetensors")(
       "max-shard-size", po::value<std::string>()->default_value("5GB"), "of a weights file")(
       "merge", "fold the adapter into the weights of its base, in the base's own precision")(
-      "base", po::value<std::string>(), "the base model of an adapter, instead of the one it names");
+      "base", po::value<std::string>(), "the base model of an adapter, instead of the one it names")(
+      "adapter", po::value<std::vector<std::string>>(),
+      "DIR[=WEIGHT], several: LoRA adapters of SOURCE, made into one")(
+      "combination", po::value<std::string>(),
+      "linear (default), cat, svd, ties, dare_linear or dare_ties")(
+      "density", po::value<double>(), "ties, dare_*: the share of entries that is kept");
   const auto given = parser.parse(arguments);
   if (!given) return kDone;
   check_format((*given)["format"].as<std::string>());
-  std::string dtype = *one_of(*given, "dtype", {"auto", "fp32", "bf16", "fp16"});
+  const std::string dtype = *one_of(*given, "dtype", {"auto", "fp32", "bf16", "fp16"});
   const int64_t max_shard_bytes = trainer::parse_size((*given)["max-shard-size"].as<std::string>());
   const fs::path out = (*given)["OUT"].as<std::string>();
-
   const bool merge = given->count("merge") != 0;
+
   const Source source = source_of(*given);
   check_output(out, source);
-  const LoadedModel loaded = load_model(source, {.compute = at::kFloat, .weights = at::kFloat});
-  const auto& model = loaded.model;
+  const LoadedModel loaded = load(*given, source);
   if (merge && !loaded.adapters) {
     throw UserError("temper export: --merge: " + source.weights.string() + " holds no adapter to merge");
   }
   if (loaded.adapters && !merge) {
-    export_adapter(*loaded.adapters, source, out, dtype, model_card(source, model->config()));
+    export_adapter(*loaded.adapters, source, out, dtype, model_card(source, loaded.model->config()));
     std::cout << source.weights.string() << " -> " << out.string() << " (adapter)\n";
     return kDone;
   }
-  if (dtype == "auto") dtype = own_dtype(source, model->config());
-
-  trainer::ExportSource exported{.tensors = {},
-                                 .config = model->config().json,
-                                 .tokenizer = source.tokenizer,
-                                 .model_directory = source.model,
-                                 .model_card = model_card(source, model->config())};
-  if (merge) {
-    const auto base = [&](const std::string& name) { return trainer::stored_tensor(source.model, name, model->config()); };
-    exported.tensors = trainer::merged_weights(*model, *loaded.adapters, base, trainer::stored_type(dtype));
-  } else {
-    for (const auto& parameter : model->parameters()) {
-      exported.tensors.emplace_back(parameter.name, parameter.master.detach());
-    }
-  }
-  trainer::export_model(exported, out, dtype, max_shard_bytes);
-  std::cout << source.weights.string() << " -> " << out.string() << " (" << dtype << ")\n";
-  if (merge) {
-    const at::Tensor before = probe_logits(*model);
-    const LoadedModel merged = load_model(model_source(out),
-                                          {.compute = at::kFloat, .weights = at::kFloat});
-    std::printf("largest difference of a logit to base + adapter in fp32: %.3g (of %.3g)\n",
-                (probe_logits(*merged.model) - before).abs().max().item<double>(),
-                before.abs().max().item<double>());
-  }
+  const std::string stored = dtype == "auto" ? own_dtype(source, loaded.model->config()) : dtype;
+  trainer::export_model({.tensors = weights_of(loaded, source, trainer::stored_type(stored)),
+                         .config = loaded.model->config().json,
+                         .tokenizer = source.tokenizer,
+                         .model_directory = source.model,
+                         .model_card = model_card(source, loaded.model->config())},
+                        out, stored, max_shard_bytes);
+  std::cout << source.weights.string() << " -> " << out.string() << " (" << stored << ")\n";
+  if (merge) print_difference(*loaded.model, out);
   return kDone;
 }
 

@@ -89,7 +89,7 @@ int plan(const std::vector<std::string>& arguments) {
     const std::string limit = (*given)["device-memory"].as<std::string>();
     if (plan.total() > trainer::parse_size(limit)) {
       throw UserError("plan: " + mib(plan.total()) + " a rank do not fit into " + limit + ": " +
-                      trainer::memory_advice(recipe, run.inputs.config, world));
+                      trainer::memory_advice(recipe, run.inputs.config, world, trainer::parse_size(limit)));
     }
     return int{kDone};
   });

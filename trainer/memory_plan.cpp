@@ -1,6 +1,7 @@
 #include "trainer/memory_plan.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <optional>
 #include <utility>
@@ -8,6 +9,7 @@
 
 #include <ATen/ATen.h>
 
+#include "recipes/diagnostic.h"
 #include "trainer/adapters/adapter_files.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/run.h"
@@ -26,8 +28,8 @@ int64_t saved_elements(const ModelConfig& c, recipes::ActivationCheckpointing mo
   switch (mode) {
     case recipes::ActivationCheckpointing::kNone:
       return attention + mlp;
-    case recipes::ActivationCheckpointing::kSelective:
-      return attention + c.hidden_size;
+    case recipes::ActivationCheckpointing::kSelective:  // norms and SwiGLU are computed again
+      return attention + 2 * c.intermediate_size;
     case recipes::ActivationCheckpointing::kFull:
       return c.hidden_size;
   }
@@ -36,6 +38,7 @@ int64_t saved_elements(const ModelConfig& c, recipes::ActivationCheckpointing mo
 
 constexpr int64_t kProgram = int64_t{240} << 20;   // libraries and their tables, resident after a step
 constexpr int64_t kHeadChunkTokens = 1024;         // rows of logits that exist at once (ops/head_cross_entropy)
+constexpr int64_t kHeadChunkBytes = int64_t{128} << 20;  // of float32 logits
 
 }  // namespace
 
@@ -126,32 +129,71 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   const int64_t stored = adapters ? plan.trainable : plan.parameters;
   plan.checkpoint_bytes = stored * 4 + plan.trainable * state_bytes * states;
   const int64_t snapshot = recipe.checkpoint.async ? plan.checkpoint_bytes / std::max<int64_t>(1, ranks) : 0;
-  const int64_t logits = std::min(kHeadChunkTokens, tokens) * config.vocab_size * compute;
+  // Float32 logits; their gradient overwrites them in float32 and stands beside them in bfloat16.
+  const int64_t rows = std::min({kHeadChunkTokens, tokens, std::max<int64_t>(64, kHeadChunkBytes / 4 / config.vocab_size)});
+  const int64_t logits = rows * config.vocab_size * (compute == 4 ? 4 : 4 + compute);
   plan.buffers = kProgram + logits + snapshot + tensors.largest * compute;
   plan.export_bytes = (adapters && !recipe.export_.merge ? plan.trainable + tensors.saved_base : plan.parameters) * (recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32 ? 4 : 2);
   return plan;
 }
 
-std::string memory_advice(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks) {
-  const int64_t now = plan_memory(recipe, config, ranks).total();
-  std::vector<std::pair<int64_t, std::string>> savings;
-  const auto try_change = [&](recipes::Recipe changed, const std::string& what) {
-    savings.emplace_back(now - plan_memory(changed, config, ranks).total(), what);
+namespace {
+
+// A change that saves memory, the harmless ones first.
+struct Knob {
+  std::string key;  // as it is written in a recipe
+  std::function<void(recipes::Recipe&)> turn;
+};
+
+std::vector<Knob> knobs(const recipes::Recipe& recipe) {
+  std::vector<Knob> knobs = {
+      {"checkpoint.async = false", [](recipes::Recipe& r) { r.checkpoint.async = false; }},
+      {"batch.micro = 1", [](recipes::Recipe& r) { r.batch.micro = 1; }},
+      {"train.activation_checkpointing = \"full\"",
+       [](recipes::Recipe& r) { r.train.activation_checkpointing = recipes::ActivationCheckpointing::kFull; }}};
+  if (recipe.optimizer.kind == "adamw") {
+    knobs.push_back({"optimizer.kind = \"adamw_8bit\"", [](recipes::Recipe& r) { r.optimizer.kind = "adamw_8bit"; }});
+  }
+  const bool adapters = !recipe.peft.method.empty() || !recipe.model.adapter.empty();
+  if (adapters && recipe.model.quantize == "none") {
+    knobs.push_back({"model.quantize = \"nf4\"", [](recipes::Recipe& r) { r.model.quantize = "nf4"; }});
+  }
+  const int64_t half = recipe.data.max_length / 2;
+  knobs.push_back({"data.max_length = " + std::to_string(half), [half](recipes::Recipe& r) { r.data.max_length = half; }});
+  return knobs;
+}
+
+}  // namespace
+
+std::string memory_advice(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks, int64_t limit) {
+  const auto total = [&](const recipes::Recipe& r) { return plan_memory(r, config, ranks).total(); };
+  const auto mib = [](int64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
+  for (const Knob& knob : knobs(recipe)) {
+    recipes::Recipe changed = recipe;
+    knob.turn(changed);
+    if (total(changed) <= limit) return knob.key + " makes it fit (" + mib(total(changed)) + ")";
+  }
+  // All of them, then without each that is not needed.
+  std::vector<Knob> turned = knobs(recipe);
+  const auto with = [&](const std::vector<Knob>& some) {
+    recipes::Recipe changed = recipe;
+    for (const Knob& knob : some) knob.turn(changed);
+    return total(changed);
   };
-  recipes::Recipe changed = recipe;
-  changed.train.activation_checkpointing = recipes::ActivationCheckpointing::kFull;
-  try_change(changed, "train.activation_checkpointing = \"full\"");
-  changed = recipe;
-  changed.batch.micro = 1;
-  try_change(changed, "batch.micro = 1");
-  changed = recipe;
-  changed.data.max_length = recipe.data.max_length / 2;
-  try_change(changed, "data.max_length = " + std::to_string(changed.data.max_length));
-  changed = recipe;
-  changed.checkpoint.async = false;
-  try_change(changed, "checkpoint.async = false");
-  const auto best = std::max_element(savings.begin(), savings.end());
-  return best->second + " saves most, " + std::to_string(best->first >> 20) + " MiB";
+  const int64_t least = with(turned);
+  if (least > limit) {
+    const bool full = recipe.peft.method.empty() && recipe.model.adapter.empty();
+    return "no key makes it fit, all together take it to " + mib(least) +
+           (full ? ": train adapters ([peft]) or a smaller model" : ": take a smaller model");
+  }
+  for (size_t i = turned.size(); i-- > 0;) {
+    std::vector<Knob> fewer = turned;
+    fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(i));
+    if (with(fewer) <= limit) turned = std::move(fewer);
+  }
+  std::vector<std::string> keys;
+  for (const Knob& knob : turned) keys.push_back(knob.key);
+  return join(keys, " and ") + " together make it fit (" + mib(with(turned)) + ")";
 }
 
 }  // namespace temper::trainer

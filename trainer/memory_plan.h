@@ -26,8 +26,8 @@ struct MemoryPlan {
 
 MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks);
 
-/// The one key whose change saves most, and how much, in a line.
-std::string memory_advice(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks);
+/// Which key makes the recipe fit into `limit` bytes a rank, or which keys together, in a line.
+std::string memory_advice(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks, int64_t limit);
 
 /// Weights of the model, tied ones once.
 int64_t parameter_count(const ModelConfig& config);

@@ -11,6 +11,7 @@
 #include "data/text/chat_template.h"
 #include "recipes/diagnostic.h"
 #include "trainer/adapters/adapter_files.h"
+#include "trainer/ops/cpu_allocator.h"
 
 namespace temper::trainer {
 
@@ -187,15 +188,14 @@ void fill_model(Run& run) {
   } else {
     draw_weights(*run.model, options, run.recipe.run.seed);
   }
-  if (!options.frozen) return;
-  const fs::path adapter = run.recipe.model.adapter;
-  if (adapter.empty()) {
+  if (const fs::path adapter = run.recipe.model.adapter; !adapter.empty()) {
+    run.adapters = load_adapter(adapter, *run.model, options);
+  } else if (options.frozen) {
     run.adapters = std::make_unique<Adapters>(run.recipe.peft, *run.model, options);
     run.adapters->initialize(run.recipe.run.seed);
-  } else {
-    run.adapters = load_adapter(adapter, *run.model, options);
   }
-  if (run.recipe.export_.merge) run.adapters->check_mergeable();
+  if (run.adapters && run.recipe.export_.merge) run.adapters->check_mergeable();
+  release_idle_cpu_memory();
 }
 
 // LoRA+ (Hayou et al. 2024, arXiv:2402.12354): B and whatever is a vector learn faster than A, an adapted embedding at a rate of its own

@@ -5,7 +5,8 @@
 The model is a 58M Llama (hidden 512, 8 layers, 8 heads, 4 kv heads, MLP 1536, vocabulary 32000 untied), a step is 8 rows of 512
 tokens. Peers: TRL's SFTTrainer, a plain PyTorch loop over the transformers model, the same loop compiled. Every contestant runs in a process
 of its own, in turn; the median step counts. `equal` rows are full; `ragged` rows are real prompts and completions of
-all lengths, counted in real tokens. The GEMM rate is the median of torch.mm of 2048^3 in the plain loop's process.
+all lengths, counted in real tokens; `lora` is LoRA of rank 16 on all linear layers over full rows, beside the same loops over peft's
+model (its base loaded in the compute type), and over a base in NF4. The GEMM rate is the median of torch.mm of 2048^3 in the plain loop's process.
 
 Needs the reference packages (launch/setup.sh --peers) and the quick start's text (launch/gather_headers.py).
 """
@@ -87,16 +88,30 @@ def gemm_rate(dtype):
     return 2 * 2048**3 / statistics.median(times)
 
 
-def run_loop(args, compiled):
+def peer_model(args, lora):
+    """Random weights; with LoRA a frozen base in the compute type and peft's float32 adapters."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    base = torch.bfloat16 if lora and args.dtype == "bf16" else torch.float32
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(args.model), dtype=base)
+    if lora:
+        import peft
+
+        model = peft.get_peft_model(model, peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+    return model
+
+
+def run_loop(args, compiled=False, lora=False):
+    import torch
+
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(args.model), dtype=torch.float32)
+    model = peer_model(args, lora)
     model.train()
     forward = torch.compile(model) if compiled else model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     ids = json.loads((args.directory / "ids.json").read_text())
     times, tokens = [], []
     for step in range(args.steps + 1):
@@ -105,7 +120,7 @@ def run_loop(args, compiled):
         with torch.autocast("cpu", torch.bfloat16, enabled=args.dtype == "bf16"):
             loss = forward(input_ids=batch, labels=batch).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - start)
@@ -116,15 +131,15 @@ def run_loop(args, compiled):
     return found
 
 
-def run_trl(args, packing):
+def run_trl(args, packing=False, lora=False):
     import torch
     from datasets import Dataset
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(args.model), dtype=torch.float32)
+    model = peer_model(args, lora)
     ids = json.loads((args.directory / "ids.json").read_text())
     times, tokens = [], []
 
@@ -151,7 +166,14 @@ def run_trl(args, packing):
     return result(times, tokens)
 
 
-def run_temper(args, packing):
+LORA = """[peft]
+r = 16
+lora_alpha = 32
+target_modules = "all-linear"
+"""
+
+
+def run_temper(args, packing=False, peft="", quantize="none"):
     recipe = args.directory / "recipe.toml"
     recipe.write_text(
         f"""
@@ -163,7 +185,8 @@ overwrite = true
 path = "{args.model}"
 init = "random"
 dtype = "{args.dtype}"
-[data]
+quantize = "{quantize}"
+{peft}[data]
 max_length = {LENGTH}
 packing = "{"bfd" if packing else "none"}"
 on_long_row = "truncate"
@@ -195,15 +218,21 @@ every = 0
 
 CONTESTANTS = {
     "equal": {
-        "temper": lambda args: run_temper(args, packing=False),
-        "plain loop": lambda args: run_loop(args, compiled=False),
+        "temper": lambda args: run_temper(args),
+        "plain loop": lambda args: run_loop(args),
         "compiled loop": lambda args: run_loop(args, compiled=True),
-        "TRL": lambda args: run_trl(args, packing=False),
+        "TRL": lambda args: run_trl(args),
+    },
+    "lora": {
+        "temper": lambda args: run_temper(args, peft=LORA),
+        "temper nf4": lambda args: run_temper(args, peft=LORA, quantize="nf4"),
+        "plain loop": lambda args: run_loop(args, lora=True),
+        "TRL": lambda args: run_trl(args, lora=True),
     },
     "ragged": {
         "temper bfd": lambda args: run_temper(args, packing=True),
         "TRL bfd": lambda args: run_trl(args, packing=True),
-        "TRL unpacked": lambda args: run_trl(args, packing=False),
+        "TRL unpacked": lambda args: run_trl(args),
     },
 }
 
@@ -253,7 +282,7 @@ def report(rows, dtype, threads, found):
     print(f"\n{rows} rows, {dtype}, {threads} thread{'s' if threads > 1 else ''}" + (f"; GEMM {gemm / 1e9:.0f} GFLOP/s" if gemm else ""))
     for name, numbers in found.items():
         speed = numbers["tokens_per_second"]
-        share = f"  {100 * speed * FLOPS_PER_TOKEN / gemm:5.1f} % of GEMM" if gemm else ""
+        share = f"  {100 * speed * FLOPS_PER_TOKEN / gemm:5.1f} % of GEMM" if gemm and rows != "lora" else ""
         print(f"  {name:14s} {speed:8.0f} tokens/s{share}  {numbers['peak_mib']:7.0f} MiB   temper/this: speed "
               f"{ours['tokens_per_second'] / speed:5.2f}, memory {ours['peak_mib'] / numbers['peak_mib']:4.2f}", flush=True)  # fmt: skip
 

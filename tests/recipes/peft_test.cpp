@@ -377,6 +377,11 @@ const Refused kCases[] = {
      {"peft.method=boft", "peft.boft_block_size=0"},
      {"command line: peft.boft_block_size=0: exactly one of peft.boft_block_size = 0 and "
       "peft.boft_block_num = 0 must be 0: their product is a side of the layer"}},
+    {"OftWithModuleDropout",
+     "[peft]\nmethod = \"oft\"\nmodule_dropout = 0.1",
+     {},
+     {"r.toml:4: peft.module_dropout = 0.1: PEFT takes it for OFT but never applies it: leave it "
+      "at 0"}},
     {"EpsWithoutCoft",
      "[peft]\nmethod = \"oft\"\neps = 1e-4",
      {},

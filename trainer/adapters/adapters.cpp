@@ -7,6 +7,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "parallel/seed.h"
+#include "recipes/peft_methods.h"
 #include "recipes/diagnostic.h"
 #include "trainer/adapters/adapter_files.h"
 #include "trainer/adapters/name_pattern.h"
@@ -419,6 +420,43 @@ void Adapters::merge_tokens(const std::string& name, at::Tensor& weight, at::Sca
   }
   if (embedding_) embedding_->merge(weight, dtype);
   if (token_rows_) token_rows_->merge(weight);
+}
+
+LoraModules Adapters::lora_factors(const std::string& where) const {
+  if (peft_.method != "lora" || peft_.use_dora.value() || keys_.size() != 2 * wrapped_.size()) {
+    throw UserError(where + ": only plain LoRA adapters can be combined (method lora without use_dora, "
+                            "lora_bias, trained biases, tokens or modules_to_save)");
+  }
+  const auto [peft, tensors] = plain();
+  LoraModules modules;
+  for (const auto& [key, tensor] : tensors) {
+    const bool is_a = key.ends_with(".lora_A.weight");
+    const std::string module = key.substr(std::string(kPrefix).size(), key.rfind(".lora_") - std::string(kPrefix).size());
+    LoraFactors& factors = modules[module];
+    (is_a ? factors.a : factors.b) = tensor;
+    factors.scaling = lora_scale(peft, module, pattern_value(peft.rank_pattern, module, *peft.r));
+  }
+  return modules;
+}
+
+std::unique_ptr<Adapters> adapters_of(const CombinedLora& combined, Model& model,
+                                      const ModelOptions& options) {
+  const at::NoGradGuard off;
+  recipes::Recipe recipe;
+  recipe.peft.method = "lora";
+  recipes::fill_in_peft(recipe);
+  recipe.peft.r = recipe.peft.lora_alpha = combined.r;
+  std::vector<std::string> modules;
+  for (const auto& [module, factors] : combined.modules) modules.push_back(module);
+  recipe.peft.target_modules = modules;
+  auto adapters = std::make_unique<Adapters>(recipe.peft, model, options);
+  for (const auto& [key, tensor] : adapters->tensors()) {
+    const std::string module = key.substr(std::string(kPrefix).size(), key.rfind(".lora_") - std::string(kPrefix).size());
+    const LoraFactors& factors = combined.modules.at(module);
+    at::Tensor(tensor).copy_(key.ends_with(".lora_A.weight") ? factors.a : factors.b);
+  }
+  refresh_values(model);
+  return adapters;
 }
 
 void Adapters::merge(const std::string& module, at::Tensor& weight, at::Tensor& bias) const {

@@ -10,6 +10,7 @@
 
 #include "trainer/adapters/adalora.h"
 #include "trainer/adapters/adapter.h"
+#include "trainer/adapters/combine.h"
 #include "trainer/adapters/lora.h"
 #include "trainer/adapters/targets.h"
 #include "trainer/adapters/token_adapters.h"
@@ -35,6 +36,10 @@ class Adapters {
   /// The same as a plain adapter of the original base: residual inits become a LoRA of twice the
   /// rank (PEFT's path_initial_model_for_weight_conversion), with the [peft] that goes with it.
   std::pair<recipes::Peft, NamedTensors> plain() const;
+
+  /// A and B of every module, for combinations. Throws UserError naming `where` for anything but a
+  /// plain LoRA: DoRA, trained biases and modules have no sum.
+  LoraModules lora_factors(const std::string& where) const;
 
   /// Folds the adapter of `module`, if it has one, into the original base's weight and bias (undefined
   /// when there is none), float32, in place.
@@ -94,6 +99,10 @@ class Adapters {
 /// frozen. Throws UserError.
 std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, Model& model,
                                        const ModelOptions& options);
+
+/// A combination as adapters of its own (r and lora_alpha alike, the modules listed).
+std::unique_ptr<Adapters> adapters_of(const CombinedLora& combined, Model& model,
+                                      const ModelOptions& options);
 
 /// peft.dtype as a type of tensors.
 at::ScalarType adapter_dtype(const recipes::Peft& peft);

@@ -42,6 +42,11 @@ class CachingAllocator final : public c10::Allocator {
     default_copy_data(to, from, count);
   }
 
+  void release() {
+    const std::scoped_lock lock(mutex_);
+    release_idle();
+  }
+
   // Never destroyed: tensors of static storage may outlive every other static.
   static CachingAllocator& instance() {
     static auto* const allocator = new CachingAllocator;
@@ -113,5 +118,7 @@ void use_caching_cpu_allocator() {
   constexpr uint8_t kAboveDefault = 1;
   c10::SetCPUAllocator(&CachingAllocator::instance(), kAboveDefault);
 }
+
+void release_idle_cpu_memory() { CachingAllocator::instance().release(); }
 
 }  // namespace temper::trainer

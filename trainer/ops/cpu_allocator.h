@@ -9,4 +9,7 @@ namespace temper::trainer {
 /// earlier stay valid. Thread-safe.
 void use_caching_cpu_allocator();
 
+/// Gives the kept blocks back to the system: after loading, whose sizes no step asks for again.
+void release_idle_cpu_memory();
+
 }  // namespace temper::trainer

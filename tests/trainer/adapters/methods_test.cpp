@@ -98,6 +98,17 @@ TEST_P(Method, StartsAlikeFromOneSeedAndOtherwiseFromAnother) {
   }
 }
 
+// As a plan of memory builds them.
+TEST_P(Method, HasTheSameTensorsOnShapesAlone) {
+  const Adapted real(small(GetParam())), planned(small(GetParam()), {.device = at::kMeta});
+  ASSERT_EQ(planned.parameters.size(), real.parameters.size());
+  for (size_t i = 0; i < real.parameters.size(); ++i) {
+    EXPECT_TRUE(planned.parameters[i].value.is_meta());
+    EXPECT_EQ(planned.parameters[i].value.sizes(), real.parameters[i].value.sizes());
+    EXPECT_EQ(planned.parameters[i].master.sizes(), real.parameters[i].master.sizes());
+  }
+}
+
 // What the buckets of a reducer do: `.grad` is set before backward, float32, and keeps its memory.
 TEST_P(Method, TwoMicroBatchesAddUpInAFloat32GradientUnderBfloat16) {
   Adapted exact(small(GetParam()));
