@@ -120,7 +120,7 @@ def make_adapter(method, base, directory):
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.05)
+                parameter.add_(torch.randn_like(parameter) * 0.2)
     model.save_pretrained(directory, **how)
     return directory
 
@@ -172,7 +172,8 @@ class Adapters(unittest.TestCase):
             if method not in PROMPTS:
                 with self.subTest("it merges to the same weights"):
                     self.check_merge(self.base, adapter, exact=False)
-                if method in EXACT_MERGE:
+            if method in EXACT_MERGE:
+                with self.subTest("it merges to the same bits of bfloat16"):
                     self.check_merge(self.base / "bf16", adapter, exact=True)
             if method in FOLLOWED:
                 with self.subTest("50 steps follow the torch loop"):
@@ -206,7 +207,7 @@ class Adapters(unittest.TestCase):
         cls, settings = METHODS[method]
         peft_type = cls(**settings).peft_type.value.lower()
         train = {"steps": 3, "precision": "fp32"}
-        self.write_recipe(method, settings={"method": peft_type, **settings}, train=train, optimizer={"lr": 1e-2})
+        self.write_recipe(method, settings={"method": peft_type, **settings}, train=train, optimizer={"lr": 3e-2})
         temper("train", "recipe.toml", cwd=self.directory)
         exported = self.directory / "runs" / method / "export"
         theirs = reference_loop.loss_of(load_with_peft(self.base, exported), self.encoded)
@@ -214,9 +215,10 @@ class Adapters(unittest.TestCase):
         self.check_loss(exported)
 
     def check_loss(self, adapter):
-        theirs = reference_loop.loss_of(load_with_peft(self.base, adapter), self.encoded)
-        without = reference_loop.loss_of(base_model(self.base), self.encoded)
-        self.assertNotEqual(theirs, without, "the adapter does nothing")
+        model, plain = load_with_peft(self.base, adapter), base_model(self.base)
+        theirs = reference_loop.loss_of(model, self.encoded)
+        effects = [abs(reference_loop.loss_of(model, [row]) / reference_loop.loss_of(plain, [row]) - 1) for row in self.encoded]
+        self.assertGreater(max(effects), 1e-4, "the adapter does too little to be seen")
         self.write_recipe("eval")
         output = temper("eval", "recipe.toml", f"model.adapter={adapter}", cwd=self.directory)
         self.assert_close(json.loads(output.splitlines()[-1])["eval_loss"], theirs, 1e-5, "eval:")
