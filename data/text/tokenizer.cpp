@@ -1,5 +1,6 @@
 #include "data/text/tokenizer.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -336,7 +337,14 @@ void Tokenizer::add_to_files(const std::filesystem::path& directory) const {
   const bool listed = settings.contains("added_tokens_decoder");
   Json& tokens = definition["added_tokens"];
   if (tokens.is_null()) tokens = Json::array();
-  for (const AddedToken& token : state_->added_later) {
+  // Readers number what they find in order, so what tokenizer_config.json adds comes first.
+  std::vector<AddedToken> missing = state_->config.added_tokens;
+  missing.insert(missing.end(), state_->added_later.begin(), state_->added_later.end());
+  for (const AddedToken& token : missing) {
+    const bool known = std::any_of(tokens.begin(), tokens.end(), [&](const Json& entry) {
+      return entry.value("content", "") == token.content;
+    });
+    if (known) continue;
     const int32_t id = *state_->added.token_to_id(token.content);
     Json entry = {{"id", id}};
     entry.update(flags(token));

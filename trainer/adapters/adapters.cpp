@@ -208,7 +208,7 @@ void Adapters::wrap_tokens(AdapterTensors& tensors) {
   for (const char* module : {kEmbedding, kHead}) {
     const bool whole = module == kHead ? adapters_.contains(kHead) : embedding_ != nullptr;
     // PEFT leaves them out where single rows are trained, unless there are new ones.
-    const bool resized = model_.config().vocab_size != model_.config().stored_vocab_size;
+    const bool resized = model_.config().added_rows > 0;
     if (!whole || ((token_rows_ || head_rows_) && !resized) || !names_embedding(saved_targets_)) continue;
     saved_base_.emplace_back(kPrefix + std::string(module) + ".base_layer.weight",
                              (tied ? kEmbedding : module) + std::string(".weight"));

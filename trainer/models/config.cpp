@@ -245,7 +245,6 @@ ModelConfig load_config(const std::filesystem::path& model_directory) {
   config.model_type = row->model_type;
 
   config.vocab_size = top.integer("vocab_size", std::nullopt);
-  config.stored_vocab_size = config.vocab_size;
   config.hidden_size = top.integer("hidden_size", std::nullopt);
   config.intermediate_size = top.integer("intermediate_size", std::nullopt);
   config.num_hidden_layers = top.integer("num_hidden_layers", std::nullopt);
@@ -296,6 +295,7 @@ ModelConfig load_config(const std::filesystem::path& model_directory) {
 }
 
 ModelConfig with_tokens(ModelConfig config, int64_t tokens, const std::vector<int32_t>& added) {
+  config.added_rows += std::max<int64_t>(0, tokens - config.vocab_size);
   config.vocab_size = std::max(config.vocab_size, tokens);
   config.added_ids.assign(added.begin(), added.end());
   config.json["vocab_size"] = config.vocab_size;

@@ -33,7 +33,7 @@ struct ModelConfig {
   std::string architecture;  // "LlamaForCausalLM", ...
   std::string model_type;
   int64_t vocab_size = 0;
-  int64_t stored_vocab_size = 0;   // rows of embedding and head in the files: fewer where tokens were added (with_tokens)
+  int64_t added_rows = 0;          // of vocab_size: those that the files lack (with_tokens)
   std::vector<int64_t> added_ids;  // tokens that are new to the model: adapters train their rows
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;

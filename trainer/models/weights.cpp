@@ -134,10 +134,9 @@ bool has_row_per_token(const std::string& name) {
 // Rows for tokens that were added: the mean of the others, which says nothing about any of them.
 at::Tensor with_added_rows(const at::Tensor& stored, const std::string& name,
                            const ModelConfig& config) {
-  const int64_t added = config.vocab_size - config.stored_vocab_size;
-  if (added == 0 || !has_row_per_token(name)) return stored;
+  if (config.added_rows == 0 || !has_row_per_token(name)) return stored;
   const at::Tensor mean = stored.mean({0}, /*keepdim=*/true, at::kDouble).to(stored.scalar_type());
-  return at::cat({stored, mean.expand({added, stored.size(1)})}, 0);
+  return at::cat({stored, mean.expand({config.added_rows, stored.size(1)})}, 0);
 }
 
 }  // namespace
@@ -195,7 +194,7 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
   };
   for (Parameter& parameter : model.parameters()) {
     std::vector<int64_t> shape = parameter.value.sizes().vec();
-    if (has_row_per_token(parameter.name)) shape[0] = model.config().stored_vocab_size;
+    if (has_row_per_token(parameter.name)) shape[0] -= model.config().added_rows;
     const at::Tensor tensor = find(parameter.name, shape);
     if (tensor.defined()) store(parameter, with_added_rows(tensor, parameter.name, model.config()));
   }
