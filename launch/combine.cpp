@@ -16,7 +16,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-const trainer::ModelOptions kShapes = {.compute = at::kFloat, .weights = at::kFloat, .frozen = true};
+const trainer::ModelOptions kShapes = {
+    .compute = at::kFloat, .weights = at::kFloat, .frozen = true};
 
 // "DIR=0.5": what follows the last '=' is the weight, unless such a directory is there.
 std::pair<fs::path, double> split(const std::string& argument) {
@@ -43,7 +44,8 @@ LoadedModel combine_on(const Source& base, const std::vector<std::string>& adapt
     const auto [directory, weight] = split(argument);
     adapter_source(directory, base.model);  // says what is wrong with it
     const auto shapes = trainer::build_model(config, kShapes);
-    loras.push_back(trainer::load_adapter(directory, *shapes, kShapes)->lora_factors(directory.string()));
+    loras.push_back(
+        trainer::load_adapter(directory, *shapes, kShapes)->lora_factors(directory.string()));
     weights.push_back(weight);
   }
   LoadedModel loaded;

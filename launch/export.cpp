@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <optional>
 #include <sstream>
 
 #include <ATen/ATen.h>
@@ -34,7 +35,8 @@ Source source_of(const po::variables_map& given) {
     return adapter_source(path, given.count("base") != 0 ? given["base"].as<std::string>() : "");
   }
   if (given.count("base") != 0) {
-    throw UserError("temper export: --base: belongs to an adapter directory as SOURCE, and " + path.string() + " is none");
+    throw UserError("temper export: --base: belongs to an adapter directory as SOURCE, and " +
+                    path.string() + " is none");
   }
   return resolve_source(path, RunMeans::kCheckpoint);
 }
@@ -42,10 +44,16 @@ Source source_of(const po::variables_map& given) {
 /// Adapters by themselves, as their run would export them.
 void export_adapter(const trainer::Adapters& adapters, const Source& source, const fs::path& out,
                     const std::string& dtype, const std::string& card) {
-  const at::ScalarType type = dtype == "auto" ? trainer::adapter_dtype(adapters.peft()) : trainer::stored_type(dtype);
-  trainer::NamedTensors tensors;
-  for (const auto& [key, tensor] : adapters.plain().second) tensors.emplace_back(key, tensor.to(type).contiguous());
-  trainer::write_adapter(out, trainer::adapter_config(adapters, source.model.string()), tensors, card);
+  const at::ScalarType type =
+      dtype == "auto" ? trainer::adapter_dtype(adapters.peft()) : trainer::stored_type(dtype);
+  const bool own =
+      source.tokenizer.directory != source.model || !source.tokenizer.added_tokens.empty();
+  const auto base = [&](const std::string& name) {
+    return trainer::stored_tensor(source.model, name, adapters.model_config());
+  };
+  trainer::write_adapter(out, trainer::adapter_config(adapters, source.model.string()),
+                         trainer::saved_tensors(adapters, type, base), card,
+                         own ? std::optional(source.tokenizer) : std::nullopt);
 }
 
 /// SOURCE itself, or as the base of --adapter.
@@ -53,16 +61,19 @@ LoadedModel load(const po::variables_map& given, const Source& source) {
   if (given.count("adapter") == 0) {
     for (const char* option : {"combination", "density"}) {
       if (given.count(option) != 0) {
-        throw UserError(std::string("temper export: --") + option + ": needs --adapter DIR[=WEIGHT]");
+        throw UserError(std::string("temper export: --") + option +
+                        ": needs --adapter DIR[=WEIGHT]");
       }
     }
     return load_model(source, {.compute = at::kFloat, .weights = at::kFloat});
   }
   if (source.kind != Source::Kind::kModel) {
-    throw UserError("temper export: --adapter: needs a model directory as SOURCE, their common base");
+    throw UserError(
+        "temper export: --adapter: needs a model directory as SOURCE, their common base");
   }
   trainer::Combination combination{.type = "linear"};
-  if (const auto type = one_of(given, "combination", {"linear", "cat", "svd", "ties", "dare_linear", "dare_ties"})) {
+  if (const auto type = one_of(given, "combination",
+                               {"linear", "cat", "svd", "ties", "dare_linear", "dare_ties"})) {
     combination.type = *type;
   }
   if (given.count("density") != 0) combination.density = given["density"].as<double>();
@@ -70,9 +81,12 @@ LoadedModel load(const po::variables_map& given, const Source& source) {
 }
 
 /// The plain model's weights: those of the source, adapters folded in.
-trainer::NamedTensors weights_of(const LoadedModel& loaded, const Source& source, at::ScalarType type) {
+trainer::NamedTensors weights_of(const LoadedModel& loaded, const Source& source,
+                                 at::ScalarType type) {
   if (loaded.adapters) {
-    const auto base = [&](const std::string& name) { return trainer::stored_tensor(source.model, name); };
+    const auto base = [&](const std::string& name) {
+      return trainer::stored_tensor(source.model, name, loaded.model->config());
+    };
     return trainer::merged_weights(*loaded.model, *loaded.adapters, base, type);
   }
   trainer::NamedTensors tensors;
@@ -133,8 +147,8 @@ std::string own_dtype(const Source& source, const trainer::ModelConfig& config) 
 
 void print_difference(trainer::Model& model, const fs::path& out) {
   const at::Tensor before = probe_logits(model);
-  const LoadedModel merged = load_model({.kind = Source::Kind::kModel, .weights = out, .model = out, .state = {}},
-                                        {.compute = at::kFloat, .weights = at::kFloat});
+  const LoadedModel merged =
+      load_model(model_source(out), {.compute = at::kFloat, .weights = at::kFloat});
   std::printf("largest difference of a logit to base + adapter in fp32: %.3g (of %.3g)\n",
               (probe_logits(*merged.model) - before).abs().max().item<double>(),
               before.abs().max().item<double>());
@@ -150,9 +164,9 @@ void check_output(const fs::path& out, const Source& source) {
   if (fs::equivalent(out, source.weights, ignored) || fs::equivalent(out, source.model, ignored)) {
     throw UserError(out.string() + ": is the source itself; give another directory");
   }
-  const bool earlier_export =
-      (fs::exists(out / "config.json", ignored) || fs::exists(out / "adapter_config.json", ignored)) &&
-      !fs::exists(out / ".git", ignored);
+  const bool earlier_export = (fs::exists(out / "config.json", ignored) ||
+                               fs::exists(out / "adapter_config.json", ignored)) &&
+                              !fs::exists(out / ".git", ignored);
   if (!fs::is_empty(out, ignored) && !earlier_export) {
     throw UserError(
         out.string() +
@@ -179,7 +193,8 @@ int export_command(const std::vector<std::string>& arguments) {
       "format", po::value<std::string>()->default_value("safetensors"), "safetensors")(
       "max-shard-size", po::value<std::string>()->default_value("5GB"), "of a weights file")(
       "merge", "fold the adapter into the weights of its base, in the base's own precision")(
-      "base", po::value<std::string>(), "the base model of an adapter, instead of the one it names")(
+      "base", po::value<std::string>(),
+      "the base model of an adapter, instead of the one it names")(
       "adapter", po::value<std::vector<std::string>>(),
       "DIR[=WEIGHT], several: LoRA adapters of SOURCE, made into one")(
       "combination", po::value<std::string>(),
@@ -197,16 +212,19 @@ int export_command(const std::vector<std::string>& arguments) {
   check_output(out, source);
   const LoadedModel loaded = load(*given, source);
   if (merge && !loaded.adapters) {
-    throw UserError("temper export: --merge: " + source.weights.string() + " holds no adapter to merge");
+    throw UserError("temper export: --merge: " + source.weights.string() +
+                    " holds no adapter to merge");
   }
   if (loaded.adapters && !merge) {
-    export_adapter(*loaded.adapters, source, out, dtype, model_card(source, loaded.model->config()));
+    export_adapter(*loaded.adapters, source, out, dtype,
+                   model_card(source, loaded.model->config()));
     std::cout << source.weights.string() << " -> " << out.string() << " (adapter)\n";
     return kDone;
   }
   const std::string stored = dtype == "auto" ? own_dtype(source, loaded.model->config()) : dtype;
   trainer::export_model({.tensors = weights_of(loaded, source, trainer::stored_type(stored)),
                          .config = loaded.model->config().json,
+                         .tokenizer = source.tokenizer,
                          .model_directory = source.model,
                          .model_card = model_card(source, loaded.model->config())},
                         out, stored, max_shard_bytes);

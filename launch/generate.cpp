@@ -153,15 +153,15 @@ int generate(const std::vector<std::string>& arguments) {
   const Source source = given->count("adapter") != 0
                             ? adapter_source((*given)["adapter"].as<std::string>(), model_path)
                             : resolve_source(model_path, RunMeans::kExport);
-  const auto tokenizer = data::Tokenizer::load(source.model);
+  const auto tokenizer = source.load_tokenizer();
   const SamplingSettings settings = settings_for(source.model, tokenizer, *given);
-  const auto prompt = prompt_ids(source.model, tokenizer, (*given)["prompt"].as<std::string>(),
+  const auto prompt = prompt_ids(source.tokenizer.directory, tokenizer, (*given)["prompt"].as<std::string>(),
                                  given->count("chat") != 0);
 
   return run_on_all_ranks([&](parallel::Session& session) {
     if (session.world().rank != 0) return int{kDone};
     // A token of a small model is so little work that sharing it out costs more than doing it.
-    const auto config = trainer::load_config(source.model);
+    const auto config = source.load_config();
     session.use_threads(config.hidden_size < 512 ? 1 : 0);
     const at::ScalarType type = compute_type(dtype, config);
     const LoadedModel loaded = load_model(source, {.compute = type, .weights = type});

@@ -202,7 +202,7 @@ int init(const std::vector<std::string>& arguments) {
   }
   const auto data = (*given)["data"].as<std::string>();
   const auto config = trainer::load_config(source.model);
-  const DataFound found = look_at_data(data, source.model, data::Tokenizer::load(source.model));
+  const DataFound found = look_at_data(data, source.model, source.load_tokenizer());
   data::write_file_atomically(
       file, recipe_text(file.stem().string(), source.model.string(), data, found,
                         fitting_length(found, config.max_position_embeddings), file));

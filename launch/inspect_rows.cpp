@@ -80,7 +80,7 @@ Json rows_of(const recipes::Recipe& recipe, const recipes::DataSource& source, i
 Json inspect_recipe(const fs::path& file, int64_t rows) {
   const auto recipe = recipes::parse(file, {}, {.purpose = recipes::Purpose::kPrepare});
   const fs::path model = recipe.model.path;
-  const auto tokenizer = data::Tokenizer::load(model);
+  const auto tokenizer = data::Tokenizer::load(model, recipe.model.add_tokens);
   const auto chat_template = data::ChatTemplate::load(model);
   Json report = {{"kind", "recipe"},
                  {"path", file.string()},

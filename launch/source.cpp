@@ -41,22 +41,54 @@ fs::path start_model(const fs::path& checkpoint, const data::Json& state) {
 }
 
 Source checkpoint_source(const fs::path& checkpoint) {
-  Source source{.kind = Source::Kind::kCheckpoint, .weights = checkpoint, .model = {}, .state = {}};
+  Source source{.kind = Source::Kind::kCheckpoint,
+                .weights = checkpoint,
+                .model = {},
+                .state = {},
+                .tokenizer = {}};
   source.state = data::read_json(checkpoint / "state.json");
   source.model = start_model(checkpoint, source.state);
+  source.tokenizer = {
+      .directory = source.model,
+      .added_tokens = source.state.value("added_tokens", std::vector<std::string>())};
+  const std::string own = source.state.value("tokenizer_directory", "");
+  if (!own.empty() && has(own, "tokenizer.json")) source.tokenizer.directory = own;
   return source;
 }
 
 }  // namespace
 
+Source model_source(const fs::path& model) {
+  return {.kind = Source::Kind::kModel,
+          .weights = model,
+          .model = model,
+          .state = {},
+          .tokenizer = {.directory = model}};
+}
+
+data::Tokenizer Source::load_tokenizer() const {
+  return data::Tokenizer::load(tokenizer.directory, tokenizer.added_tokens);
+}
+
+trainer::ModelConfig Source::load_config() const {
+  trainer::ModelConfig config = trainer::load_config(model);
+  if (tokenizer.directory == model && tokenizer.added_tokens.empty()) return config;
+  return trainer::with_tokens(std::move(config), load_tokenizer().size());
+}
+
 Source adapter_source(const fs::path& adapter, const fs::path& base) {
-  if (!is_adapter(adapter)) throw UserError(adapter.string() + ": no adapter (it has no adapter_config.json)");
+  if (!is_adapter(adapter))
+    throw UserError(adapter.string() + ": no adapter (it has no adapter_config.json)");
   const fs::path named = base.empty() ? fs::path(trainer::adapter_base(adapter)) : base;
   if (named.empty() || !is_model(named)) {
     throw UserError(adapter.string() + ": its base model \"" + named.string() +
                     "\" is no model directory here (no config.json): give it with --base DIR");
   }
-  return {.kind = Source::Kind::kAdapter, .weights = adapter, .model = named, .state = {}};
+  return {.kind = Source::Kind::kAdapter,
+          .weights = adapter,
+          .model = named,
+          .state = {},
+          .tokenizer = {.directory = trainer::tokenizer_of(adapter, named)}};
 }
 
 bool is_checkpoint(const fs::path& path) {
@@ -80,19 +112,16 @@ Source resolve_source(const fs::path& path, RunMeans run_means) {
     if (!damage.empty()) throw UserError("damaged checkpoint: " + damage);
     return checkpoint_source(path);
   }
-  if (is_model(path))
-    return {.kind = Source::Kind::kModel, .weights = path, .model = path, .state = {}};
+  if (is_model(path)) return model_source(path);
   if (has(path, "adapter_config.json")) {
     return adapter_source(path, {});
   }
   if (is_run(path)) {
     if (run_means == RunMeans::kExport && is_model(path / "export")) {
-      return {.kind = Source::Kind::kModel,
-              .weights = path / "export",
-              .model = path / "export",
-              .state = {}};
+      return model_source(path / "export");
     }
-    if (run_means == RunMeans::kExport && is_adapter(path / "export")) return adapter_source(path / "export", {});
+    if (run_means == RunMeans::kExport && is_adapter(path / "export"))
+      return adapter_source(path / "export", {});
     if (const auto found = trainer::find_checkpoint(path / "checkpoints")) {
       return checkpoint_source(found->directory);
     }
@@ -103,25 +132,27 @@ Source resolve_source(const fs::path& path, RunMeans run_means) {
                   "checkpoint (manifest.json)");
 }
 
-fs::path tokenizer_directory(const fs::path& path) {
-  if (has(path, "tokenizer.json")) return path;
-  if (is_run(path) || is_checkpoint(path)) return resolve_source(path, RunMeans::kExport).model;
+trainer::TokenizerFiles tokenizer_files(const fs::path& path) {
+  if (has(path, "tokenizer.json")) return {.directory = path};
+  if (is_run(path) || is_checkpoint(path)) return resolve_source(path, RunMeans::kExport).tokenizer;
   std::error_code ignored;
   if (!fs::is_directory(path, ignored)) {
     throw UserError(path.string() + ": no such directory; give one that holds tokenizer.json");
   }
-  return path;  // Tokenizer::load says what is missing there.
+  return {.directory = path};  // Tokenizer::load says what is missing there.
 }
 
 LoadedModel load_model(const Source& source, trainer::ModelOptions options) {
-  const bool has_adapter = source.kind == Source::Kind::kAdapter ||
-                           (source.kind == Source::Kind::kCheckpoint && source.state.contains("adapter"));
+  const bool has_adapter =
+      source.kind == Source::Kind::kAdapter ||
+      (source.kind == Source::Kind::kCheckpoint && source.state.contains("adapter"));
   options.frozen = has_adapter;
   LoadedModel loaded;
-  loaded.model = trainer::build_model(trainer::load_config(source.model), options);
+  loaded.model = trainer::build_model(source.load_config(), options);
   trainer::Model& model = *loaded.model;
   if (source.kind == Source::Kind::kModel || has_adapter) {
-    trainer::load_weights(model, options, source.kind == Source::Kind::kModel ? source.weights : source.model);
+    trainer::load_weights(model, options,
+                          source.kind == Source::Kind::kModel ? source.weights : source.model);
   }
   if (source.kind == Source::Kind::kModel) return loaded;
   if (source.kind == Source::Kind::kAdapter) {
@@ -129,13 +160,15 @@ LoadedModel load_model(const Source& source, trainer::ModelOptions options) {
     return loaded;
   }
   if (has_adapter) {
-    const recipes::Peft peft = trainer::peft_of_config(source.state.at("adapter"), source.weights / "state.json");
+    const recipes::Peft peft =
+        trainer::peft_of_config(source.state.at("adapter"), source.weights / "state.json");
     loaded.adapters = std::make_unique<trainer::Adapters>(peft, model, options);
     loaded.adapters->initialize(source.state.at("adapter_seed").get<int64_t>());
   }
   trainer::NamedTensors masters;
   for (const auto& parameter : model.parameters()) {
-    if (!has_adapter || parameter.trainable()) masters.emplace_back("weights/" + parameter.name, parameter.master);
+    if (!has_adapter || parameter.trainable())
+      masters.emplace_back("weights/" + parameter.name, parameter.master);
   }
   trainer::load_checkpoint(source.weights, masters);
   trainer::refresh_values(model);

@@ -203,10 +203,10 @@ int tokenize(const std::vector<std::string>& arguments) {
              text = given->count("text") != 0, decode = given->count("decode") != 0,
              skip_special = given->count("skip-special-tokens") != 0;
 
-  const auto directory = tokenizer_directory((*given)["MODEL"].as<std::string>());
+  const auto files = tokenizer_files((*given)["MODEL"].as<std::string>());
   std::optional<data::Tokenizer> tokenizer;  // --chat --text renders only
-  if (!text) tokenizer = data::Tokenizer::load(directory);
-  Templates templates(directory);
+  if (!text) tokenizer = data::Tokenizer::load(files.directory, files.added_tokens);
+  Templates templates(files.directory);
 
   InputLines lines;
   int64_t number = 0;

@@ -69,6 +69,8 @@ struct Peft {
   std::optional<IntOrInts> layers_to_transform;
   std::optional<NamesOrPattern> layers_pattern;
   std::optional<std::vector<int64_t>> trainable_token_indices;
+  // The same of an untied output head. No key: model.add_tokens and adapters of PEFT say it.
+  std::optional<std::vector<int64_t>> head_token_indices;
   // lora; r, layers and rank_pattern also of others
   std::optional<int64_t> r;
   std::optional<int64_t> lora_alpha;

@@ -38,7 +38,8 @@ std::vector<Key> recipe_rows() {
       ROW(model.double_quant, .meaning = "nf4, fp4: quantise the scales of quantised weights too."),
       ROW(model.adapter,
           .meaning = "An existing PEFT adapter: trained further, or frozen in `eval`."),
-      ROW(model.add_tokens, .meaning = "New special tokens: rows added, trained and saved."),
+      ROW(model.add_tokens, .meaning = "New special tokens: rows added (the mean of the others), trained and "
+                                       "saved."),
       ROW(model.download, .meaning = "Fetch `org/name` from the hub.", .works = {false}),
 
       ROW(data.format, .meaning = "What a row is; `auto` recognises it by its columns.",

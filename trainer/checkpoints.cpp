@@ -121,7 +121,9 @@ void Checkpoints::begin(int64_t step) {
                         {"early_stopped", out_of_patience()},
                         {"recipe", recipes::to_toml(s.run.recipe)},
                         {"config", s.run.inputs.config.json},
-                        {"model_directory", s.run.inputs.model_directory.string()}};
+                        {"model_directory", s.run.inputs.model_directory.string()},
+                        {"tokenizer_directory", s.run.inputs.tokenizer_files.directory.string()},
+                        {"added_tokens", s.run.inputs.tokenizer_files.added_tokens}};
   if (const Adapters* adapters = s.run.adapters.get()) {
     scalars["adapter"] = adapter_config(adapters->peft(), s.run.recipe.model.path, adapters->saved_targets(), s.run.inputs.config);
     scalars["adapter_seed"] = s.run.recipe.run.seed;

@@ -1,5 +1,7 @@
 #include "trainer/finish.h"
 
+#include <algorithm>
+
 #include <ATen/ATen.h>
 
 #include "parallel/log.h"
@@ -24,12 +26,27 @@ std::string export_dtype(const recipes::Recipe& recipe, const ModelConfig& confi
 
 namespace {
 
+// Of the model that adapters sit on, as it is stored; one that was drawn is nowhere but in memory.
+at::Tensor base_tensor(Run& run, const std::string& name) {
+  if (run.recipe.model.init == recipes::Init::kPretrained) return stored_tensor(run.inputs.model_directory, name, run.inputs.config);
+  const std::vector<Parameter>& parameters = run.model->parameters();
+  const auto found = std::find_if(parameters.begin(), parameters.end(), [&](const Parameter& p) { return p.name == name; });
+  TEMPER_CHECK(found != parameters.end(), "no such parameter: " + name);
+  return found->value;
+}
+
+// That of an adapter which is not its base's.
+std::optional<TokenizerFiles> own_tokenizer(const Inputs& inputs) {
+  const bool of_base = inputs.tokenizer_files.directory == inputs.model_directory && inputs.tokenizer.added_ids().empty();
+  return of_base ? std::nullopt : std::optional(inputs.tokenizer_files);
+}
+
 NamedTensors exported_weights(Run& run, at::ScalarType dtype) {
   if (run.adapters) {
     if (run.recipe.model.init == recipes::Init::kRandom) {
       throw UserError("export.merge: a base that was drawn (model.init = \"random\") is nowhere to merge into");
     }
-    const auto base = [&](const std::string& name) { return stored_tensor(run.inputs.model_directory, name); };
+    const auto base = [&](const std::string& name) { return base_tensor(run, name); };
     return merged_weights(*run.model, *run.adapters, base, dtype);
   }
   NamedTensors weights;
@@ -40,16 +57,16 @@ NamedTensors exported_weights(Run& run, at::ScalarType dtype) {
 void export_run(Run& run, const RunDirectory& directory, int64_t step) {
   const std::string card = model_card(run, step);
   if (run.adapters && !run.recipe.export_.merge) {
-    NamedTensors tensors;
-    for (const auto& [key, tensor] : run.adapters->plain().second) {
-      tensors.emplace_back(key, tensor.to(adapter_dtype(run.adapters->peft())).contiguous());
-    }
-    write_adapter(directory.export_directory(), adapter_config(*run.adapters, run.recipe.model.path), tensors, card);
+    const NamedTensors tensors =
+        saved_tensors(*run.adapters, adapter_dtype(run.adapters->peft()), [&](const std::string& name) { return base_tensor(run, name); });
+    write_adapter(directory.export_directory(), adapter_config(*run.adapters, run.recipe.model.path), tensors, card,
+                  own_tokenizer(run.inputs));
     return;
   }
   const std::string dtype = export_dtype(run.recipe, run.inputs.config);
   export_model({.tensors = exported_weights(run, stored_type(dtype)),
                 .config = run.inputs.config.json,
+                .tokenizer = run.inputs.tokenizer_files,
                 .model_directory = run.inputs.model_directory,
                 .model_card = card},
                directory.export_directory(), dtype, parse_size(run.recipe.export_.max_shard_size));

@@ -67,6 +67,7 @@ struct Tensors {
   int64_t trainable = 0;  // elements
   int64_t largest = 0;    // elements of the largest quantised projection, whole for one product at a time
   int64_t inner = 0;      // columns of the widest x A^T of LoRA
+  int64_t saved_base = 0; // elements of the base that an exported adapter holds
 };
 
 Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) {
@@ -85,6 +86,10 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
     tensors.weights += static_cast<int64_t>(parameter.value.nbytes());
     if (!parameter.master.is_same(parameter.value)) tensors.weights += static_cast<int64_t>(parameter.master.nbytes());
     if (parameter.trainable()) tensors.trainable += parameter.value.numel();
+    if (!adapters) continue;
+    for (const auto& [key, name] : adapters->saved_base()) {
+      if (parameter.name == name) tensors.saved_base += parameter.value.numel();
+    }
   }
   std::map<const Projection*, int64_t> whole;
   for (const LinearSlot& slot : model->linears()) {
@@ -128,7 +133,7 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   const int64_t rows = std::min({kHeadChunkTokens, tokens, std::max<int64_t>(64, kHeadChunkBytes / 4 / config.vocab_size)});
   const int64_t logits = rows * config.vocab_size * (compute == 4 ? 4 : 4 + compute);
   plan.buffers = kProgram + logits + snapshot + tensors.largest * compute;
-  plan.export_bytes = (adapters && !recipe.export_.merge ? plan.trainable : plan.parameters) * (recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32 ? 4 : 2);
+  plan.export_bytes = (adapters && !recipe.export_.merge ? plan.trainable + tensors.saved_base : plan.parameters) * (recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32 ? 4 : 2);
   return plan;
 }
 

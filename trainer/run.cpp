@@ -10,6 +10,7 @@
 #include "data/shards/token_dataset.h"
 #include "data/text/chat_template.h"
 #include "recipes/diagnostic.h"
+#include "trainer/adapters/adapter_files.h"
 #include "trainer/ops/cpu_allocator.h"
 
 namespace temper::trainer {
@@ -73,7 +74,19 @@ Inputs read_inputs(const recipes::Recipe& recipe) {
   if (!fs::is_directory(directory)) {
     throw UserError("model.path = \"" + recipe.model.path + "\": no such directory (a model directory with config.json)");
   }
-  Inputs inputs{.config = load_config(directory), .tokenizer = data::Tokenizer::load(directory), .model_directory = directory};
+  const fs::path adapter = recipe.model.adapter;
+  const TokenizerFiles files{adapter.empty() ? directory : tokenizer_of(adapter, directory), recipe.model.add_tokens};
+  Inputs inputs{.config = load_config(directory),
+                .tokenizer = data::Tokenizer::load(files.directory, files.added_tokens),
+                .model_directory = directory,
+                .tokenizer_files = files};
+  const std::vector<int32_t>& added = inputs.tokenizer.added_ids();
+  if (!added.empty() && !adapter.empty()) {
+    throw UserError("model.add_tokens: " + adapter.string() + " has been trained without them: leave model.adapter out, or model.add_tokens");
+  }
+  if (!added.empty() || files.directory != directory) {
+    inputs.config = with_tokens(inputs.config, inputs.tokenizer.size(), added);
+  }
   if (inputs.tokenizer.size() > inputs.config.vocab_size) {
     throw UserError(directory.string() + ": the tokenizer has " + std::to_string(inputs.tokenizer.size()) +
                     " ids, but config.json has vocab_size = " + std::to_string(inputs.config.vocab_size) +
@@ -87,7 +100,8 @@ Inputs read_inputs(const recipes::Recipe& recipe) {
 }
 
 Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, const parallel::World& world) {
-  const std::optional<data::ChatTemplate> chat = data::ChatTemplate::load(inputs.model_directory);
+  std::optional<data::ChatTemplate> chat = data::ChatTemplate::load(inputs.tokenizer_files.directory);
+  if (!chat) chat = data::ChatTemplate::load(inputs.model_directory);
   const data::RowEncoderOptions encoder{.format = recipe.data.format, .loss_on = recipe.data.loss_on};
   const data::EncoderFactory factory = [&](const recipes::DataSource& source, const data::Row& first_row) {
     const data::RowEncoder made = data::RowEncoder::make(encoder, source, first_row, inputs.tokenizer, chat);
@@ -180,14 +194,18 @@ void fill_model(Run& run) {
     run.adapters = std::make_unique<Adapters>(run.recipe.peft, *run.model, options);
     run.adapters->initialize(run.recipe.run.seed);
   }
+  if (run.adapters && run.recipe.export_.merge) run.adapters->check_mergeable();
   release_idle_cpu_memory();
 }
 
-// LoRA+ (Hayou et al. 2024, arXiv:2402.12354): B learns faster than A, and both without the recipe's decay.
+// LoRA+ (Hayou et al. 2024, arXiv:2402.12354): B and whatever is a vector learn faster than A, an adapted embedding at a rate of its own
+// (PEFT's groups), and all without the recipe's decay.
 void set_rates(std::vector<Parameter>& parameters, const recipes::Optimizer& optimizer) {
   if (!optimizer.loraplus_lr_ratio) return;
   for (Parameter& parameter : parameters) {
-    if (parameter.name.ends_with("lora_B.weight") || parameter.name.ends_with("lora_B.bias")) {
+    if (parameter.name.find(".lora_embedding_") != std::string::npos) {
+      parameter.lr_scale = optimizer.loraplus_lr_embedding / optimizer.lr.value();
+    } else if (parameter.name.ends_with("lora_B.weight") || parameter.value.dim() == 1) {
       parameter.lr_scale = *optimizer.loraplus_lr_ratio;
     }
   }
@@ -199,7 +217,9 @@ void prepare_training(Run& run) {
   for (const Parameter& parameter : run.model->parameters()) values.push_back(parameter.value);
   run.reducer = std::make_unique<parallel::GradientReducer>(std::move(values), *run.communicator,
                                                             run.recipe.parallel.bucket_mib << 20);
-  run.optimizer = build_optimizer(run.recipe.optimizer, run.model->parameters());
+  recipes::Optimizer optimizer = run.recipe.optimizer;
+  if (optimizer.loraplus_lr_ratio) optimizer.weight_decay = optimizer.loraplus_weight_decay;
+  run.optimizer = build_optimizer(optimizer, run.model->parameters());
 }
 
 }  // namespace temper::trainer

@@ -15,6 +15,7 @@
 #include "parallel/world.h"
 #include "recipes/recipe.h"
 #include "trainer/adapters/adapters.h"
+#include "trainer/checkpoint/export.h"
 #include "trainer/models/model.h"
 #include "trainer/objectives/objective.h"
 #include "trainer/optimizers/optimizer.h"
@@ -26,8 +27,9 @@ namespace temper::trainer {
 /// What is read before anything is built: cheap, and enough to refuse a recipe.
 struct Inputs {
   ModelConfig config;
-  data::Tokenizer tokenizer;
+  data::Tokenizer tokenizer;  // with model.add_tokens
   std::filesystem::path model_directory;
+  TokenizerFiles tokenizer_files;  // the model's, or those that model.adapter brings
 };
 
 /// config.json and tokenizer of recipe.model.path; checks that they belong together (a tokenizer larger than the embedding, ...).

@@ -1,5 +1,6 @@
 #include "data/text/tokenizer.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -7,6 +8,7 @@
 
 #include <xxhash.h>
 
+#include "data/io/atomic_file.h"
 #include "data/io/json.h"
 #include "data/text/added_tokens.h"
 #include "data/text/bpe.h"
@@ -73,9 +75,12 @@ struct Tokenizer::State {
   std::vector<Blanks> blanks;  // of the model's tokens, by id
   TokenizerConfig config;
   std::optional<int32_t> bos_id, eos_id, pad_id;
+  std::vector<AddedToken> added_later;  // load()'s own
+  std::vector<int32_t> added_ids;
   std::string fingerprint;
 
   void add_tokens(const std::vector<AddedToken>& tokens);
+  void add_later(const std::vector<std::string>& contents);
   void apply_config(const std::string& where);
   std::optional<int32_t> find(const std::string& token) const;
 
@@ -86,6 +91,18 @@ struct Tokenizer::State {
 void Tokenizer::State::add_tokens(const std::vector<AddedToken>& tokens) {
   for (const AddedToken& token : tokens) {
     added.add(token, model.token_to_id(token.content), model.entries());
+  }
+}
+
+// As `tokenizers` adds special tokens: an added token stays as it is, one of the model's becomes
+// special where it is.
+void Tokenizer::State::add_later(const std::vector<std::string>& contents) {
+  for (const std::string& content : contents) {
+    if (added.token_to_id(content)) continue;
+    const bool is_new = !model.token_to_id(content);
+    added_later.push_back({.content = content, .normalized = false, .special = true});
+    add_tokens({added_later.back()});
+    if (is_new) added_ids.push_back(*added.token_to_id(content));
   }
 }
 
@@ -119,7 +136,8 @@ void Tokenizer::State::apply_config(const std::string& where) {
 
 Tokenizer::Tokenizer(std::shared_ptr<const State> state) : state_(std::move(state)) {}
 
-Tokenizer Tokenizer::load(const std::filesystem::path& directory) {
+Tokenizer Tokenizer::load(const std::filesystem::path& directory,
+                          const std::vector<std::string>& added) {
   const std::filesystem::path path = directory / "tokenizer.json";
   const std::string text = read_text(path);
   const Json definition = parse_json(text, path.string());
@@ -146,6 +164,8 @@ Tokenizer Tokenizer::load(const std::filesystem::path& directory) {
             .bos_id = {},
             .eos_id = {},
             .pad_id = {},
+            .added_later = {},
+            .added_ids = {},
             .fingerprint = {}});
   std::vector<AddedToken> tokens;
   if (definition.contains("added_tokens") && !definition["added_tokens"].is_null()) {
@@ -156,6 +176,7 @@ Tokenizer Tokenizer::load(const std::filesystem::path& directory) {
   state->add_tokens(tokens);
   state->config = read_tokenizer_config(directory, tokens);
   state->add_tokens(state->config.added_tokens);
+  state->add_later(added);
   state->added.prepare(state->normalizer);
   state->apply_config((directory / "tokenizer_config.json").string());
   for (int64_t id = 0; id < state->model.end_id(); ++id) {
@@ -164,7 +185,9 @@ Tokenizer Tokenizer::load(const std::filesystem::path& directory) {
   }
 
   std::string decisive = text;
-  for (const AddedToken& token : state->config.added_tokens) {
+  std::vector<AddedToken> beside = state->config.added_tokens;
+  beside.insert(beside.end(), state->added_later.begin(), state->added_later.end());
+  for (const AddedToken& token : beside) {
     decisive += '\0' + token.content + '\0';
     for (const bool flag :
          {token.single_word, token.lstrip, token.rstrip, token.normalized, token.special}) {
@@ -296,6 +319,40 @@ std::string Tokenizer::id_to_token(int32_t id) const {
 bool Tokenizer::is_special(int32_t id) const {
   const AddedToken* token = state_->added.find(id);
   return token != nullptr && token->special;
+}
+
+const std::vector<int32_t>& Tokenizer::added_ids() const { return state_->added_ids; }
+
+void Tokenizer::add_to_files(const std::filesystem::path& directory) const {
+  if (state_->added_later.empty()) return;
+  const auto flags = [](const AddedToken& token) {
+    return Json{{"content", token.content},       {"single_word", token.single_word},
+                {"lstrip", token.lstrip},         {"rstrip", token.rstrip},
+                {"normalized", token.normalized}, {"special", token.special}};
+  };
+  const std::filesystem::path tokenizer = directory / "tokenizer.json";
+  const std::filesystem::path config = directory / "tokenizer_config.json";
+  Json definition = read_json(tokenizer);
+  Json settings = std::filesystem::exists(config) ? read_json(config) : Json::object();
+  const bool listed = settings.contains("added_tokens_decoder");
+  Json& tokens = definition["added_tokens"];
+  if (tokens.is_null()) tokens = Json::array();
+  // Readers number what they find in order, so what tokenizer_config.json adds comes first.
+  std::vector<AddedToken> missing = state_->config.added_tokens;
+  missing.insert(missing.end(), state_->added_later.begin(), state_->added_later.end());
+  for (const AddedToken& token : missing) {
+    const bool known = std::any_of(tokens.begin(), tokens.end(), [&](const Json& entry) {
+      return entry.value("content", "") == token.content;
+    });
+    if (known) continue;
+    const int32_t id = *state_->added.token_to_id(token.content);
+    Json entry = {{"id", id}};
+    entry.update(flags(token));
+    tokens.push_back(std::move(entry));
+    if (listed) settings["added_tokens_decoder"][std::to_string(id)] = flags(token);
+  }
+  write_file_atomically(tokenizer, dump_json(definition));
+  if (listed) write_file_atomically(config, dump_json(settings));
 }
 
 std::optional<int32_t> Tokenizer::bos_id() const { return state_->bos_id; }

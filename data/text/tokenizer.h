@@ -33,7 +33,9 @@ class Tokenizer {
   /// Reads tokenizer.json and, where present, tokenizer_config.json of a model directory (a
   /// directory with only tokenizer files is enough). Throws UserError naming file and component for
   /// what is missing, malformed or not supported.
-  static Tokenizer load(const std::filesystem::path& directory);
+  /// `added`: more special tokens; those that are no token yet get the next ids.
+  static Tokenizer load(const std::filesystem::path& directory,
+                        const std::vector<std::string>& added = {});
 
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = true) const;
   Encoding encode_with_offsets(std::string_view text, bool add_special_tokens = true) const;
@@ -45,6 +47,11 @@ class Tokenizer {
   /// The token's spelling in the vocabulary; "" for an id outside it.
   std::string id_to_token(int32_t id) const;
   bool is_special(int32_t id) const;
+  /// Ids that load()'s `added` has made.
+  const std::vector<int32_t>& added_ids() const;
+  /// Writes load()'s `added` into the tokenizer files of `directory`, copies of those it was loaded
+  /// from.
+  void add_to_files(const std::filesystem::path& directory) const;
 
   /// From tokenizer_config.json (special_tokens_map.json where that lacks them); unset where the
   /// model has none.

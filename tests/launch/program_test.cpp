@@ -146,12 +146,8 @@ TEST_F(Program, ChatRendersTheTemplateOrItsIds) {
 }
 
 TEST_F(Program, WhatThisVersionLacksIsRefusedByName) {
-  EXPECT_EQ(run("export a b --merge").error,
-            "temper export: --merge: adapters are not in this version of temper\n");
   EXPECT_EQ(run("export a b --format gguf").error,
             "temper export: --format gguf: this version of temper writes safetensors only\n");
-  EXPECT_EQ(run("generate a --prompt x --adapter b").error,
-            "temper generate: --adapter: adapters are not in this version of temper\n");
 }
 
 TEST_F(Program, GenerateChecksItsSettings) {

@@ -66,9 +66,10 @@ TEST_F(SourceTest, AMissingDirectoryAndAFileAreRefused) {
   EXPECT_NE(refusal(file("a.txt")).find("a.txt: not a directory; give a model"), std::string::npos);
 }
 
-TEST_F(SourceTest, AnAdapterIsRefusedByName) {
-  file("adapter/adapter_config.json");
-  EXPECT_NE(refusal(root_ / "adapter").find("adapters are not in this version"), std::string::npos);
+TEST_F(SourceTest, AnAdapterNeedsTheBaseThatItNames) {
+  std::ofstream(file("adapter/adapter_config.json")) << R"({"base_model_name_or_path": "gone"})";
+  EXPECT_NE(refusal(root_ / "adapter").find("\"gone\" is no model directory here"),
+            std::string::npos);
 }
 
 TEST_F(SourceTest, SomeOtherDirectoryIsRefused) {
@@ -78,7 +79,7 @@ TEST_F(SourceTest, SomeOtherDirectoryIsRefused) {
 
 TEST_F(SourceTest, OnlyTokenizerFilesAreEnoughForATokenizer) {
   file("tokenizer/tokenizer.json");
-  EXPECT_EQ(tokenizer_directory(root_ / "tokenizer"), root_ / "tokenizer");
+  EXPECT_EQ(tokenizer_files(root_ / "tokenizer").directory, root_ / "tokenizer");
 }
 
 }  // namespace

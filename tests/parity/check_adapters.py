@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -32,6 +33,8 @@ ENVIRONMENT = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROO
 WORDS = "int auto const size_t return std vector string for while if else struct class template typename void".split()
 MODELS = ("llama", "qwen2", "qwen3")
 MAX_LENGTH = 48
+TOKENS = [0, 270, 33, 1000]  # of whose rows some occur in the data
+ADDED = ["<tool>", "<|endoftext|>", "<call>"]  # the second is there already
 
 # What each is called here: peft's class, and the settings that peft and a recipe's [peft] share.
 METHODS = {
@@ -51,11 +54,26 @@ METHODS = {
     "prefix_tuning": (peft.PrefixTuningConfig, {"num_virtual_tokens": 4}),
     "prompt_tuning": (peft.PromptTuningConfig, {"num_virtual_tokens": 4}),
     "p_tuning": (peft.PromptEncoderConfig, {"num_virtual_tokens": 4, "encoder_hidden_size": 16}),
+    # Settings of LoRA.
+    "vocabulary": (peft.LoraConfig, {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "embed_tokens", "lm_head"]}),
+    "tokens": (peft.LoraConfig, {"r": 4, "trainable_token_indices": TOKENS}),
+    "tokens_tied": (peft.LoraConfig, {"r": 4, "trainable_token_indices": TOKENS}),
+    "modules_to_save": (peft.LoraConfig, {"r": 4, "modules_to_save": ["lm_head", "embed_tokens"]}),
+    "bias_all": (peft.LoraConfig, {"r": 4, "bias": "all"}),
+    "bias_lora_only": (peft.LoraConfig, {"r": 4, "target_modules": ["q_proj", "down_proj"], "bias": "lora_only"}),
+    "layers": (peft.LoraConfig, {"r": 4, "target_modules": ["q_proj", "up_proj"], "layers_to_transform": [1]}),
+    "patterns": (
+        peft.LoraConfig,
+        {"r": 4, "target_modules": "all-linear", "rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 6}, "alpha_pattern": {"v_proj": 3}},
+    ),
+    "exclude": (peft.LoraConfig, {"r": 4, "target_modules": "all-linear", "exclude_modules": ["o_proj", "layers.0.mlp.up_proj"]}),
 }
+TIED = {"tokens_tied"}  # the model's head is its embedding
 PROMPTS = {"prefix_tuning", "prompt_tuning", "p_tuning"}  # nothing to merge
 RESIDUAL = {"pissa", "olora"}  # the base changes: saved as the difference to the start
-EXACT_MERGE = {"lora", "rslora", "dora"}
-FOLLOWED = {"lora": 1e-3, "dora": 1e-3, "ia3": 1e-2}  # learning rates of the 50 steps
+SETTINGS = {"vocabulary", "tokens", "tokens_tied", "modules_to_save", "bias_all", "bias_lora_only", "layers", "patterns", "exclude"}
+EXACT_MERGE = {"lora", "rslora", "dora"} | SETTINGS
+FOLLOWED = {"lora": 1e-3, "dora": 1e-3, "ia3": 1e-2} | dict.fromkeys(SETTINGS, 1e-3)  # learning rates of the 50 steps
 
 
 def temper(*arguments, cwd):
@@ -69,7 +87,7 @@ def base_model(directory, dtype=torch.float32):
     return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
 
 
-def make_base(model_type, directory):
+def make_base(model_type, directory, tied=False):
     """A random model in float32 and, in bf16/, rounded; biases and norms are not left at zero and one."""
     tokenizer = AutoTokenizer.from_pretrained(SOURCE / "configs/quickstart")
     start = AutoConfig.from_pretrained(SOURCE / "configs/quickstart")
@@ -83,7 +101,7 @@ def make_base(model_type, directory):
         num_key_value_heads=2,
         head_dim=16 if model_type == "qwen3" else 8,
         max_position_embeddings=256,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         bos_token_id=start.bos_token_id,
         eos_token_id=start.eos_token_id,
         pad_token_id=start.pad_token_id,
@@ -99,11 +117,11 @@ def make_base(model_type, directory):
     return directory
 
 
-def make_rows(path, count=12):
+def make_rows(path, count=12, between=" "):
     rng = random.Random(1)
     with open(path, "w", encoding="utf-8") as file:
         for _ in range(count):
-            text = [" ".join(rng.choice(WORDS) for _ in range(rng.randint(2, 9))) for _ in range(2)]
+            text = [between.join(rng.choice(WORDS) for _ in range(rng.randint(2, 9))) for _ in range(2)]
             file.write(json.dumps({"prompt": text[0], "completion": " " + text[1]}) + "\n")
     return path
 
@@ -120,7 +138,7 @@ def make_adapter(method, base, directory):
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.05)
+                parameter.add_(torch.randn_like(parameter) * 0.2)
     model.save_pretrained(directory, **how)
     return directory
 
@@ -148,22 +166,31 @@ def load_with_peft(base, adapter, dtype=torch.float32, **options):
     return model
 
 
+def toml_value(value):
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {json.dumps(inner)}" for key, inner in value.items()) + " }"
+    return json.dumps(value)
+
+
 def toml_table(name, values):
-    return f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    return f"[{name}]\n" + "".join(f"{key} = {toml_value(value)}\n" for key, value in values.items())
 
 
 class Adapters(unittest.TestCase):
     longMessage = True
 
+    def prepare(self, folder, model_type, tied, between=" "):
+        self.directory = Path(folder)
+        torch.set_num_threads(1)
+        torch.manual_seed(int(os.environ.get("TEMPER_SEED", "1")))
+        self.base = make_base(model_type, self.directory / "model", tied)
+        self.rows = make_rows(self.directory / "rows.jsonl", between=between)
+        tokenizer = AutoTokenizer.from_pretrained(self.base)
+        self.encoded = reference_loop.encode(tokenizer, self.rows, MAX_LENGTH)
+
     def check(self, method, model_type):
         with tempfile.TemporaryDirectory(prefix="temper-adapters-") as folder:
-            self.directory = Path(folder)
-            torch.set_num_threads(1)
-            torch.manual_seed(int(os.environ.get("TEMPER_SEED", "1")))
-            self.base = make_base(model_type, self.directory / "model")
-            self.rows = make_rows(self.directory / "rows.jsonl")
-            tokenizer = AutoTokenizer.from_pretrained(self.base)
-            self.encoded = reference_loop.encode(tokenizer, self.rows, MAX_LENGTH)
+            self.prepare(folder, model_type, method in TIED)
             with self.subTest("what is trained here loads in peft with the same loss"):
                 self.check_export(method)
             adapter = make_adapter(method, self.base, self.directory / "adapter")
@@ -172,7 +199,8 @@ class Adapters(unittest.TestCase):
             if method not in PROMPTS:
                 with self.subTest("it merges to the same weights"):
                     self.check_merge(self.base, adapter, exact=False)
-                if method in EXACT_MERGE:
+            if method in EXACT_MERGE:
+                with self.subTest("it merges to the same bits of bfloat16"):
                     self.check_merge(self.base / "bf16", adapter, exact=True)
             if method in FOLLOWED:
                 with self.subTest("50 steps follow the torch loop"):
@@ -206,7 +234,7 @@ class Adapters(unittest.TestCase):
         cls, settings = METHODS[method]
         peft_type = cls(**settings).peft_type.value.lower()
         train = {"steps": 3, "precision": "fp32"}
-        self.write_recipe(method, settings={"method": peft_type, **settings}, train=train, optimizer={"lr": 1e-2})
+        self.write_recipe(method, settings={"method": peft_type, **settings}, train=train, optimizer={"lr": 3e-2})
         temper("train", "recipe.toml", cwd=self.directory)
         exported = self.directory / "runs" / method / "export"
         theirs = reference_loop.loss_of(load_with_peft(self.base, exported), self.encoded)
@@ -214,9 +242,10 @@ class Adapters(unittest.TestCase):
         self.check_loss(exported)
 
     def check_loss(self, adapter):
-        theirs = reference_loop.loss_of(load_with_peft(self.base, adapter), self.encoded)
-        without = reference_loop.loss_of(base_model(self.base), self.encoded)
-        self.assertNotEqual(theirs, without, "the adapter does nothing")
+        model, plain = load_with_peft(self.base, adapter), base_model(self.base)
+        theirs = reference_loop.loss_of(model, self.encoded)
+        effects = [abs(reference_loop.loss_of(model, [row]) / reference_loop.loss_of(plain, [row]) - 1) for row in self.encoded]
+        self.assertGreater(max(effects), 1e-4, "the adapter does too little to be seen")
         self.write_recipe("eval")
         output = temper("eval", "recipe.toml", f"model.adapter={adapter}", cwd=self.directory)
         self.assert_close(json.loads(output.splitlines()[-1])["eval_loss"], theirs, 1e-5, "eval:")
@@ -227,6 +256,8 @@ class Adapters(unittest.TestCase):
         dtype = torch.bfloat16 if exact else torch.float32
         theirs = load_with_peft(base, adapter, dtype).merge_and_unload().state_dict()
         ours = load_file(out / "model.safetensors")
+        if AutoConfig.from_pretrained(base).tie_word_embeddings:
+            theirs.pop("lm_head.weight")
         self.assertEqual(ours.keys(), theirs.keys())
         for key, tensor in theirs.items():
             self.assertEqual(ours[key].dtype, tensor.dtype, key)
@@ -257,22 +288,105 @@ class Adapters(unittest.TestCase):
             self.assert_close(line["grad_norm"], norm, 2e-3, f"gradient norm of step {line['step']}:")
 
 
+    def check_dropout(self, model_type):
+        """It acts, and a resumed run draws what an uninterrupted one draws."""
+        with tempfile.TemporaryDirectory(prefix="temper-adapters-") as folder:
+            self.prepare(folder, model_type, tied=False)
+            exports = {}
+            for dropout in (0.0, 0.1):
+                name = f"dropout-{dropout}"
+                settings = {"method": "lora", "target_modules": ["q_proj", "down_proj", "lm_head"], "lora_dropout": dropout}
+                self.write_recipe(
+                    name, settings=settings, train={"steps": 6, "precision": "fp32"}, optimizer={"lr": 1e-2}, checkpoint={"every": 3}
+                )
+                temper("train", "recipe.toml", cwd=self.directory)
+                exports[dropout] = load_file(self.directory / "runs" / name / "export" / "adapter_model.safetensors")
+            self.assertFalse(any(torch.equal(tensor, exports[0.1][key]) for key, tensor in exports[0.0].items() if "lora_B" in key))
+            run = self.directory / "runs" / "dropout-0.1"
+            shutil.rmtree(run / "export")
+            shutil.rmtree(run / "checkpoints" / "step-000006")
+            temper("train", "recipe.toml", cwd=self.directory)
+            for key, tensor in load_file(run / "export" / "adapter_model.safetensors").items():
+                self.assertTrue(torch.equal(tensor, exports[0.1][key]), key)
+
+    def check_loss_of(self, model, run, what):
+        self.assert_close(self.metrics(run)[-1]["eval_loss"], reference_loop.loss_of(model, self.encoded), 1e-5, what)
+
+    def check_added_tokens(self, model_type, tied):
+        """New tokens have rows, which are trained and saved, and what is saved loads in transformers and peft."""
+        with tempfile.TemporaryDirectory(prefix="temper-adapters-") as folder:
+            self.prepare(folder, model_type, tied, between=" <tool><call>")
+            size = len(AutoTokenizer.from_pretrained(self.base))
+            tables = {
+                "model": {"path": str(self.base), "dtype": "fp32", "add_tokens": ADDED},
+                "train": {"steps": 3, "precision": "fp32"},
+                "optimizer": {"lr": 1e-2},
+            }
+            runs = self.directory / "runs"
+
+            def check_tokenizer(directory):
+                tokenizer = AutoTokenizer.from_pretrained(directory)
+                self.assertEqual(tokenizer.convert_tokens_to_ids(ADDED), [size, tokenizer.eos_token_id, size + 1])
+                self.assertEqual(len(tokenizer), size + 2)
+                self.encoded = reference_loop.encode(tokenizer, self.rows, MAX_LENGTH)
+                self.assertEqual(tokenizer.decode(self.encoded[0][0], skip_special_tokens=True).count("<"), 0)
+
+            def check_model(directory, what):
+                check_tokenizer(directory)
+                model = base_model(directory)
+                self.assertEqual(model.config.vocab_size, size + 2)
+                self.assertEqual(model.get_output_embeddings().weight.shape[0], size + 2)
+                self.check_loss_of(model, what, f"{what}:")
+                return model
+
+            with self.subTest("full fine-tuning"):
+                self.write_recipe("full", **tables)
+                temper("train", "recipe.toml", cwd=self.directory)
+                check_model(runs / "full" / "export", "full")
+                temper("export", runs / "full" / "checkpoints" / "step-000003", "again", cwd=self.directory)
+                check_model(self.directory / "again", "full")
+            with self.subTest("adapters"):
+                self.write_recipe("lora", settings={"method": "lora", "r": 4}, **tables)
+                temper("train", "recipe.toml", cwd=self.directory)
+                adapter = runs / "lora" / "export"
+                check_tokenizer(adapter)
+                model = base_model(self.base)
+                model.resize_token_embeddings(size + 2)
+                model = peft.PeftModel.from_pretrained(model, str(adapter))
+                self.check_loss_of(model, "lora", "peft:")
+                temper("export", "--merge", adapter, "merged", cwd=self.directory)
+                check_model(self.directory / "merged", "lora")
+                temper("export", runs / "lora" / "checkpoints" / "step-000003", "adapter-again", cwd=self.directory)
+                check_tokenizer(self.directory / "adapter-again")
+                self.write_recipe("eval")
+                output = temper("eval", "recipe.toml", f"model.adapter={adapter}", cwd=self.directory)
+                self.assert_close(json.loads(output.splitlines()[-1])["eval_loss"], self.metrics("lora")[-1]["eval_loss"], 1e-6, "eval:")
+                temper("generate", adapter, "--prompt", "int <tool>", "--max-new-tokens", "3", cwd=self.directory)
+
+
 def add_check(method, model_type):
-    setattr(Adapters, f"test_{method}_on_{model_type}", lambda self: self.check(method, model_type))
+    setattr(Adapters, f"test_{method}_on_{model_type}", lambda self: CHECKS[method](self, model_type))
+
+
+CHECKS = {method: lambda self, model_type, method=method: self.check(method, model_type) for method in METHODS} | {
+    "dropout": Adapters.check_dropout,
+    "added_tokens": lambda self, model_type: self.check_added_tokens(model_type, tied=False),
+    "added_tokens_tied": lambda self, model_type: self.check_added_tokens(model_type, tied=True),
+}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program")
-    parser.add_argument("--only", default=",".join(METHODS), help=", ".join(METHODS))
+    parser.add_argument("--only", default=",".join(CHECKS), help=", ".join(CHECKS))
     parser.add_argument("--model", default=",".join(MODELS), help=", ".join(MODELS))
     arguments = parser.parse_args()
     logging.disable_progress_bar()
     global PROGRAM
     PROGRAM = os.path.abspath(arguments.program)
     for method in arguments.only.split(","):
-        if method not in METHODS:
-            parser.error(f"--only {method}: must be one of {', '.join(METHODS)}")
+        if method not in CHECKS:
+            parser.error(f"--only {method}: must be one of {', '.join(CHECKS)}")
         for model_type in arguments.model.split(","):
             add_check(method, model_type)
     unittest.main(argv=["check_adapters"], verbosity=2)

@@ -465,10 +465,8 @@ class Reader {
     for (const Field& field : method.fields) {
       known.insert(field.key);
       Json value = json_.contains(field.key) ? json_[field.key] : field.otherwise;
-      // {"embed_tokens": [...]} is the long form of the list.
-      if (std::string(field.key) == "trainable_token_indices" && value.is_object() &&
-          value.size() == 1 && value.begin().key().ends_with("embed_tokens")) {
-        value = Json(value.begin().value());
+      if (std::string(field.key) == "trainable_token_indices" && value.is_object()) {
+        value = tokens_of_embedding(value);
       }
       const std::string wanted =
           std::visit([&](const auto member) { return read(value, peft_.*member); }, field.member);
@@ -483,6 +481,22 @@ class Reader {
       }
     }
     return known;
+  }
+
+  // {"embed_tokens": [...]} is the long form of the list; an output head of its own has another.
+  Json tokens_of_embedding(const Json& object) {
+    Json embedding;
+    for (const auto& [module, ids] : object.items()) {
+      if (module.ends_with("embed_tokens")) {
+        embedding = ids;
+      } else if (module.ends_with("lm_head")) {
+        const std::string wanted = read(ids, peft_.head_token_indices);
+        if (!wanted.empty()) refuse("trainable_token_indices", "lm_head's must be " + wanted);
+      } else {
+        refuse("trainable_token_indices", "'" + module + "' is neither embed_tokens nor lm_head");
+      }
+    }
+    return embedding;
   }
 
   void read_sub_config(const std::string& key, const std::vector<SubField>& fields,
@@ -535,7 +549,8 @@ class Reader {
 std::string shape_text(at::IntArrayRef shape) { return Json(shape.vec()).dump(); }
 
 bool is_adapter_file(const std::string& name) {
-  return name == kConfigFile || name == kWeightsFile || name == kPickleFile || name == kCardFile;
+  return name == kConfigFile || name == kWeightsFile || name == kPickleFile ||
+         name == kCardFile || is_tokenizer_file(name);
 }
 
 }  // namespace
@@ -563,6 +578,12 @@ Json adapter_config(const Peft& peft, const std::string& base, const NamesOrPatt
     if (!json["eva_config"].is_null()) json["eva_config"]["label_mask_value"] = -100;
     json["eva_config"] = json["eva_config"].is_null() ? Json(nullptr) : sorted(json["eva_config"]);
   }
+  if (peft.head_token_indices) {
+    Json tokens = Json::object();
+    if (peft.trainable_token_indices) tokens["embed_tokens"] = *peft.trainable_token_indices;
+    tokens["lm_head"] = *peft.head_token_indices;
+    json["trainable_token_indices"] = std::move(tokens);
+  }
   if (is_prompt_learning(peft.method)) add_prompt_sizes(json, peft, model);
   if (peft.method == "prompt_tuning") {
     // PEFT refuses a prompt that began as text unless it says by which tokenizer.
@@ -589,15 +610,21 @@ std::string adapter_base(const fs::path& directory) {
 }
 
 void write_adapter(const fs::path& out, const Json& config, const NamedTensors& tensors,
-                   const std::string& model_card) {
+                   const std::string& model_card, const std::optional<TokenizerFiles>& tokenizer) {
   write_directory(out, is_adapter_file, [&](const fs::path& made) {
+    if (tokenizer) copy_tokenizer(*tokenizer, made);
     write_safetensors(made / kWeightsFile, tensors, {{"format", "pt"}});
     data::write_file_atomically(made / kCardFile, model_card);
     data::write_file_atomically(made / kConfigFile, data::dump_json(config));
   });
 }
 
-void read_adapter(const fs::path& directory, const NamedTensors& tensors) {
+fs::path tokenizer_of(const fs::path& adapter, const fs::path& base) {
+  return fs::exists(adapter / "tokenizer.json") ? adapter : base;
+}
+
+NamedTensors read_adapter(const fs::path& directory, const NamedTensors& tensors,
+                          const NamedTensors& optional) {
   const fs::path path = directory / kWeightsFile;
   if (!fs::exists(path)) {
     if (fs::exists(directory / kPickleFile)) {
@@ -611,23 +638,32 @@ void read_adapter(const fs::path& directory, const NamedTensors& tensors) {
   const SafetensorsFile file(path);
   std::vector<std::string> findings;
   std::set<std::string> wanted;
-  for (const auto& [name, tensor] : tensors) {
-    wanted.insert(name);
-    const auto fail = [&, &key = name](const std::string& what) {
+  // The stored tensor, or nothing and a finding.
+  const auto find = [&](const std::string& key, const at::Tensor& like) -> at::Tensor {
+    wanted.insert(key);
+    const auto fail = [&](const std::string& what) -> at::Tensor {
       findings.push_back(path.string() + ": '" + key + "' " + what);
+      return {};
     };
-    if (!file.contains(name)) {
-      fail("is missing");
-    } else if (const at::Tensor stored = file.tensor(name); stored.sizes() != tensor.sizes()) {
-      fail("is " + shape_text(stored.sizes()) + ", must be " + shape_text(tensor.sizes()) +
-           ": an adapter for another base model?");
-    } else if (!at::isFloatingType(stored.scalar_type())) {
-      fail(std::string("is ") + c10::toString(stored.scalar_type()) + ", not floating-point");
-    } else if (!at::isfinite(stored).all().item<bool>()) {
-      fail("holds NaN or infinite values");
-    } else {
-      tensor.copy_(stored);
+    if (!file.contains(key)) return fail("is missing");
+    const at::Tensor stored = file.tensor(key);
+    if (stored.sizes() != like.sizes()) {
+      return fail("is " + shape_text(stored.sizes()) + ", must be " + shape_text(like.sizes()) +
+                  ": an adapter for another base model?");
     }
+    if (!at::isFloatingType(stored.scalar_type())) {
+      return fail(std::string("is ") + c10::toString(stored.scalar_type()) + ", not floating-point");
+    }
+    if (!at::isfinite(stored).all().item<bool>()) return fail("holds NaN or infinite values");
+    return stored;
+  };
+  for (const auto& [key, tensor] : tensors) {
+    const at::Tensor stored = find(key, tensor);
+    if (stored.defined()) tensor.copy_(stored);
+  }
+  NamedTensors found;
+  for (const auto& [key, like] : optional) {
+    if (file.contains(key)) found.emplace_back(key, find(key, like));
   }
   for (const std::string& name : file.names()) {
     if (!wanted.contains(name)) {
@@ -636,6 +672,7 @@ void read_adapter(const fs::path& directory, const NamedTensors& tensors) {
     }
   }
   if (!findings.empty()) throw UserError(findings);
+  return found;
 }
 
 }  // namespace temper::trainer

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "data/io/json.h"
 #include "recipes/recipe.h"
+#include "trainer/checkpoint/export.h"
 #include "trainer/checkpoint/safetensors.h"
 #include "trainer/models/config.h"
 
@@ -30,14 +32,22 @@ recipes::Peft peft_of_config(const data::Json& config, const std::filesystem::pa
 /// base_model_name_or_path of an adapter directory; "" when it has none.
 std::string adapter_base(const std::filesystem::path& directory);
 
-/// Writes the three files, complete or absent, each tensor in its own type. An earlier adapter at
-/// `out` is replaced, anything else refused.
+/// Writes the three files, complete or absent, each tensor in its own type, and the tokenizer's
+/// where the adapter's is not its base's. An earlier adapter at `out` is replaced, anything else
+/// refused.
 void write_adapter(const std::filesystem::path& out, const data::Json& config,
-                   const NamedTensors& tensors, const std::string& model_card);
+                   const NamedTensors& tensors, const std::string& model_card,
+                   const std::optional<TokenizerFiles>& tokenizer = std::nullopt);
+
+/// The tokenizer of an adapter: the adapter's own where its directory has one, else `base`'s.
+std::filesystem::path tokenizer_of(const std::filesystem::path& adapter,
+                                   const std::filesystem::path& base);
 
 /// Reads adapter_model.safetensors into `tensors` by key, converting to their type. Throws
 /// UserError with all findings: missing, unexpected and misshapen tensors (naming both shapes: an
-/// adapter for another base), NaN, a directory with only adapter_model.bin (a pickle).
-void read_adapter(const std::filesystem::path& directory, const NamedTensors& tensors);
+/// adapter for another base), NaN, a directory with only adapter_model.bin (a pickle). Returns those
+/// of `optional` that are there, as stored; what is given with their keys is their shape.
+NamedTensors read_adapter(const std::filesystem::path& directory, const NamedTensors& tensors,
+                          const NamedTensors& optional = {});
 
 }  // namespace temper::trainer

@@ -1,17 +1,18 @@
 #include "trainer/adapters/adapters.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <cmath>
+#include <cstdio>
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
 #include "parallel/seed.h"
-#include "recipes/peft_methods.h"
 #include "recipes/diagnostic.h"
 #include "recipes/enum_names.h"
+#include "recipes/peft_methods.h"
 #include "trainer/adapters/adapter_files.h"
+#include "trainer/adapters/name_pattern.h"
 #include "trainer/adapters/targets.h"
 
 namespace temper::trainer {
@@ -19,6 +20,8 @@ namespace temper::trainer {
 namespace {
 
 constexpr const char* kPrefix = "base_model.model.";
+constexpr const char* kEmbedding = "model.embed_tokens";
+constexpr const char* kHead = "lm_head";
 
 std::string module_of(const std::string& parameter) {
   return parameter.substr(0, parameter.rfind('.'));
@@ -34,10 +37,32 @@ std::vector<TargetModule> modules_of(Model& model, const std::vector<LinearSlot>
     const std::string module = module_of(parameter.name);
     const bool known = std::any_of(modules.begin(), modules.end(),
                                    [&](const TargetModule& m) { return m.name == module; });
-    const bool head = module == "lm_head";
+    const bool head = module == kHead;
     if (!known) modules.push_back({.name = module, .linear = head, .output_head = head});
   }
+  if (model.config().tie_word_embeddings) {
+    modules.push_back({.name = kHead, .linear = true, .output_head = true});
+  }
   return modules;
+}
+
+// Whether PEFT sees from target_modules that the embedding or the head is adapted: a list must name
+// them by their last name alone.
+bool names_embedding(const recipes::NamesOrPattern& targets) {
+  if (const auto* names = std::get_if<std::vector<std::string>>(&targets)) {
+    return std::any_of(names->begin(), names->end(), [](const std::string& name) {
+      return name == "embed_tokens" || name == kHead;
+    });
+  }
+  const NamePattern pattern(std::get<std::string>(targets), "peft.target_modules");
+  return pattern.matches(kEmbedding) || pattern.matches(kHead);
+}
+
+bool is_lora_a(const std::string& key) {
+  return key.ends_with("lora_A.weight") || key.ends_with("lora_embedding_A");
+}
+bool is_lora_b(const std::string& key) {
+  return key.ends_with("lora_B.weight") || key.ends_with("lora_embedding_B");
 }
 
 bool changes_base(const recipes::Peft& peft) {
@@ -62,10 +87,12 @@ Adapters::Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& 
   targets_ = find_targets(peft_, model.config().model_type, modules);
   saved_targets_ = trainer::saved_targets(peft_, modules);
   if (options.quantize && changes_base(peft_)) {
-    throw UserError("peft.init_lora_weights = \"" + std::get<std::string>(*peft_.init_lora_weights) +
+    throw UserError("peft.init_lora_weights = \"" +
+                    std::get<std::string>(*peft_.init_lora_weights) +
                     "\": takes a part out of the base's weights, which are quantised here: not "
                     "together with model.quantize");
   }
+  train_added_tokens();
   set_base_free(options);
 
   AdapterTensors tensors(options, adapter_dtype(peft_), model.parameters());
@@ -74,23 +101,151 @@ Adapters::Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& 
     if (!group.empty()) wrap(*group.front().projection, group, tensors);
     group.clear();
   };
-  size_t wrapped = 0;
   for (const LinearSlot& slot : slots) {
     if (!group.empty() && group.front().projection != slot.projection) close_group();
     if (std::find(targets_.begin(), targets_.end(), slot.module) == targets_.end()) continue;
     group.push_back(slot);
-    ++wrapped;
   }
   close_group();
+  if (peft_.method == "lora" && has_target(kHead)) wrap_head(tensors);
+  wrap_tokens(tensors);
   if (peft_.method == "adalora") {
     allocator_ = std::make_unique<RankAllocator>(peft_, model.parameters());
   }
-  if (peft_.method != "ln_tuning" && wrapped != targets_.size()) {
-    for (const std::string& target : targets_) {
-      if (adapters_.contains(target)) continue;
-      throw UserError("peft.target_modules: " + target + " is not a linear layer of a block: " +
-                      peft_.method + " adapts those only (peft.modules_to_save trains a whole module)");
+  for (const std::string& target : targets_) {
+    const bool at_its_place = adapters_.contains(target) || peft_.method == "ln_tuning" ||
+                              (target == kEmbedding && embedding_);
+    if (at_its_place) continue;
+    throw UserError("peft.target_modules: " + target +
+                    " is not a linear layer of a block: " + peft_.method +
+                    " adapts those only (peft.modules_to_save trains a whole module)");
+  }
+}
+
+bool Adapters::has_target(const std::string& module) const {
+  return std::find(targets_.begin(), targets_.end(), module) != targets_.end();
+}
+
+// Rows of tokens that are new to the model, wherever they are not trained as part of a whole
+// matrix.
+void Adapters::train_added_tokens() {
+  const std::vector<int64_t>& ids = model_.config().added_ids;
+  if (ids.empty()) return;
+  const bool tied = model_.config().tie_word_embeddings;
+  const auto whole = [&](const char* module) {
+    return has_target(module) ||
+           names_module(peft_.modules_to_save.value_or(std::vector<std::string>{}), module);
+  };
+  if (peft_.method != "lora" && peft_.method != "adalora" && !(whole(kEmbedding) && whole(kHead))) {
+    throw UserError("model.add_tokens: " + peft_.method +
+                    " does not train single rows: use peft.method = \"lora\"" +
+                    (tied ? "" : ", or name embed_tokens and lm_head in peft.modules_to_save"));
+  }
+  const auto add = [&](std::optional<std::vector<int64_t>>& indices, const char* module) {
+    if (whole(module)) return;
+    if (!indices) indices.emplace();
+    for (const int64_t id : ids) {
+      if (std::find(indices->begin(), indices->end(), id) == indices->end()) indices->push_back(id);
     }
+  };
+  add(peft_.trainable_token_indices, kEmbedding);
+  if (!tied) add(peft_.head_token_indices, kHead);
+}
+
+void Adapters::wrap_head(AdapterTensors& tensors) {
+  OutputHead& head = model_.head();
+  if (peft_.use_dora.value()) {
+    throw UserError(
+        "peft.use_dora: not on the output head: leave lm_head out of "
+        "peft.target_modules, or peft.use_dora");
+  }
+  if (model_.config().tie_word_embeddings && changes_base(peft_)) {
+    throw UserError("peft.init_lora_weights = \"" +
+                    std::get<std::string>(*peft_.init_lora_weights) +
+                    "\": takes a part out of lm_head, whose weights are the embedding's too "
+                    "(tie_word_embeddings): leave lm_head out of peft.target_modules");
+  }
+  const LinearSite site{
+      .module = kHead, .in_features = head.weight.size(1), .out_features = head.weight.size(0)};
+  const int64_t rank = lora_rank(peft_, site);
+  auto low_rank = std::make_shared<LowRank>();
+  low_rank->a = tensors.empty({rank, site.in_features});
+  low_rank->dropout = peft_.lora_dropout.value();
+  low_rank->context = context_;
+  const auto lora = std::make_shared<Lora>(peft_, site, rank, low_rank->a, tensors);
+  low_rank->parts.push_back(lora->part(0));
+  head.low_rank = std::move(low_rank);
+  adapters_[kHead] = lora;
+  wrapped_.emplace_back(kHead, [&head] { return head.weight.detach().to(at::kFloat); });
+}
+
+// LoRA of the embedding, and rows of single tokens.
+void Adapters::wrap_tokens(AdapterTensors& tensors) {
+  Embedding& embedding = model_.embedding();
+  OutputHead& head = model_.head();
+  const bool tied = model_.config().tie_word_embeddings;
+  if (peft_.method == "lora" && has_target(kEmbedding)) {
+    embedding_ = std::make_unique<EmbeddingLora>(peft_, model_, context_, tensors);
+  }
+  const auto rows_of = [&](const char* module, const std::vector<int64_t>& ids,
+                           const at::Tensor& weight) {
+    if (has_target(module) || weight.requires_grad()) {
+      throw UserError("peft.trainable_token_indices: " + std::string(module) +
+                      " is trained as a whole already (peft.target_modules, peft.modules_to_save): "
+                      "leave one of them out");
+    }
+    return std::make_unique<TokenRows>(module, ids, weight, context_, tensors);
+  };
+  if (peft_.trainable_token_indices && !peft_.trainable_token_indices->empty()) {
+    token_rows_ = rows_of(kEmbedding, *peft_.trainable_token_indices, embedding.weight);
+    embedding.rows = token_rows_->rows();
+    if (tied) {
+      if (has_target(kHead)) {
+        throw UserError(
+            "peft.trainable_token_indices: the rows are those of lm_head too "
+            "(tie_word_embeddings), which peft.target_modules names: leave one of them out");
+      }
+      head.rows = token_rows_->rows();
+    }
+  }
+  if (peft_.head_token_indices && !tied) {
+    head_rows_ = rows_of(kHead, *peft_.head_token_indices, head.weight);
+    head.rows = head_rows_->rows();
+  }
+  for (const char* module : {kEmbedding, kHead}) {
+    const bool whole = module == kHead ? adapters_.contains(kHead) : embedding_ != nullptr;
+    // PEFT leaves them out where single rows are trained, unless there are new ones.
+    const bool resized = model_.config().added_rows > 0;
+    if (!whole || ((token_rows_ || head_rows_) && !resized) || !names_embedding(saved_targets_))
+      continue;
+    saved_base_.emplace_back(kPrefix + std::string(module) + ".base_layer.weight",
+                             (tied ? kEmbedding : module) + std::string(".weight"));
+  }
+  for (const Parameter& parameter : model_.parameters()) {
+    const bool ours = parameter.name.find(".lora_embedding_") != std::string::npos ||
+                      parameter.name.ends_with(".trainable_tokens_delta") ||
+                      parameter.name.starts_with(std::string(kPrefix) + kHead + ".lora_");
+    if (ours) keys_.emplace_back(parameter.name, parameter.name);
+  }
+}
+
+// One of two matrices that share their weights is adapted by itself.
+bool Adapters::adapts_tied() const {
+  return model_.config().tie_word_embeddings && (embedding_ || adapters_.contains(kHead));
+}
+
+void Adapters::check_mergeable() const {
+  if (!adapts_tied()) return;
+  throw UserError(
+      "peft.target_modules: embed_tokens and lm_head share their weights in this model "
+      "(tie_word_embeddings), so what is learned for one of them cannot be merged: "
+      "export the adapter without merging");
+}
+
+void Adapters::bring_base(const std::string& name, const at::Tensor& stored) {
+  brought_base_[name] = stored;
+  for (Parameter& parameter : model_.parameters()) {
+    if (parameter.name == name) parameter.value.copy_(stored.to(parameter.dtype));
   }
 }
 
@@ -116,13 +271,19 @@ void Adapters::set_base_free(const ModelOptions& options) {
       train_along(parameter, kPrefix + parameter.name, options);
     } else if (peft_.method == "ln_tuning" && target) {
       if (!is_norm(module)) {
-        throw UserError("peft.target_modules: " + module + " is no norm, and ln_tuning trains norms alone");
+        throw UserError("peft.target_modules: " + module +
+                        " is no norm, and ln_tuning trains norms alone");
       }
       train_along(parameter, kPrefix + module + ".ln_tuning_layers.weight", options);
     } else if (parameter.name.ends_with(".bias") &&
                (bias == "all" || (bias.ends_with("_only") && target))) {
       train_along(parameter, kPrefix + module + (target ? ".base_layer.bias" : ".bias"), options);
     }
+  }
+  if (model_.config().tie_word_embeddings && names_module(whole, kHead)) {
+    throw UserError(
+        "peft.modules_to_save: lm_head shares its weights with the embedding in this model "
+        "(tie_word_embeddings), and a copy would part them: leave it out");
   }
   for (const LinearSlot& slot : model_.linears()) {
     if (!slot.projection->quantized.empty() && names_module(whole, slot.module)) {
@@ -134,7 +295,10 @@ void Adapters::set_base_free(const ModelOptions& options) {
 
 void Adapters::wrap(Projection& projection, const std::vector<LinearSlot>& slots,
                     AdapterTensors& tensors) {
-  slots_.insert(slots_.end(), slots.begin(), slots.end());
+  for (const LinearSlot& slot : slots) {
+    wrapped_.emplace_back(slot.module,
+                          [slot] { return slot.projection->part_weight(slot.part, at::kFloat); });
+  }
   const size_t before = model_.parameters().size();
   if (peft_.method == "lora") {
     wrap_low_rank(projection, slots, tensors);
@@ -180,7 +344,8 @@ void Adapters::wrap_low_rank(Projection& projection, const std::vector<LinearSlo
   int64_t first = 0;
   for (size_t i = 0; i < slots.size(); ++i) {
     const auto& [site, rank] = sites[i];
-    const auto lora = std::make_shared<Lora>(peft_, site, rank, low_rank->a.narrow(0, first, rank), tensors);
+    const auto lora =
+        std::make_shared<Lora>(peft_, site, rank, low_rank->a.narrow(0, first, rank), tensors);
     adapters_[site.module] = lora;
     first += rank;
     if (dora) {
@@ -197,16 +362,19 @@ void Adapters::wrap_low_rank(Projection& projection, const std::vector<LinearSlo
 
 void Adapters::initialize(int64_t seed) {
   const at::NoGradGuard off;
-  for (const LinearSlot& slot : slots_) {
-    const BaseWeight weight = [&] { return slot.projection->part_weight(slot.part, at::kFloat); };
+  for (const auto& [module, weight] : wrapped_) {
     const at::Tensor changed =
-        adapters_.at(slot.module)->initialize(weight, parallel::seed_of(seed, "adapter/" + slot.module));
+        adapters_.at(module)->initialize(weight, parallel::seed_of(seed, "adapter/" + module));
     if (!changed.defined()) continue;
     // In place, through the parameter: its dtype rounds.
     for (Parameter& parameter : model_.parameters()) {
-      if (parameter.name == slot.module + ".weight") parameter.value.copy_(changed.to(parameter.dtype));
+      if (parameter.name == module + ".weight") parameter.value.copy_(changed.to(parameter.dtype));
     }
   }
+  if (embedding_)
+    embedding_->initialize(parallel::seed_of(seed, std::string("adapter/") + kEmbedding));
+  if (token_rows_) token_rows_->initialize(model_.embedding().weight);
+  if (head_rows_) head_rows_->initialize(model_.head().weight);
   refresh_values(model_);
   if (!changes_base(peft_)) return;
   for (const auto& [key, tensor] : tensors()) start_[key] = tensor.clone();
@@ -228,8 +396,8 @@ std::pair<recipes::Peft, NamedTensors> Adapters::plain() const {
   if (start_.empty()) return {std::move(peft), std::move(trained)};
   // W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]: twice the rank, and alpha so that s stays.
   for (auto& [key, tensor] : trained) {
-    if (key.ends_with("lora_A.weight")) tensor = at::cat({tensor, start_.at(key)}, 0);
-    if (key.ends_with("lora_B.weight")) tensor = at::cat({tensor, -start_.at(key)}, 1);
+    if (is_lora_a(key)) tensor = at::cat({tensor, start_.at(key)}, 0);
+    if (is_lora_b(key)) tensor = at::cat({tensor, -start_.at(key)}, 1);
   }
   peft.init_lora_weights = true;
   *peft.r *= 2;
@@ -239,7 +407,7 @@ std::pair<recipes::Peft, NamedTensors> Adapters::plain() const {
   if (peft.use_rslora.value()) {
     // alpha / sqrt r would need sqrt 2 here, which is no whole number: B carries it instead.
     for (auto& [key, tensor] : trained) {
-      if (key.ends_with("lora_B.weight")) tensor = tensor * std::sqrt(0.5);
+      if (is_lora_b(key)) tensor = tensor * std::sqrt(0.5);
     }
   }
   return {std::move(peft), std::move(trained)};
@@ -247,7 +415,7 @@ std::pair<recipes::Peft, NamedTensors> Adapters::plain() const {
 
 std::vector<std::string> Adapters::modules() const {
   std::vector<std::string> modules;
-  for (const LinearSlot& slot : slots_) modules.push_back(slot.module);
+  for (const auto& [module, weight] : wrapped_) modules.push_back(module);
   return modules;
 }
 
@@ -262,30 +430,49 @@ std::string Adapters::statement() const {
     if (slot.projection->quantized.empty()) continue;
     all += slot.in_features * slot.out_features;
     const QuantKind kind = slot.projection->quantized[slot.part].kind;
-    base = kind == QuantKind::kNf4 ? ", base in nf4" : kind == QuantKind::kFp4 ? ", base in fp4" : ", base in int8";
+    base = kind == QuantKind::kNf4   ? ", base in nf4"
+           : kind == QuantKind::kFp4 ? ", base in fp4"
+                                     : ", base in int8";
   }
   char counts[96];
-  std::snprintf(counts, sizeof counts, "%.2fM of %.2fM parameters trained", static_cast<double>(trained) / 1e6,
-                static_cast<double>(all) / 1e6);
-  return peft_.method + " on " + std::to_string(targets_.size()) + " modules: " + counts + ", kept and exported in " +
-         std::string(recipes::name_of(peft_.dtype)) + base;
+  std::snprintf(counts, sizeof counts, "%.2fM of %.2fM parameters trained",
+                static_cast<double>(trained) / 1e6, static_cast<double>(all) / 1e6);
+  return peft_.method + " on " + std::to_string(targets_.size()) + " modules: " + counts +
+         ", kept and exported in " + std::string(recipes::name_of(peft_.dtype)) + base;
+}
+
+std::vector<std::string> Adapters::token_matrices() const {
+  std::vector<std::string> names;
+  if (embedding_ || token_rows_) names.push_back(std::string(kEmbedding) + ".weight");
+  if (head_rows_) names.push_back(std::string(kHead) + ".weight");
+  return names;
+}
+
+void Adapters::merge_tokens(const std::string& name, at::Tensor& weight,
+                            at::ScalarType dtype) const {
+  if (module_of(name) == kHead) {
+    head_rows_->merge(weight);
+    return;
+  }
+  if (embedding_) embedding_->merge(weight, dtype);
+  if (token_rows_) token_rows_->merge(weight);
 }
 
 LoraModules Adapters::lora_factors(const std::string& where) const {
-  if (peft_.method != "lora" || peft_.use_dora.value() || keys_.size() != 2 * slots_.size()) {
-    throw UserError(where + ": only plain LoRA adapters can be combined (method lora without use_dora, "
-                            "lora_bias, trained biases, tokens or modules_to_save)");
+  if (peft_.method != "lora" || peft_.use_dora.value() || keys_.size() != 2 * wrapped_.size()) {
+    throw UserError(where +
+                    ": only plain LoRA adapters can be combined (method lora without use_dora, "
+                    "lora_bias, trained biases, tokens or modules_to_save)");
   }
   const auto [peft, tensors] = plain();
   LoraModules modules;
   for (const auto& [key, tensor] : tensors) {
     const bool is_a = key.ends_with(".lora_A.weight");
-    const std::string module = key.substr(std::string(kPrefix).size(), key.rfind(".lora_") - std::string(kPrefix).size());
+    const std::string module =
+        key.substr(std::string(kPrefix).size(), key.rfind(".lora_") - std::string(kPrefix).size());
     LoraFactors& factors = modules[module];
     (is_a ? factors.a : factors.b) = tensor;
-    const auto r = static_cast<double>(pattern_value(peft.rank_pattern, module, *peft.r));
-    const auto alpha = static_cast<double>(pattern_value(peft.alpha_pattern, module, *peft.lora_alpha));
-    factors.scaling = alpha / (*peft.use_rslora ? std::sqrt(r) : r);
+    factors.scaling = lora_scale(peft, module, pattern_value(peft.rank_pattern, module, *peft.r));
   }
   return modules;
 }
@@ -302,7 +489,8 @@ std::unique_ptr<Adapters> adapters_of(const CombinedLora& combined, Model& model
   recipe.peft.target_modules = modules;
   auto adapters = std::make_unique<Adapters>(recipe.peft, model, options);
   for (const auto& [key, tensor] : adapters->tensors()) {
-    const std::string module = key.substr(std::string(kPrefix).size(), key.rfind(".lora_") - std::string(kPrefix).size());
+    const std::string module =
+        key.substr(std::string(kPrefix).size(), key.rfind(".lora_") - std::string(kPrefix).size());
     const LoraFactors& factors = combined.modules.at(module);
     at::Tensor(tensor).copy_(key.ends_with(".lora_A.weight") ? factors.a : factors.b);
   }
@@ -327,7 +515,17 @@ std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, M
   auto adapters = std::make_unique<Adapters>(read_adapter_config(directory), model, options);
   // What is stored is all there is, but for a base that the init has changed.
   if (changes_base(adapters->peft())) adapters->initialize(0);
-  read_adapter(directory, adapters->tensors());
+  NamedTensors optional;
+  for (const auto& [key, name] : adapters->saved_base()) {
+    for (const Parameter& parameter : model.parameters()) {
+      if (parameter.name == name) optional.emplace_back(key, parameter.value);
+    }
+  }
+  for (const auto& [key, stored] : read_adapter(directory, adapters->tensors(), optional)) {
+    for (const auto& [known, name] : adapters->saved_base()) {
+      if (known == key) adapters->bring_base(name, stored);
+    }
+  }
   refresh_values(model);
   return adapters;
 }
@@ -337,10 +535,25 @@ data::Json adapter_config(const Adapters& adapters, const std::string& base) {
                         adapters.model_config());
 }
 
+NamedTensors saved_tensors(const Adapters& adapters, at::ScalarType dtype,
+                           const std::function<at::Tensor(const std::string& name)>& base) {
+  NamedTensors tensors;
+  for (const auto& [key, tensor] : adapters.plain().second) {
+    tensors.emplace_back(key, tensor.to(dtype).contiguous());
+  }
+  for (const auto& [key, name] : adapters.saved_base()) {
+    const auto brought = adapters.brought_base().find(name);
+    tensors.emplace_back(key,
+                         brought != adapters.brought_base().end() ? brought->second : base(name));
+  }
+  return tensors;
+}
+
 NamedTensors merged_weights(Model& model, const Adapters& adapters,
                             const std::function<at::Tensor(const std::string& name)>& base,
                             at::ScalarType dtype) {
   const at::NoGradGuard off;
+  adapters.check_mergeable();
   const std::vector<LinearSlot> slots = model.linears();
   std::map<std::string, at::Tensor> trained;  // of the base
   std::vector<std::string> names;
@@ -354,16 +567,24 @@ NamedTensors merged_weights(Model& model, const Adapters& adapters,
   }
   const auto original = [&](const std::string& name) {
     const auto found = trained.find(name);
-    return found != trained.end() ? found->second : base(name);
+    if (found != trained.end()) return found->second;
+    const auto brought = adapters.brought_base().find(name);
+    return brought != adapters.brought_base().end() ? brought->second : base(name);
   };
   std::map<std::string, at::Tensor> merged;
   for (const std::string& module : adapters.modules()) {
     const bool has_bias = std::find(names.begin(), names.end(), module + ".bias") != names.end();
     at::Tensor weight = original(module + ".weight").to(at::kFloat, false, /*copy=*/true);
-    at::Tensor bias = has_bias ? original(module + ".bias").to(at::kFloat, false, true) : at::Tensor();
+    at::Tensor bias =
+        has_bias ? original(module + ".bias").to(at::kFloat, false, true) : at::Tensor();
     adapters.merge(module, weight, bias);
     merged[module + ".weight"] = weight.to(dtype);
     if (has_bias) merged[module + ".bias"] = bias.to(dtype);
+  }
+  for (const std::string& name : adapters.token_matrices()) {
+    at::Tensor weight = original(name).to(at::kFloat, false, /*copy=*/true);
+    adapters.merge_tokens(name, weight, dtype);
+    merged[name] = weight.to(dtype);
   }
   NamedTensors weights;
   for (const std::string& name : names) {

@@ -13,10 +13,12 @@
 #include "trainer/adapters/combine.h"
 #include "trainer/adapters/lora.h"
 #include "trainer/adapters/targets.h"
+#include "trainer/adapters/token_adapters.h"
 #include "trainer/checkpoint/safetensors.h"
 
-/// The adapters on one model, made from a resolved [peft]: linear layers are wrapped, and what else
-/// of the base the method trains along (modules_to_save, biases, norms) is set free.
+/// The adapters on one model, made from a resolved [peft]: linear layers are wrapped (of LoRA also
+/// the embedding and the output head), and what else of the base the method trains along
+/// (modules_to_save, biases, norms, single tokens) is set free.
 namespace temper::trainer {
 
 class Adapters {
@@ -39,9 +41,23 @@ class Adapters {
   /// plain LoRA: DoRA, trained biases and modules have no sum.
   LoraModules lora_factors(const std::string& where) const;
 
-  /// Folds the adapter of `module`, if it has one, into the original base's weight and bias (undefined
-  /// when there is none), float32, in place.
+  /// Folds the adapter of `module`, if it has one, into the original base's weight and bias
+  /// (undefined when there is none), float32, in place.
   void merge(const std::string& module, at::Tensor& weight, at::Tensor& bias) const;
+  /// Matrices [V, D] whose rows are adapted by token, by their parameter's name, and the same for
+  /// them; `dtype` is what the merged matrix is rounded to.
+  std::vector<std::string> token_matrices() const;
+  void merge_tokens(const std::string& name, at::Tensor& weight, at::ScalarType dtype) const;
+  /// Throws UserError where the adapters cannot be folded into the weights.
+  void check_mergeable() const;
+
+  /// Weights of the base that PEFT saves along with these adapters, unchanged: by key, with the
+  /// parameter's name. (Of embedding and head when "embed_tokens" or "lm_head" is a target.)
+  const std::vector<std::pair<std::string, std::string>>& saved_base() const { return saved_base_; }
+  /// Those that an adapter's directory brought, by the parameter's name, as stored: they count, not
+  /// the base's own.
+  const std::map<std::string, at::Tensor>& brought_base() const { return brought_base_; }
+  void bring_base(const std::string& name, const at::Tensor& stored);
 
   const recipes::Peft& peft() const { return peft_; }
   /// "lora on 35 modules, 0.05M of 0.31M parameters trained (fp32)": for the log.
@@ -58,6 +74,11 @@ class Adapters {
   void wrap(Projection& projection, const std::vector<LinearSlot>& slots, AdapterTensors& tensors);
   void wrap_low_rank(Projection& projection, const std::vector<LinearSlot>& slots,
                      AdapterTensors& tensors);
+  void train_added_tokens();
+  void wrap_head(AdapterTensors& tensors);
+  void wrap_tokens(AdapterTensors& tensors);
+  bool has_target(const std::string& module) const;
+  bool adapts_tied() const;
   void train_along(Parameter& parameter, const std::string& key, const ModelOptions& options);
   void set_base_free(const ModelOptions& options);
 
@@ -66,15 +87,19 @@ class Adapters {
   std::shared_ptr<AdapterContext> context_;
   std::vector<std::string> targets_;
   recipes::NamesOrPattern saved_targets_;
-  std::vector<LinearSlot> slots_;  // the wrapped ones
+  std::vector<std::pair<std::string, BaseWeight>> wrapped_;         // modules of adapters_ in order
   std::map<std::string, std::shared_ptr<LinearAdapter>> adapters_;  // by module
+  std::unique_ptr<EmbeddingLora> embedding_;
+  std::unique_ptr<TokenRows> token_rows_, head_rows_;
   std::vector<std::pair<std::string, std::string>> keys_;  // of the file -> parameter's name
+  std::vector<std::pair<std::string, std::string>> saved_base_;
+  std::map<std::string, at::Tensor> brought_base_;
   std::unique_ptr<RankAllocator> allocator_;
   std::map<std::string, at::Tensor> start_;  // by key: of a residual init, before step 1
 };
 
-/// The adapter of a directory that PEFT or export wrote, on `model`, whose weights must be there and
-/// frozen. Throws UserError.
+/// The adapter of a directory that PEFT or export wrote, on `model`, whose weights must be there
+/// and frozen. Throws UserError.
 std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, Model& model,
                                        const ModelOptions& options);
 
@@ -88,8 +113,14 @@ at::ScalarType adapter_dtype(const recipes::Peft& peft);
 /// adapter_config.json of these adapters on the base that `base` names.
 data::Json adapter_config(const Adapters& adapters, const std::string& base);
 
-/// Weights of the plain model by its own names, adapters folded in. `base` gives an original weight;
-/// what no adapter touches is passed through as it is, merged weights are rounded to `dtype` once.
+/// adapter_model.safetensors of these adapters: plain() in `dtype`, and saved_base() as `base` has
+/// it stored.
+NamedTensors saved_tensors(const Adapters& adapters, at::ScalarType dtype,
+                           const std::function<at::Tensor(const std::string& name)>& base);
+
+/// Weights of the plain model by its own names, adapters folded in. `base` gives an original
+/// weight; what no adapter touches is passed through as it is, merged weights are rounded to
+/// `dtype` once.
 NamedTensors merged_weights(Model& model, const Adapters& adapters,
                             const std::function<at::Tensor(const std::string& name)>& base,
                             at::ScalarType dtype);

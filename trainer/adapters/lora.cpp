@@ -37,13 +37,16 @@ int64_t lora_rank(const recipes::Peft& peft, const LinearSite& site) {
   return rank;
 }
 
+double lora_scale(const recipes::Peft& peft, const std::string& module, int64_t rank) {
+  const auto alpha = static_cast<double>(pattern_value(peft.alpha_pattern, module, peft.lora_alpha.value()));
+  const auto r = static_cast<double>(rank);
+  return alpha / (peft.use_rslora.value() ? std::sqrt(r) : r);
+}
+
 Lora::Lora(const recipes::Peft& peft, const LinearSite& site, int64_t rank,
            const at::Tensor& stacked_a, AdapterTensors& tensors)
     : peft_(peft), site_(site), rank_(rank) {
-  const auto alpha =
-      static_cast<double>(pattern_value(peft.alpha_pattern, site.module, peft.lora_alpha.value()));
-  const auto r = static_cast<double>(rank);
-  scale_ = alpha / (peft.use_rslora.value() ? std::sqrt(r) : r);
+  scale_ = lora_scale(peft, site.module, rank);
   a_ = tensors.add("base_model.model." + site.module + ".lora_A.weight", stacked_a);
   b_ = tensors.add(site, "lora_B.weight", {site.out_features, rank});
   if (peft.lora_bias.value()) bias_ = tensors.add(site, "lora_B.bias", {site.out_features});

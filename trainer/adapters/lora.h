@@ -39,4 +39,7 @@ class Lora : public LinearAdapter {
 /// Rank of a site by peft.r and rank_pattern. Throws UserError above what the matrix has.
 int64_t lora_rank(const recipes::Peft& peft, const LinearSite& site);
 
+/// s of a module, by peft.lora_alpha and alpha_pattern.
+double lora_scale(const recipes::Peft& peft, const std::string& module, int64_t rank);
+
 }  // namespace temper::trainer

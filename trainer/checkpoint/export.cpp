@@ -4,11 +4,11 @@
 #include <array>
 #include <cctype>
 #include <charconv>
-#include <set>
 
 #include <ATen/core/Tensor.h>
 
 #include "data/io/atomic_file.h"
+#include "data/text/tokenizer.h"
 #include "recipes/diagnostic.h"
 #include "trainer/checkpoint/replaced_directory.h"
 #include "trainer/checkpoint/shards.h"
@@ -19,8 +19,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What a tokenizer and a chat template may consist of, besides the weights.
-constexpr std::array kCopied = {"tokenizer.json",
+// What a tokenizer and a chat template may consist of.
+constexpr std::array kTokenizerFiles = {"tokenizer.json",
                                 "tokenizer_config.json",
                                 "special_tokens_map.json",
                                 "added_tokens.json",
@@ -31,10 +31,10 @@ constexpr std::array kCopied = {"tokenizer.json",
                                 "spiece.model",
                                 "chat_template.jinja",
                                 "chat_template.json",
-                                "additional_chat_templates",
-                                "generation_config.json"};
+                                "additional_chat_templates"};
 
 constexpr const char* kConfigFile = "config.json";
+constexpr const char* kGenerationFile = "generation_config.json";
 constexpr const char* kCardFile = "README.md";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
 
@@ -54,8 +54,8 @@ StoredType find_stored_type(const std::string& dtype) {
 }
 
 bool is_export_file(const std::string& name) {
-  static const std::set<std::string> others(kCopied.begin(), kCopied.end());
-  return name == kConfigFile || name == kCardFile || name == kIndexFile || others.contains(name) ||
+  return name == kConfigFile || name == kCardFile || name == kIndexFile ||
+         name == kGenerationFile || is_tokenizer_file(name) ||
          (name.starts_with("model") && name.ends_with(".safetensors"));
 }
 
@@ -81,15 +81,27 @@ void write_weights(const NamedTensors& tensors, const fs::path& directory, at::S
 
 }  // namespace
 
+bool is_tokenizer_file(const std::string& name) {
+  return std::find(kTokenizerFiles.begin(), kTokenizerFiles.end(), name) != kTokenizerFiles.end();
+}
+
+void copy_tokenizer(const TokenizerFiles& files, const fs::path& out) {
+  for (const char* name : kTokenizerFiles) {
+    const fs::path from = files.directory / name;
+    if (fs::exists(from)) fs::copy(from, out / name, fs::copy_options::recursive);
+  }
+  if (files.added_tokens.empty()) return;
+  data::Tokenizer::load(files.directory, files.added_tokens).add_to_files(out);
+}
+
 void export_model(const ExportSource& source, const fs::path& out, const std::string& dtype,
                   int64_t max_shard_bytes) {
   const StoredType stored = find_stored_type(dtype);
   write_directory(out, is_export_file, [&](const fs::path& made) {
     write_weights(source.tensors, made, stored.type, max_shard_bytes);
-    for (const char* name : kCopied) {
-      const fs::path from = source.model_directory / name;
-      if (fs::exists(from)) fs::copy(from, made / name, fs::copy_options::recursive);
-    }
+    copy_tokenizer(source.tokenizer, made);
+    const fs::path generation = source.model_directory / kGenerationFile;
+    if (fs::exists(generation)) fs::copy(generation, made / kGenerationFile);
     data::write_file_atomically(made / kCardFile, source.model_card);
     data::write_file_atomically(made / kConfigFile,
                                 data::dump_json(exported_config(source.config, stored.torch)));

@@ -3,17 +3,24 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "data/io/json.h"
 #include "trainer/checkpoint/safetensors.h"
 
 namespace temper::trainer {
 
+/// Where a model's or an adapter's tokenizer and chat template are copied from.
+struct TokenizerFiles {
+  std::filesystem::path directory;
+  std::vector<std::string> added_tokens{};  // written into the copies
+};
+
 struct ExportSource {
   NamedTensors tensors;  // the model's names, float32 masters or stored values
   data::Json config;     // config.json to write (dtype is set by export_model)
-  std::filesystem::path
-      model_directory;     // tokenizer, template and generation files are copied from here
+  TokenizerFiles tokenizer;
+  std::filesystem::path model_directory;  // generation_config.json is copied from here
   std::string model_card;  // README.md
 };
 
@@ -24,6 +31,10 @@ struct ExportSource {
 /// complete). `dtype`: "fp32" | "bf16" | "fp16". Throws RunError when the disk is full.
 void export_model(const ExportSource& source, const std::filesystem::path& out,
                   const std::string& dtype, int64_t max_shard_bytes);
+
+/// Copies what there is of tokenizer and chat template files into `out`.
+void copy_tokenizer(const TokenizerFiles& files, const std::filesystem::path& out);
+bool is_tokenizer_file(const std::string& name);
 
 /// "fp32" | "bf16" | "fp16" as a type of tensors. Throws UserError for any other.
 at::ScalarType stored_type(const std::string& dtype);

@@ -294,4 +294,12 @@ ModelConfig load_config(const std::filesystem::path& model_directory) {
   return config;
 }
 
+ModelConfig with_tokens(ModelConfig config, int64_t tokens, const std::vector<int32_t>& added) {
+  config.added_rows += std::max<int64_t>(0, tokens - config.vocab_size);
+  config.vocab_size = std::max(config.vocab_size, tokens);
+  config.added_ids.assign(added.begin(), added.end());
+  config.json["vocab_size"] = config.vocab_size;
+  return config;
+}
+
 }  // namespace temper::trainer

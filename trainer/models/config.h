@@ -33,6 +33,8 @@ struct ModelConfig {
   std::string architecture;  // "LlamaForCausalLM", ...
   std::string model_type;
   int64_t vocab_size = 0;
+  int64_t added_rows = 0;          // of vocab_size: those that the files lack (with_tokens)
+  std::vector<int64_t> added_ids;  // tokens that are new to the model: adapters train their rows
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
   int64_t num_hidden_layers = 0;
@@ -56,5 +58,9 @@ struct ModelConfig {
 
 /// Throws UserError naming file and key for what is missing, of the wrong type, inconsistent or not supported.
 ModelConfig load_config(const std::filesystem::path& model_directory);
+
+/// The same model with rows for at least `tokens` ids, in config.json too; `added` of them are new. Rows that the files lack are the
+/// mean of those they have.
+ModelConfig with_tokens(ModelConfig config, int64_t tokens, const std::vector<int32_t>& added = {});
 
 }  // namespace temper::trainer

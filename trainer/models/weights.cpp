@@ -127,6 +127,18 @@ void store(Parameter& parameter, const at::Tensor& stored) {
   }
 }
 
+bool has_row_per_token(const std::string& name) {
+  return name == "model.embed_tokens.weight" || name == "lm_head.weight";
+}
+
+// Rows for tokens that were added: the mean of the others, which says nothing about any of them.
+at::Tensor with_added_rows(const at::Tensor& stored, const std::string& name,
+                           const ModelConfig& config) {
+  if (config.added_rows == 0 || !has_row_per_token(name)) return stored;
+  const at::Tensor mean = stored.mean({0}, /*keepdim=*/true, at::kDouble).to(stored.scalar_type());
+  return at::cat({stored, mean.expand({config.added_rows, stored.size(1)})}, 0);
+}
+
 }  // namespace
 
 bool has_own_master(const ModelOptions& options) {
@@ -181,8 +193,10 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
     return tensor;
   };
   for (Parameter& parameter : model.parameters()) {
-    const at::Tensor tensor = find(parameter.name, parameter.value.sizes());
-    if (tensor.defined()) store(parameter, tensor);
+    std::vector<int64_t> shape = parameter.value.sizes().vec();
+    if (has_row_per_token(parameter.name)) shape[0] -= model.config().added_rows;
+    const at::Tensor tensor = find(parameter.name, shape);
+    if (tensor.defined()) store(parameter, with_added_rows(tensor, parameter.name, model.config()));
   }
   for (const LinearSlot& slot : model.linears()) {
     if (slot.projection->quantized.empty()) continue;
@@ -213,7 +227,8 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
   if (!findings.empty()) throw UserError(findings);
 }
 
-at::Tensor stored_tensor(const fs::path& directory, const std::string& name) {
+at::Tensor stored_tensor(const fs::path& directory, const std::string& name,
+                         const ModelConfig& config) {
   std::vector<std::string> findings;
   const StoredWeights stored = open_stored(directory, findings);
   if (!findings.empty()) throw UserError(findings);
@@ -221,7 +236,7 @@ at::Tensor stored_tensor(const fs::path& directory, const std::string& name) {
   if (found == stored.file_of.end()) {
     throw UserError(directory.string() + ": '" + name + "' is missing from the weights");
   }
-  return stored.files.at(found->second).tensor(name);
+  return with_added_rows(stored.files.at(found->second).tensor(name), name, config);
 }
 
 void draw_weights(Model& model, const ModelOptions& options, int64_t seed) {

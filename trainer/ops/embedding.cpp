@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "trainer/ops/dispatch.h"
+#include "trainer/ops/gemm.h"
 #include "trainer/ops/gradient.h"
 
 namespace temper::trainer {
@@ -62,6 +63,45 @@ struct Replace : torch::autograd::Function<Replace> {
   }
 };
 
+// gradient[:, id] += dh of the token. Threads share out the ranks.
+void add_columns(const at::Tensor& dh, const at::Tensor& ids, const at::Tensor& gradient) {
+  const int64_t rank = dh.size(1), vocabulary = gradient.size(1);
+  const int64_t* id = ids.const_data_ptr<int64_t>();
+  const float* from = dh.const_data_ptr<float>();
+  float* to = gradient.mutable_data_ptr<float>();
+  at::parallel_for(0, rank, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t t = 0; t < ids.numel(); ++t) to[r * vocabulary + id[t]] += from[t * rank + r];
+    }
+  });
+}
+
+// found + h B^T with h = scale A_:,ids^T [M, R], rounded once.
+struct AddLowRank : torch::autograd::Function<AddLowRank> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& found, const at::Tensor& a,
+                            const at::Tensor& b, const at::Tensor& ids, double scale) {
+    const at::Tensor h = a.detach().index_select(1, ids).t().contiguous().mul_(scale);
+    ctx->save_for_backward({a, b, ids, h});
+    ctx->saved_data["scale"] = scale;
+    at::Tensor y = at::empty_like(found);
+    gemm(y, h, b.t(), {.add = found});
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &a = saved[0], &b = saved[1], &h = saved[3];
+    const at::Tensor dy = grads[0].contiguous();
+    if (a.requires_grad()) {
+      at::Tensor dh = at::empty(h.sizes(), h.options().dtype(at::kFloat));
+      gemm(dh, dy, b);
+      add_columns(dh.mul_(ctx->saved_data["scale"].toDouble()), saved[2], float32_gradient(a));
+    }
+    if (b.requires_grad()) gemm(float32_gradient(b), dy.t(), h, {.accumulate = true});
+    return {dy, {}, {}, {}, {}};
+  }
+};
+
 // Which of the trained rows each token takes; -1: none.
 at::Tensor slots_of(const at::Tensor& token_ids, const at::Tensor& rows) {
   const at::Tensor same = token_ids.unsqueeze(1).eq(rows.unsqueeze(0));  // [M, n]
@@ -73,10 +113,14 @@ at::Tensor slots_of(const at::Tensor& token_ids, const at::Tensor& rows) {
 
 at::Tensor embed(const at::Tensor& token_ids, const Embedding& embedding) {
   at::Tensor found = Lookup::apply(embedding.weight, token_ids);
-  if (embedding.rows) {
+  if (embedding.rows && embedding.rows->context->enabled) {
     found = Replace::apply(embedding.rows->values, found, slots_of(token_ids, embedding.rows->ids));
   }
-  return embedding.adapted ? embedding.adapted(token_ids, found) : found;
+  if (embedding.low_rank && embedding.low_rank->context->enabled) {
+    const LowRankRows& lora = *embedding.low_rank;
+    found = AddLowRank::apply(found, lora.a, lora.b, token_ids.contiguous(), lora.scale);
+  }
+  return found;
 }
 
 }  // namespace temper::trainer

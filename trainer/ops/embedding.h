@@ -1,9 +1,10 @@
 #pragma once
 
-#include <functional>
 #include <memory>
 
 #include <ATen/core/Tensor.h>
+
+#include "trainer/ops/low_rank.h"
 
 namespace temper::trainer {
 
@@ -12,18 +13,27 @@ namespace temper::trainer {
 struct TrainedRows {
   at::Tensor ids;     // [n] int64, which rows
   at::Tensor values;  // leaf [n, D], whole rows and not differences
+  std::shared_ptr<const AdapterContext> context;
+};
+
+/// LoRA of an embedding (Hu et al. 2021, arXiv:2106.09685): row i is W_i + scale (A_:,i)^T B^T. No
+/// dropout (PEFT).
+struct LowRankRows {
+  at::Tensor a;  // leaf [R, V]
+  at::Tensor b;  // leaf [D, R]
+  double scale = 1;
+  std::shared_ptr<const AdapterContext> context;
 };
 
 /// Token ids to vectors.
 struct Embedding {
-  at::Tensor weight;                        // leaf [V, D]
-  std::shared_ptr<const TrainedRows> rows;  // null: none
-  /// What an adapter makes of the rows [M, D] that the ids [M] have found; empty: nothing.
-  std::function<at::Tensor(const at::Tensor& ids, const at::Tensor& found)> adapted;
+  at::Tensor weight;                            // leaf [V, D]
+  std::shared_ptr<const TrainedRows> rows;      // null: none
+  std::shared_ptr<const LowRankRows> low_rank;  // null: none
 };
 
-/// Vectors of `token_ids` [M] int64: [M, D]. Backward adds to the float32 `.grad` of the weight and
-/// of trained rows in the order of the tokens. Ids must be below V (the data is checked against the
+/// Vectors of `token_ids` [M] int64: [M, D]. Backward adds to the float32 `.grad` of the weight, of
+/// trained rows and of A in the order of the tokens. Ids must be below V (the data is checked against the
 /// vocabulary before).
 at::Tensor embed(const at::Tensor& token_ids, const Embedding& embedding);
 

@@ -9,7 +9,8 @@
 
 namespace temper::trainer {
 
-/// Vectors to logits: x W^T, with trained rows in place of W's own and LoRA added. Both may be null.
+/// Vectors to logits: x W^T, with trained rows in place of W's own or LoRA added; at most one of the
+/// two.
 struct OutputHead {
   at::Tensor weight;  // leaf [V, D]
   std::shared_ptr<const TrainedRows> rows{};

@@ -190,5 +190,30 @@ TEST_F(TokenizerTest, RefusesWhatIsMissingMalformedOrNotSupported) {
             std::string::npos);
 }
 
+TEST_F(TokenizerTest, LaterTokensGetTheNextIdsAndLiveOnInTheFiles) {
+  Json definition = small();
+  definition["added_tokens"] = Json::array({added("<old>")});
+  definition["added_tokens"][0]["id"] = 8;
+  const std::string before = load(definition).fingerprint();
+  write("tokenizer_config.json", R"({"added_tokens_decoder": {}})");
+  const Tokenizer tokenizer = Tokenizer::load(directory_, {"<x>", "<old>", "ba", "<y>"});
+  EXPECT_EQ(tokenizer.added_ids(), (Ids{9, 10}));
+  EXPECT_EQ(tokenizer.size(), 11);
+  EXPECT_EQ(tokenizer.encode("ab<y>ba<x><old>"), (Ids{4, 10, 6, 9, 8}));
+  EXPECT_TRUE(tokenizer.is_special(9));
+  EXPECT_TRUE(tokenizer.is_special(6));
+  EXPECT_NE(tokenizer.fingerprint(), before);
+
+  tokenizer.add_to_files(directory_);
+  const Tokenizer again = Tokenizer::load(directory_);
+  EXPECT_EQ(again.encode("ab<y>ba<x><old>"), (Ids{4, 10, 6, 9, 8}));
+  EXPECT_TRUE(again.is_special(10));
+  const Json file = read_json(directory_ / "tokenizer.json");
+  EXPECT_EQ(file["added_tokens"].size(), 4u);
+  EXPECT_EQ(file["added_tokens"][1]["id"], 9);
+  EXPECT_EQ(read_json(directory_ / "tokenizer_config.json")["added_tokens_decoder"]["10"]["content"], "<y>");
+  EXPECT_TRUE(Tokenizer::load(directory_, {"<x>", "<y>"}).added_ids().empty());
+}
+
 }  // namespace
 }  // namespace temper::data

@@ -44,6 +44,7 @@ class Export : public testing::Test {
             .config = {{"architectures", {"LlamaForCausalLM"}},
                        {"torch_dtype", "float16"},
                        {"vocab_size", 10}},
+            .tokenizer = {model_},
             .model_directory = model_,
             .model_card = "# card\n"};
   }
@@ -117,6 +118,7 @@ TEST_F(Export, ReplacesAnEarlierExportAlsoThatOfItsOwnSource) {
   export_model(source(), out_, "fp32", 170);
   ExportSource again = source();
   again.model_directory = out_;
+  again.tokenizer = {out_};
   export_model(again, out_ / "", "fp32", 1000000);
   EXPECT_FALSE(fs::exists(out_ / "model.safetensors.index.json"));
   EXPECT_EQ(read_all(out_ / "tokenizer.json"), "{\"a\": 1}");

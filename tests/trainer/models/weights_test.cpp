@@ -198,5 +198,28 @@ TEST(Model, FlopsOfATokenCountMatrixWeightsSixTimesAndCausalAttention) {
   EXPECT_EQ(training_flops_per_token(config, 256, /*frozen=*/true), 4.0 * 41549824 + 12582912);
 }
 
+TEST(Weights, RowsOfAddedTokensAreTheMeanOfTheOthers) {
+  const Scratch scratch;
+  const NamedTensors tensors = drawn(tiny());
+  write_safetensors(scratch / "model.safetensors", tensors, {{"format", "pt"}});
+  ModelConfig config = with_tokens(tiny(), 22, {20, 21});
+  EXPECT_EQ(config.json["vocab_size"], 22);
+  const auto model = build_model(config, {});
+  load_weights(*model, {}, scratch.path());
+  for (const char* name : {"model.embed_tokens.weight", "lm_head.weight"}) {
+    const at::Tensor stored = stored_tensor(scratch.path(), name, config);
+    ASSERT_EQ(stored.size(0), 22);
+    for (const auto& [key, tensor] : tensors) {
+      if (key != name) continue;
+      EXPECT_TRUE(at::equal(stored.narrow(0, 0, 20), tensor));
+      EXPECT_TRUE(at::allclose(stored.select(0, 21), tensor.mean(0)));
+    }
+    for (const Parameter& p : model->parameters()) {
+      if (p.name == name) EXPECT_TRUE(at::equal(p.value.detach(), stored));
+    }
+  }
+  EXPECT_EQ(with_tokens(tiny(), 12).vocab_size, 20);
+}
+
 }  // namespace
 }  // namespace temper::trainer

@@ -118,7 +118,7 @@ TEST_P(Elementwise, EmbeddingGradientsAddUpOnTopOfWhatIsThere) {
   const at::Tensor weight = leaf(at::randn({6, 20}), dtype);
   weight.mutable_grad() = at::ones({6, 20});
   const at::Tensor ids = at::tensor({1, 5, 1, 1}, at::kLong);
-  const at::Tensor y = embed(ids, {.weight = weight, .rows = {}, .adapted = {}});
+  const at::Tensor y = embed(ids, {.weight = weight, .rows = {}, .low_rank = {}});
   EXPECT_TRUE(y.equal(weight.index_select(0, ids)));
   y.backward(at::full({4, 20}, 0.5, dtype));
   EXPECT_TRUE(weight.grad().select(0, 1).eq(2.5).all().item<bool>());

@@ -48,6 +48,111 @@ TEST(HeadCrossEntropy, ValuesAndGradientsEqualTheWholeLogits) {
   }
 }
 
+// The loss from whole logits, in double precision.
+at::Tensor slow_loss(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& bias,
+                     const at::Tensor& labels) {
+  at::Tensor logits = at::matmul(hidden, weight.t()).view({-1, 77});
+  if (bias.defined()) logits = logits + bias;
+  return at::cross_entropy_loss(logits, labels.view({-1}), {}, at::Reduction::Sum, -100);
+}
+
+TEST(HeadCrossEntropy, TrainedRowsTakeThePlaceOfTheWeights) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    for (const bool frozen : {false, true}) {
+      Problem p = problem_of(dtype);
+      if (frozen) p.weight = p.weight.detach();
+      const at::Tensor ids = at::tensor({5, 70, 12}, at::kLong);
+      const at::Tensor values = leaf(at::randn({3, 24}), dtype);
+      const auto context = std::make_shared<AdapterContext>();
+      const OutputHead adapted{
+          .weight = p.weight,
+          .rows = std::make_shared<TrainedRows>(TrainedRows{ids, values, context})};
+      const at::Tensor hidden = exact(p.hidden), weight = exact(p.weight), rows = exact(values);
+      const at::Tensor slow =
+          slow_loss(hidden, weight.index_copy(0, ids, rows), {}, p.labels);
+      const HeadLoss head = head_cross_entropy(p.hidden, adapted, p.labels, TokenLoss::kNll);
+      EXPECT_LT(worst(head.sum, slow), 1e-6);
+      head.sum.backward();
+      slow.backward();
+      EXPECT_LT(worst(p.hidden.grad(), hidden.grad()), tolerance(dtype));
+      EXPECT_LT(worst(values.grad(), rows.grad()), tolerance(dtype));
+      if (!frozen) EXPECT_LT(worst(p.weight.grad(), weight.grad()), tolerance(dtype));
+
+      const at::NoGradGuard off;
+      const at::Tensor x = p.hidden.view({-1, 24}).narrow(0, 0, 5);
+      const at::Tensor whole = exact(p.weight).index_copy(0, ids, exact(values));
+      EXPECT_LT(worst(head_logits(x, adapted), at::mm(exact(x), whole.t())), tolerance(dtype));
+      context->enabled = false;
+      EXPECT_LT(worst(head_logits(x, adapted), at::mm(exact(x), exact(p.weight).t())),
+                tolerance(dtype));
+    }
+  }
+}
+
+TEST(HeadCrossEntropy, LowRankUpdatesEqualTheFullProduct) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const Problem p = problem_of(dtype);
+    const at::Tensor weight = p.weight.detach();
+    const at::Tensor a = leaf(at::randn({4, 24}) / 5, dtype), b = leaf(at::randn({77, 4}), dtype);
+    const at::Tensor bias = leaf(at::randn({77}), dtype);
+    const auto context = std::make_shared<AdapterContext>();
+    const auto lora = std::make_shared<LowRank>();
+    lora->a = a.detach();
+    lora->parts = {{.part = 0, .module = "lm_head", .a = a, .b = b, .bias = bias, .scale = 1.5}};
+    lora->context = context;
+    const OutputHead adapted{.weight = weight, .rows = {}, .low_rank = lora};
+    const at::Tensor hidden = exact(p.hidden), slow_a = exact(a), slow_b = exact(b);
+    const at::Tensor slow_bias = exact(bias);
+    const at::Tensor whole = exact(weight) + 1.5 * at::mm(slow_b, slow_a);
+    const at::Tensor slow = slow_loss(hidden, whole, 1.5 * slow_bias, p.labels);
+    const HeadLoss head = head_cross_entropy(p.hidden, adapted, p.labels, TokenLoss::kNll);
+    EXPECT_LT(worst(head.sum, slow), dtype == at::kFloat ? 1e-6 : 1e-3);
+    head.sum.backward();
+    slow.backward();
+    EXPECT_LT(worst(p.hidden.grad(), hidden.grad()), tolerance(dtype));
+    EXPECT_LT(worst(a.grad(), slow_a.grad()), tolerance(dtype));
+    EXPECT_LT(worst(b.grad(), slow_b.grad()), tolerance(dtype));
+    EXPECT_LT(worst(bias.grad(), slow_bias.grad()), tolerance(dtype));
+    EXPECT_FALSE(weight.grad().defined());
+
+    context->enabled = false;
+    const at::Tensor x = p.hidden.detach().view({-1, 24}).narrow(0, 0, 5);
+    EXPECT_LT(worst(head_logits(x, adapted), at::mm(exact(x), exact(weight).t())),
+              tolerance(dtype));
+  }
+}
+
+TEST(HeadCrossEntropy, DropoutDropsTheSameInForwardAndBackward) {
+  const Problem p = problem_of(at::kFloat);
+  const at::Tensor weight = p.weight.detach();
+  const at::Tensor a = leaf(at::randn({4, 24}) / 5, at::kFloat), b = leaf(at::randn({77, 4}), at::kFloat);
+  const auto context = std::make_shared<AdapterContext>(AdapterContext{.training = true, .seed = 7});
+  const auto lora = std::make_shared<LowRank>();
+  lora->a = a.detach();
+  lora->parts = {{.part = 0, .module = "lm_head", .a = a, .b = b, .bias = {}, .scale = 2}};
+  lora->dropout = 0.25;
+  lora->context = context;
+  // One chunk of tokens: each has a mask of its own.
+  const at::Tensor x = leaf(p.hidden.detach().view({-1, 24}).narrow(0, 0, 60), at::kFloat);
+  const at::Tensor labels = p.labels.view({-1}).narrow(0, 0, 60);
+  const at::Tensor kept = labels.ne(-100).nonzero().squeeze(1);
+  const at::Tensor supervised = x.detach().index_select(0, kept);
+  const at::Tensor mask = masked(at::ones_like(supervised), 0.25, dropout_seed("lm_head/0", *context));
+  const at::Tensor hidden = exact(supervised).requires_grad_(true), slow_a = exact(a), slow_b = exact(b);
+  const at::Tensor logits =
+      at::mm(hidden, exact(weight).t()) +
+      2 * at::mm(at::mm(hidden * mask.to(at::kDouble), slow_a.t()), slow_b.t());
+  const at::Tensor slow = at::cross_entropy_loss(logits, labels.index_select(0, kept), {}, at::Reduction::Sum);
+  const HeadLoss head =
+      head_cross_entropy(x, {.weight = weight, .rows = {}, .low_rank = lora}, labels, TokenLoss::kNll);
+  EXPECT_LT(worst(head.sum, slow), 1e-6);
+  head.sum.backward();
+  slow.backward();
+  EXPECT_LT(worst(x.grad().index_select(0, kept), hidden.grad()), 3e-6);
+  EXPECT_LT(worst(a.grad(), slow_a.grad()), 3e-6);
+  EXPECT_LT(worst(b.grad(), slow_b.grad()), 3e-6);
+}
+
 TEST(HeadCrossEntropy, WithoutGradientsOnlyValuesAreComputed) {
   const at::NoGradGuard off;
   const Problem p = problem_of(at::kFloat);
