@@ -67,7 +67,7 @@ TEST_F(SourceTest, AMissingDirectoryAndAFileAreRefused) {
 }
 
 TEST_F(SourceTest, AnAdapterNeedsTheBaseThatItNames) {
-  std::ofstream(file("adapter/adapter_config.json")) << R"({"base_model_name_or_path": "gone"})";
+  file("adapter/adapter_config.json", R"({"base_model_name_or_path": "gone"})");
   EXPECT_NE(refusal(root_ / "adapter").find("\"gone\" is no model directory here"),
             std::string::npos);
 }
