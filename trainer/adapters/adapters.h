@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,13 +13,15 @@
 #include "trainer/adapters/adapter.h"
 #include "trainer/adapters/combine.h"
 #include "trainer/adapters/lora.h"
+#include "trainer/adapters/prompt_learning.h"
 #include "trainer/adapters/targets.h"
 #include "trainer/adapters/token_adapters.h"
 #include "trainer/checkpoint/safetensors.h"
 
 /// The adapters on one model, made from a resolved [peft]: linear layers are wrapped (of LoRA also
 /// the embedding and the output head), and what else of the base the method trains along
-/// (modules_to_save, biases, norms, single tokens) is set free.
+/// (modules_to_save, biases, norms, single tokens) is set free. Prompt learning wraps nothing: it
+/// stands virtual tokens in front of the model's documents.
 namespace temper::trainer {
 
 class Adapters {
@@ -29,9 +32,11 @@ class Adapters {
   Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& options);
 
   /// Draws every adapter's start from `seed` and its layer's name. PiSSA and OLoRA change the base.
-  void initialize(int64_t seed);
+  /// `prompt_text`: the tokens of peft.prompt_tuning_init_text, where there is one (none: random).
+  void initialize(int64_t seed, std::span<const int32_t> prompt_text = {});
 
-  /// What adapter_model.safetensors holds, by its keys. (A residual init: not yet converted.)
+  /// What adapter_model.safetensors holds, by its keys. (A residual init: not yet converted.) Where an
+  /// encoder makes the prompt, what it makes now; all others are the masters themselves.
   NamedTensors tensors() const;
   /// The same as a plain adapter of the original base: residual inits become a LoRA of twice the
   /// rank (PEFT's path_initial_model_for_weight_conversion), with the [peft] that goes with it.
@@ -95,11 +100,13 @@ class Adapters {
   std::vector<std::pair<std::string, std::string>> saved_base_;
   std::map<std::string, at::Tensor> brought_base_;
   std::unique_ptr<RankAllocator> allocator_;
+  std::unique_ptr<PromptLearning> prompt_;
   std::map<std::string, at::Tensor> start_;  // by key: of a residual init, before step 1
 };
 
 /// The adapter of a directory that PEFT or export wrote, on `model`, whose weights must be there
-/// and frozen. Throws UserError.
+/// and frozen. Virtual tokens come without the encoder that made them (without_encoder). Throws
+/// UserError.
 std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, Model& model,
                                        const ModelOptions& options);
 
@@ -120,7 +127,7 @@ NamedTensors saved_tensors(const Adapters& adapters, at::ScalarType dtype,
 
 /// Weights of the plain model by its own names, adapters folded in. `base` gives an original
 /// weight; what no adapter touches is passed through as it is, merged weights are rounded to
-/// `dtype` once.
+/// `dtype` once. Throws UserError for virtual tokens, which are in no weight.
 NamedTensors merged_weights(Model& model, const Adapters& adapters,
                             const std::function<at::Tensor(const std::string& name)>& base,
                             at::ScalarType dtype);
