@@ -582,7 +582,7 @@ NamedTensors merged_weights(Model& model, const Adapters& adapters,
     const auto found = trained.find(name);
     if (found != trained.end()) return found->second;
     const auto brought = adapters.brought_base().find(name);
-    return brought != adapters.brought_base().end() ? brought->second : base(name);
+    return brought != adapters.brought_base().end() ? brought->second.to(dtype) : base(name);
   };
   std::map<std::string, at::Tensor> merged;
   for (const std::string& module : adapters.modules()) {
