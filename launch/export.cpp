@@ -166,6 +166,10 @@ int export_command(const std::vector<std::string>& arguments) {
     for (const auto& parameter : model->parameters()) {
       exported.tensors.emplace_back(parameter.name, parameter.master.detach());
     }
+    for (const trainer::LinearSlot& slot : model->linears()) {
+      if (slot.projection->quantized.empty()) continue;
+      exported.tensors.emplace_back(slot.module + ".weight", slot.projection->part_weight(slot.part, at::kFloat));
+    }
   }
   trainer::export_model(exported, out, dtype, max_shard_bytes);
   std::cout << source.weights.string() << " -> " << out.string() << " (" << dtype << ")\n";

@@ -10,6 +10,7 @@
 #include "data/shards/token_dataset.h"
 #include "data/text/chat_template.h"
 #include "recipes/diagnostic.h"
+#include "trainer/models/quantization.h"
 
 namespace temper::trainer {
 
@@ -126,9 +127,7 @@ ModelOptions model_options(const recipes::Recipe& recipe) {
                        .activation_checkpointing = static_cast<int>(recipe.train.activation_checkpointing),
                        .frozen = !recipe.peft.method.empty() || !recipe.model.adapter.empty(),
                        .double_quant = recipe.model.double_quant};
-  if (recipe.model.quantize == "nf4") options.quantize = QuantKind::kNf4;
-  if (recipe.model.quantize == "fp4") options.quantize = QuantKind::kFp4;
-  if (recipe.model.quantize == "int8") options.quantize = QuantKind::kInt8;
+  options.quantize = quant_kind(recipe.model.quantize);
   return options;
 }
 

@@ -534,6 +534,40 @@ class Reader {
 
 std::string shape_text(at::IntArrayRef shape) { return Json(shape.vec()).dump(); }
 
+// What is wrong with tensors of a file. An adapter has hundreds, of which the wrong base spoils
+// most: a line for the first with each problem, and how many more have it.
+class Mismatches {
+ public:
+  explicit Mismatches(const fs::path& file) : file_(file) {}
+
+  void add(const std::string& name, const std::string& problem, const std::string& detail = "") {
+    const auto same = std::find_if(rows_.begin(), rows_.end(),
+                                   [&](const Row& row) { return row.problem == problem; });
+    if (same != rows_.end()) {
+      ++same->others;
+    } else {
+      rows_.push_back({file_.string() + ": '" + name + "' " + detail + problem, problem});
+    }
+  }
+
+  void check() const {
+    std::vector<std::string> lines;
+    for (const Row& row : rows_) {
+      lines.push_back(row.line);
+      if (row.others > 0) lines.back() += " (and " + std::to_string(row.others) + " more like it)";
+    }
+    if (!lines.empty()) throw UserError(lines);
+  }
+
+ private:
+  struct Row {
+    std::string line, problem;
+    int64_t others = 0;
+  };
+  const fs::path& file_;
+  std::vector<Row> rows_;
+};
+
 bool is_adapter_file(const std::string& name) {
   return name == kConfigFile || name == kWeightsFile || name == kPickleFile || name == kCardFile;
 }
@@ -597,7 +631,7 @@ void write_adapter(const fs::path& out, const Json& config, const NamedTensors& 
   });
 }
 
-void read_adapter(const fs::path& directory, const NamedTensors& tensors) {
+fs::path adapter_weights(const fs::path& directory) {
   const fs::path path = directory / kWeightsFile;
   if (!fs::exists(path)) {
     if (fs::exists(directory / kPickleFile)) {
@@ -607,35 +641,36 @@ void read_adapter(const fs::path& directory, const NamedTensors& tensors) {
     }
     throw UserError(directory.string() + ": has no " + kWeightsFile);
   }
+  return path;
+}
+
+void read_adapter(const fs::path& directory, const NamedTensors& tensors) {
+  const fs::path path = adapter_weights(directory);
   const at::NoGradGuard off;
   const SafetensorsFile file(path);
-  std::vector<std::string> findings;
+  Mismatches mismatches(path);
   std::set<std::string> wanted;
   for (const auto& [name, tensor] : tensors) {
     wanted.insert(name);
-    const auto fail = [&, &key = name](const std::string& what) {
-      findings.push_back(path.string() + ": '" + key + "' " + what);
-    };
     if (!file.contains(name)) {
-      fail("is missing");
+      mismatches.add(name, "is missing");
     } else if (const at::Tensor stored = file.tensor(name); stored.sizes() != tensor.sizes()) {
-      fail("is " + shape_text(stored.sizes()) + ", must be " + shape_text(tensor.sizes()) +
-           ": an adapter for another base model?");
+      mismatches.add(name, ": an adapter for another base model?",
+                     "is " + shape_text(stored.sizes()) + ", must be " + shape_text(tensor.sizes()));
     } else if (!at::isFloatingType(stored.scalar_type())) {
-      fail(std::string("is ") + c10::toString(stored.scalar_type()) + ", not floating-point");
+      mismatches.add(name, ", not floating-point",
+                     std::string("is ") + c10::toString(stored.scalar_type()));
     } else if (!at::isfinite(stored).all().item<bool>()) {
-      fail("holds NaN or infinite values");
+      mismatches.add(name, "holds NaN or infinite values");
     } else {
       tensor.copy_(stored);
     }
   }
   for (const std::string& name : file.names()) {
-    if (!wanted.contains(name)) {
-      findings.push_back(path.string() + ": '" + name +
-                         "' has no place in this model with this adapter_config.json");
-    }
+    if (wanted.contains(name)) continue;
+    mismatches.add(name, "has no place in this model with this adapter_config.json");
   }
-  if (!findings.empty()) throw UserError(findings);
+  mismatches.check();
 }
 
 }  // namespace temper::trainer

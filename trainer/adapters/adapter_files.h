@@ -35,6 +35,9 @@ std::string adapter_base(const std::filesystem::path& directory);
 void write_adapter(const std::filesystem::path& out, const data::Json& config,
                    const NamedTensors& tensors, const std::string& model_card);
 
+/// Its adapter_model.safetensors. Throws UserError where there is none, or only a pickle.
+std::filesystem::path adapter_weights(const std::filesystem::path& directory);
+
 /// Reads adapter_model.safetensors into `tensors` by key, converting to their type. Throws
 /// UserError with all findings: missing, unexpected and misshapen tensors (naming both shapes: an
 /// adapter for another base), NaN, a directory with only adapter_model.bin (a pickle).
