@@ -93,6 +93,10 @@ trainer::NamedTensors weights_of(const LoadedModel& loaded, const Source& source
   for (const auto& parameter : loaded.model->parameters()) {
     tensors.emplace_back(parameter.name, parameter.master.detach());
   }
+  for (const trainer::LinearSlot& slot : loaded.model->linears()) {
+    if (slot.projection->quantized.empty()) continue;
+    tensors.emplace_back(slot.module + ".weight", slot.projection->part_weight(slot.part, at::kFloat));
+  }
   return tensors;
 }
 

@@ -93,7 +93,7 @@ void print_shard_rows(const Json& rows) {
 
 void print_report(const Json& report) {
   print_scalars(report, "");
-  for (const char* part : {"metadata", "state", "last_metrics"}) {
+  for (const char* part : {"metadata", "config", "state", "last_metrics"}) {
     if (report.contains(part) && report[part].is_object() && !report[part].empty()) {
       std::cout << part << ":\n";
       print_scalars(report[part], "  ");
@@ -121,9 +121,10 @@ Json describe(const fs::path& path, int64_t rows) {
     if (is_checkpoint(path)) return inspect_checkpoint(path);
     if (is_run(path)) return inspect_run(path);
     if (fs::exists(path / "config.json", ignored)) return inspect_model(path);
-    throw UserError(
-        path.string() +
-        ": neither a model (config.json), a run (recipe.toml) nor a checkpoint (manifest.json)");
+    if (fs::exists(path / "adapter_config.json", ignored)) return inspect_adapter(path);
+    throw UserError(path.string() +
+                    ": neither a model (config.json), an adapter (adapter_config.json), a run "
+                    "(recipe.toml) nor a checkpoint (manifest.json)");
   }
   if (path.extension() == ".safetensors") return inspect_safetensors(path);
   if (path.extension() == ".toml") return inspect_recipe(path, rows);
@@ -137,7 +138,7 @@ Json describe(const fs::path& path, int64_t rows) {
 
 int inspect(const std::vector<std::string>& arguments) {
   ArgumentParser parser("temper inspect PATH [options]",
-                        "What is in a safetensors file, a model, a checkpoint, a run or a token "
+                        "What is in a safetensors file, a model, an adapter, a checkpoint, a run or a token "
                         "shard; of a recipe the first\n"
                         "rows of its data as they are trained on.",
                         "temper inspect configs/quickstart.toml --rows 2");

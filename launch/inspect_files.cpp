@@ -7,10 +7,12 @@
 #include "launch/inspect.h"
 #include "launch/source.h"
 #include "recipes/diagnostic.h"
+#include "trainer/adapters/adapter_files.h"
 #include "trainer/checkpoint/safetensors.h"
 #include "trainer/checkpoint/safetensors_header.h"
 #include "trainer/checkpoint/state.h"
 #include "trainer/models/config.h"
+#include "trainer/models/quantization.h"
 
 namespace temper::launch {
 
@@ -88,6 +90,17 @@ Json inspect_checkpoint(const fs::path& directory) {
   return report;
 }
 
+Json inspect_adapter(const fs::path& directory) {
+  const recipes::Peft peft = trainer::read_adapter_config(directory);
+  Json report = {{"kind", "adapter"},
+                 {"path", directory.string()},
+                 {"method", peft.method},
+                 {"base", trainer::adapter_base(directory)}};
+  report["config"] = data::read_json(directory / "adapter_config.json");
+  add_tensors(report, tensors_of(trainer::adapter_weights(directory)));
+  return report;
+}
+
 Json inspect_run(const fs::path& directory) {
   Json report = {{"kind", "run"}, {"path", directory.string()}};
   Json checkpoints = Json::array();
@@ -97,7 +110,8 @@ Json inspect_run(const fs::path& directory) {
     checkpoints.push_back({{"name", entry.filename().string()}, {"damage", damage}});
   }
   report["checkpoints"] = std::move(checkpoints);
-  report["export"] = fs::exists(directory / "export" / "config.json");
+  report["export"] = fs::exists(directory / "export" / "config.json") ||
+                     fs::exists(directory / "export" / "adapter_config.json");
   report["last_metrics"] = last_metrics(directory / "metrics.jsonl");
   return report;
 }
@@ -114,6 +128,9 @@ Json inspect_model(const fs::path& directory) {
                  {"vocab_size", config.vocab_size},
                  {"context", config.max_position_embeddings},
                  {"tied", config.tie_word_embeddings}};
+  if (const auto kind = trainer::stored_quantization(config.json, directory.string())) {
+    report["quantization"] = trainer::name_of(*kind);
+  }
   trainer::NamedTensors tensors;
   for (const fs::path& entry : sorted_entries(directory)) {
     if (entry.extension() != ".safetensors") continue;

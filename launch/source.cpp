@@ -10,6 +10,7 @@
 #include "trainer/adapters/adapters.h"
 #include "trainer/checkpoint/state.h"
 #include "trainer/models/model.h"
+#include "trainer/models/quantization.h"
 
 namespace temper::launch {
 
@@ -146,9 +147,12 @@ LoadedModel load_model(const Source& source, trainer::ModelOptions options) {
   const bool has_adapter =
       source.kind == Source::Kind::kAdapter ||
       (source.kind == Source::Kind::kCheckpoint && source.state.contains("adapter"));
-  options.frozen = has_adapter;
+  const trainer::ModelConfig config = source.load_config();
+  options.quantize =
+      trainer::stored_quantization(config.json, (source.model / "config.json").string());
+  options.frozen = has_adapter || options.quantize;
   LoadedModel loaded;
-  loaded.model = trainer::build_model(source.load_config(), options);
+  loaded.model = trainer::build_model(config, options);
   trainer::Model& model = *loaded.model;
   if (source.kind == Source::Kind::kModel || has_adapter) {
     trainer::load_weights(model, options,

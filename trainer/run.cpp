@@ -12,6 +12,7 @@
 #include "recipes/diagnostic.h"
 #include "trainer/adapters/adapter_files.h"
 #include "trainer/ops/cpu_allocator.h"
+#include "trainer/models/quantization.h"
 
 namespace temper::trainer {
 
@@ -144,9 +145,7 @@ ModelOptions model_options(const recipes::Recipe& recipe) {
                        .activation_checkpointing = static_cast<int>(recipe.train.activation_checkpointing),
                        .frozen = !recipe.peft.method.empty() || !recipe.model.adapter.empty(),
                        .double_quant = recipe.model.double_quant};
-  if (recipe.model.quantize == "nf4") options.quantize = QuantKind::kNf4;
-  if (recipe.model.quantize == "fp4") options.quantize = QuantKind::kFp4;
-  if (recipe.model.quantize == "int8") options.quantize = QuantKind::kInt8;
+  options.quantize = quant_kind(recipe.model.quantize);
   return options;
 }
 

@@ -87,19 +87,19 @@ def base_model(directory, dtype=torch.float32):
     return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
 
 
-def make_base(model_type, directory, tied=False):
+def make_base(model_type, directory, tied=False, width=32):
     """A random model in float32 and, in bf16/, rounded; biases and norms are not left at zero and one."""
     tokenizer = AutoTokenizer.from_pretrained(SOURCE / "configs/quickstart")
     start = AutoConfig.from_pretrained(SOURCE / "configs/quickstart")
     config = AutoConfig.for_model(
         model_type,
         vocab_size=start.vocab_size,
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=16 if model_type == "qwen3" else 8,
+        head_dim=16 if model_type == "qwen3" else width // 4,
         max_position_embeddings=256,
         tie_word_embeddings=tied,
         bos_token_id=start.bos_token_id,

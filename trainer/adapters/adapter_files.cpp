@@ -545,6 +545,40 @@ class Reader {
 
 std::string shape_text(at::IntArrayRef shape) { return Json(shape.vec()).dump(); }
 
+// What is wrong with tensors of a file. An adapter has hundreds, of which the wrong base spoils
+// most: a line for the first with each problem, and how many more have it.
+class Mismatches {
+ public:
+  explicit Mismatches(const fs::path& file) : file_(file) {}
+
+  void add(const std::string& name, const std::string& problem, const std::string& detail = "") {
+    const auto same = std::find_if(rows_.begin(), rows_.end(),
+                                   [&](const Row& row) { return row.problem == problem; });
+    if (same != rows_.end()) {
+      ++same->others;
+    } else {
+      rows_.push_back({file_.string() + ": '" + name + "' " + detail + problem, problem});
+    }
+  }
+
+  void check() const {
+    std::vector<std::string> lines;
+    for (const Row& row : rows_) {
+      lines.push_back(row.line);
+      if (row.others > 0) lines.back() += " (and " + std::to_string(row.others) + " more like it)";
+    }
+    if (!lines.empty()) throw UserError(lines);
+  }
+
+ private:
+  struct Row {
+    std::string line, problem;
+    int64_t others = 0;
+  };
+  const fs::path& file_;
+  std::vector<Row> rows_;
+};
+
 bool is_adapter_file(const std::string& name) {
   return name == kConfigFile || name == kWeightsFile || name == kPickleFile ||
          name == kCardFile || is_tokenizer_file(name);
@@ -620,8 +654,7 @@ fs::path tokenizer_of(const fs::path& adapter, const fs::path& base) {
   return fs::exists(adapter / "tokenizer.json") ? adapter : base;
 }
 
-NamedTensors read_adapter(const fs::path& directory, const NamedTensors& tensors,
-                          const NamedTensors& optional) {
+fs::path adapter_weights(const fs::path& directory) {
   const fs::path path = directory / kWeightsFile;
   if (!fs::exists(path)) {
     if (fs::exists(directory / kPickleFile)) {
@@ -631,27 +664,38 @@ NamedTensors read_adapter(const fs::path& directory, const NamedTensors& tensors
     }
     throw UserError(directory.string() + ": has no " + kWeightsFile);
   }
+  return path;
+}
+
+NamedTensors read_adapter(const fs::path& directory, const NamedTensors& tensors,
+                          const NamedTensors& optional) {
+  const fs::path path = adapter_weights(directory);
   const at::NoGradGuard off;
   const SafetensorsFile file(path);
-  std::vector<std::string> findings;
+  Mismatches mismatches(path);
   std::set<std::string> wanted;
-  // The stored tensor, or nothing and a finding.
+  // The stored tensor, or nothing and a mismatch.
   const auto find = [&](const std::string& key, const at::Tensor& like) -> at::Tensor {
     wanted.insert(key);
-    const auto fail = [&](const std::string& what) -> at::Tensor {
-      findings.push_back(path.string() + ": '" + key + "' " + what);
+    if (!file.contains(key)) {
+      mismatches.add(key, "is missing");
       return {};
-    };
-    if (!file.contains(key)) return fail("is missing");
+    }
     const at::Tensor stored = file.tensor(key);
     if (stored.sizes() != like.sizes()) {
-      return fail("is " + shape_text(stored.sizes()) + ", must be " + shape_text(like.sizes()) +
-                  ": an adapter for another base model?");
+      mismatches.add(key, ": an adapter for another base model?",
+                     "is " + shape_text(stored.sizes()) + ", must be " + shape_text(like.sizes()));
+      return {};
     }
     if (!at::isFloatingType(stored.scalar_type())) {
-      return fail(std::string("is ") + c10::toString(stored.scalar_type()) + ", not floating-point");
+      mismatches.add(key, ", not floating-point",
+                     std::string("is ") + c10::toString(stored.scalar_type()));
+      return {};
     }
-    if (!at::isfinite(stored).all().item<bool>()) return fail("holds NaN or infinite values");
+    if (!at::isfinite(stored).all().item<bool>()) {
+      mismatches.add(key, "holds NaN or infinite values");
+      return {};
+    }
     return stored;
   };
   for (const auto& [key, tensor] : tensors) {
@@ -663,12 +707,10 @@ NamedTensors read_adapter(const fs::path& directory, const NamedTensors& tensors
     if (file.contains(key)) found.emplace_back(key, find(key, like));
   }
   for (const std::string& name : file.names()) {
-    if (!wanted.contains(name)) {
-      findings.push_back(path.string() + ": '" + name +
-                         "' has no place in this model with this adapter_config.json");
-    }
+    if (wanted.contains(name)) continue;
+    mismatches.add(name, "has no place in this model with this adapter_config.json");
   }
-  if (!findings.empty()) throw UserError(findings);
+  mismatches.check();
   return found;
 }
 

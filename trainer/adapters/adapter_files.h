@@ -43,6 +43,9 @@ void write_adapter(const std::filesystem::path& out, const data::Json& config,
 std::filesystem::path tokenizer_of(const std::filesystem::path& adapter,
                                    const std::filesystem::path& base);
 
+/// Its adapter_model.safetensors. Throws UserError where there is none, or only a pickle.
+std::filesystem::path adapter_weights(const std::filesystem::path& directory);
+
 /// Reads adapter_model.safetensors into `tensors` by key, converting to their type. Throws
 /// UserError with all findings: missing, unexpected and misshapen tensors (naming both shapes: an
 /// adapter for another base), NaN, a directory with only adapter_model.bin (a pickle). Returns those

@@ -34,6 +34,11 @@ void draw_uniform(const at::Tensor& tensor, int64_t inputs, at::Generator& gener
 int64_t lora_rank(const recipes::Peft& peft, const LinearSite& site) {
   const int64_t rank = pattern_value(peft.rank_pattern, site.module, peft.r.value());
   check_rank(site, "r", rank);
+  if (rank % 2 != 0 && word_of(peft.init_lora_weights.value()) == "orthogonal") {
+    throw UserError("peft.r = " + std::to_string(rank) + ": must be even at '" + site.module +
+                    "' with peft.init_lora_weights = \"orthogonal\", which gives A and B a half of "
+                    "the rows each");
+  }
   return rank;
 }
 

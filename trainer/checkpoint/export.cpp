@@ -61,6 +61,7 @@ bool is_export_file(const std::string& name) {
 
 data::Json exported_config(data::Json config, const char* dtype) {
   config.erase("torch_dtype");  // its old spelling
+  config.erase("quantization_config");  // what is written here never is
   config["dtype"] = dtype;
   return config;
 }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "recipes/diagnostic.h"
+#include "trainer/models/quantization.h"
 #include "trainer/models/registry.h"
 
 namespace temper::trainer {
@@ -283,11 +284,7 @@ ModelConfig load_config(const std::filesystem::path& model_directory) {
   if (top.text("hidden_act", "silu") != "silu") top.fail("hidden_act", "only silu is supported");
   if (top.number("attention_dropout", 0.0) != 0.0)
     top.fail("attention_dropout", "only 0.0 is supported");
-  if (top.find("quantization_config") != nullptr) {
-    findings.push_back(
-        where +
-        ": quantization_config: quantised weights are not supported; use the original model");
-  }
+  if (findings.empty()) stored_quantization(config.json, where);
   if (findings.empty()) config.sliding_window = read_windows(top, config);
   if (findings.empty()) config.rope = read_rope(where, config.json, config, findings);
   if (!findings.empty()) throw UserError(findings);

@@ -14,6 +14,7 @@
 #include "trainer/checkpoint/quantized.h"
 #include "trainer/checkpoint/safetensors.h"
 #include "trainer/models/model.h"
+#include "trainer/models/quantization.h"
 
 namespace temper::trainer {
 namespace {
@@ -84,6 +85,23 @@ StoredWeights open_stored(const fs::path& directory, std::vector<std::string>& f
       stored.files.emplace(name, SafetensorsFile(directory / name)).first->second;
   for (const std::string& tensor : file.names()) stored.file_of[tensor] = name;
   return stored;
+}
+
+StoredTensor find_stored(const StoredWeights& stored, const fs::path& directory,
+                         const std::string& name) {
+  const auto found = stored.file_of.find(name);
+  if (found == stored.file_of.end()) return {};
+  return {(directory / found->second).string(), stored.files.at(found->second).tensor(name)};
+}
+
+// By the names that bitsandbytes' layers save beside their weights; "none" where there are none.
+std::string kind_of(const StoredWeights& stored) {
+  for (const auto& [name, file] : stored.file_of) {
+    if (name.ends_with(".quant_state.bitsandbytes__nf4")) return "nf4";
+    if (name.ends_with(".quant_state.bitsandbytes__fp4")) return "fp4";
+    if (name.ends_with(".SCB")) return "int8";
+  }
+  return "none";
 }
 
 // Buffers that older versions of transformers saved along with the weights.
@@ -158,11 +176,16 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
   const StoredWeights stored = open_stored(directory, findings);
   const bool damaged = !findings.empty();  // then missing tensors are no news
   std::set<std::string> wanted;
-  const FindTensor look_up = [&](const std::string& name) -> StoredTensor {
-    const auto found = stored.file_of.find(name);
-    if (found == stored.file_of.end()) return {};
-    return {(directory / found->second).string(), stored.files.at(found->second).tensor(name)};
+  const FindTensor look_up = [&](const std::string& name) {
+    return find_stored(stored, directory, name);
   };
+  const std::string kind = options.quantize ? name_of(*options.quantize) : "none";
+  const std::string stored_kind = kind_of(stored);
+  if (stored_kind != "none" && stored_kind != kind) {
+    throw UserError(directory.string() + ": its weights are stored in " + stored_kind +
+                    ", not as model.quantize = \"" + kind + "\" wants them: set model.quantize = \"" +
+                    stored_kind + "\", or use the original model");
+  }
   // The stored tensor, still in its file, or nothing and a finding.
   const auto find = [&](const std::string& name, at::IntArrayRef shape) -> at::Tensor {
     wanted.insert(name);
@@ -232,11 +255,14 @@ at::Tensor stored_tensor(const fs::path& directory, const std::string& name,
   std::vector<std::string> findings;
   const StoredWeights stored = open_stored(directory, findings);
   if (!findings.empty()) throw UserError(findings);
-  const auto found = stored.file_of.find(name);
-  if (found == stored.file_of.end()) {
+  const auto look_up = [&](const std::string& wanted) { return find_stored(stored, directory, wanted); };
+  const StoredTensor found = look_up(name);
+  if (!found.tensor.defined()) {
     throw UserError(directory.string() + ": '" + name + "' is missing from the weights");
   }
-  return with_added_rows(stored.files.at(found->second).tensor(name), name, config);
+  const QuantizedMatrix matrix = read_quantized(look_up, name);
+  if (!matrix.defined()) return with_added_rows(found.tensor, name, config);
+  return dequantize(matrix, matrix.kind == QuantKind::kInt8 ? at::kFloat : matrix.stored);
 }
 
 void draw_weights(Model& model, const ModelOptions& options, int64_t seed) {

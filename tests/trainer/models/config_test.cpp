@@ -103,7 +103,7 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"OddHead", R"({"head_dim": 7})", "head_dim = 7: must be even"},
         Bad{"Activation", R"({"hidden_act": "gelu"})", "hidden_act = \"gelu\": only silu"},
         Bad{"Quantised", R"({"quantization_config": {"bits": 4}})",
-            "quantised weights are not supported"},
+            "only bitsandbytes' 4 and 8 bits are supported"},
         Bad{"RopeType", R"({"rope_parameters": {"rope_type": "spiral"}})",
             "rope_type = \"spiral\": unknown; known: default, linear"},
         Bad{"RopeFactor", R"({"rope_parameters": {"rope_type": "linear"}})",

@@ -76,11 +76,12 @@ std::shared_ptr<LowRank> low_rank_of(const Projection& p, const std::vector<size
   return lora;
 }
 
-void expect_lora_of_its_definition(at::ScalarType dtype, double dropout) {
+void expect_lora_of_its_definition(at::ScalarType dtype, double dropout,
+                                   const std::vector<int64_t>& ranks = {4, 6}) {
   at::manual_seed(11);
   Projection p = projection_of({24, 8, 16}, 32, dtype, true);
   for (auto& weight : p.weights) weight.requires_grad_(false);
-  const auto lora = low_rank_of(p, {0, 2}, {4, 6}, dtype);
+  const auto lora = low_rank_of(p, {0, 2}, ranks, dtype);
   lora->dropout = dropout;
   p.low_rank = lora;
   const at::Tensor x = leaf(at::randn({90, 32}), dtype), residual = leaf(at::randn({90, 48}), dtype);
@@ -127,6 +128,17 @@ TEST(LowRank, ValuesAndGradientsAreThoseOfTheDefinition) {
 
 TEST(LowRank, DropoutHasAMaskForEachPartAndDrawsItAgainInBackward) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) expect_lora_of_its_definition(dtype, 0.3);
+}
+
+TEST(LowRank, OddRanksAreThoseOfTheDefinition) {
+  const std::vector<std::vector<int64_t>> odd = {{1, 1}, {3, 6}, {7, 5}, {4, 9}};
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    for (const auto& ranks : odd) {
+      SCOPED_TRACE(testing::Message() << dtype << ", ranks " << ranks[0] << " and " << ranks[1]);
+      expect_lora_of_its_definition(dtype, 0, ranks);
+      expect_lora_of_its_definition(dtype, 0.3, ranks);
+    }
+  }
 }
 
 TEST(LowRank, SwitchedOffIsTheBaseAlone) {
