@@ -87,7 +87,7 @@ class Quantized(check_adapters.Adapters):
 
     def follow(self, kind, double):
         model = peft.PeftModel.from_pretrained(quantised(self.base, in_4_bits(kind, double)), str(self.adapter), is_trainable=True)
-        history = reference_loop.train_model(model, self.encoded, **STEPS)
+        history = reference_loop.train_model(model, [[row] for row in self.encoded], **STEPS)
         self.write_quantised_recipe(
             kind,
             kind,
