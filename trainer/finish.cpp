@@ -43,9 +43,6 @@ std::optional<TokenizerFiles> own_tokenizer(const Inputs& inputs) {
 
 NamedTensors exported_weights(Run& run, at::ScalarType dtype) {
   if (run.adapters) {
-    if (run.recipe.model.init == recipes::Init::kRandom) {
-      throw UserError("export.merge: a base that was drawn (model.init = \"random\") is nowhere to merge into");
-    }
     const auto base = [&](const std::string& name) { return base_tensor(run, name); };
     return merged_weights(*run.model, *run.adapters, base, dtype);
   }

@@ -197,7 +197,12 @@ void fill_model(Run& run) {
     const std::string text = run.recipe.peft.prompt_tuning_init_text.value_or("");
     run.adapters->initialize(run.recipe.run.seed, run.inputs.tokenizer.encode(text));
   }
-  if (run.adapters && run.recipe.export_.merge) run.adapters->check_mergeable();
+  if (run.adapters && run.recipe.export_.merge) {
+    if (run.recipe.model.init == recipes::Init::kRandom) {
+      throw UserError("export.merge: a base that was drawn (model.init = \"random\") is nowhere to merge into");
+    }
+    run.adapters->check_mergeable();
+  }
   release_idle_cpu_memory();
 }
 

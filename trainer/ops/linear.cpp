@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "recipes/diagnostic.h"
@@ -18,6 +19,7 @@ using torch::autograd::variable_list;
 struct LinearState : torch::CustomClassHolder {
   Projection projection;
   std::function<at::Tensor()> x_again;
+  bool decoding = false;  // few rows on quantised weights, no gradient
 };
 
 at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
@@ -41,6 +43,30 @@ at::Tensor whole_weight(const Projection& p, at::ScalarType dtype) {
     dequantize_rows(p.quantized[i], 0, p.rows[i], whole.narrow(0, first_row(p.rows, i), p.rows[i]));
   }
   return whole;
+}
+
+// A row or two (decoding): the weights are dequantised in registers, which saves writing them.
+constexpr int64_t kFewRows = 16;
+
+bool decodes(const Projection& p, const at::Tensor& x) {
+  return !p.quantized.empty() && x.size(0) <= kFewRows && !at::GradMode::is_enabled();
+}
+
+void decoding_product(at::Tensor y, const at::Tensor& x, const at::Tensor& residual,
+                      const Projection& p) {
+  for (size_t part = 0; part < p.rows.size(); ++part) {
+    multiply_quantized(y.narrow(1, first_row(p.rows, part), p.rows[part]), x, p.quantized[part]);
+  }
+  if (residual.defined()) y.add_(residual);
+  const LowRank* lora = active(p);
+  if (!lora) return;
+  const at::Tensor h = low_rank_inner(*lora, x);
+  for (size_t i = 0; i < lora->parts.size(); ++i) {
+    const LowRankPart& own = lora->parts[i];
+    at::Tensor part = y.narrow(1, first_row(p.rows, own.part), p.rows[own.part]);
+    part.addmm_(lora->columns_of(h, i), own.b.t());
+    if (own.bias.defined()) part.add_(own.bias, own.scale);
+  }
 }
 
 // y_p = x W_p^T (+ residual) + h_p B_p^T, rounded once.
@@ -76,15 +102,18 @@ struct Linear : torch::autograd::Function<Linear> {
                             const std::optional<at::Tensor>& residual,
                             const c10::intrusive_ptr<LinearState>& state) {
     const Projection& p = state->projection;
-    const at::Tensor weight = whole_weight(p, x.scalar_type());
-    TEMPER_CHECK(x.is_contiguous() && x.size(-1) == weight.size(1),
-                 "linear takes a contiguous x of the weight's width");
     std::vector<int64_t> shape = x.sizes().vec();
-    shape.back() = weight.size(0);
+    shape.back() = first_row(p.rows, p.rows.size());
     at::Tensor y = at::empty(shape, x.options());
     const at::Tensor added = residual ? rows_of(*residual) : at::Tensor();
+    const bool few = state->decoding;
+    const at::Tensor weight = few ? at::Tensor() : whole_weight(p, x.scalar_type());
+    TEMPER_CHECK(x.is_contiguous() && (few || x.size(-1) == weight.size(1)),
+                 "linear takes a contiguous x of the weight's width");
     at::Tensor h;
-    if (const LowRank* lora = active(p)) {
+    if (few) {
+      decoding_product(rows_of(y), rows_of(x), added, p);
+    } else if (const LowRank* lora = active(p)) {
       h = low_rank_inner(*lora, rows_of(x));
       adapted_product(rows_of(y), rows_of(x), weight, added, p, h);
     } else {
@@ -154,6 +183,7 @@ at::Tensor fused_linear(const at::Tensor& x, const Projection& projection,
   auto state = c10::make_intrusive<LinearState>();
   state->projection = projection;
   state->x_again = std::move(x_again);
+  state->decoding = decodes(projection, rows_of(x));
   std::vector<at::Tensor> parameters = projection.weights;
   parameters.insert(parameters.end(), projection.biases.begin(), projection.biases.end());
   if (projection.low_rank) {

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "tests/trainer/ops/compare.h"
@@ -137,6 +138,27 @@ TEST(LowRank, OddRanksAreThoseOfTheDefinition) {
       SCOPED_TRACE(testing::Message() << dtype << ", ranks " << ranks[0] << " and " << ranks[1]);
       expect_lora_of_its_definition(dtype, 0, ranks);
       expect_lora_of_its_definition(dtype, 0.3, ranks);
+    }
+  }
+}
+
+// Decoding dequantises in registers; training and evaluation dequantise whole matrices.
+TEST(LowRank, AFewRowsOnQuantisedWeightsEqualManyRows) {
+  const at::NoGradGuard off;
+  at::manual_seed(13);
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    for (const QuantKind kind : {QuantKind::kNf4, QuantKind::kInt8}) {
+      Projection p = projection_of({24, 8}, 128, dtype, true);
+      p.low_rank = low_rank_of(p, {1}, {4}, dtype);
+      for (const auto& weight : p.weights) {
+        p.quantized.push_back(quantize(weight, kind, kind == QuantKind::kNf4, "w"));
+      }
+      p.weight = {};
+      p.weights.clear();
+      const at::Tensor x = at::randn({40, 128}).to(dtype), residual = at::randn({40, 32}).to(dtype);
+      const at::Tensor all = linear(x, p, residual);
+      const at::Tensor few = linear(x.narrow(0, 0, 3).contiguous(), p, residual.narrow(0, 0, 3));
+      EXPECT_LT(worst(few, all.narrow(0, 0, 3)), dtype == at::kFloat ? 1e-6 : 2e-2);
     }
   }
 }
