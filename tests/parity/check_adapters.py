@@ -309,6 +309,29 @@ class Adapters(unittest.TestCase):
             for key, tensor in load_file(run / "export" / "adapter_model.safetensors").items():
                 self.assertTrue(torch.equal(tensor, exports[0.1][key]), key)
 
+    def check_loraplus(self, model_type):
+        """The first step of Adam moves every weight by its learning rate, whatever its gradient."""
+        with tempfile.TemporaryDirectory(prefix="temper-adapters-") as folder:
+            self.prepare(folder, model_type, tied=False)
+            self.write_recipe(
+                "run",
+                settings={"method": "lora", "r": 4, "target_modules": ["q_proj", "embed_tokens"], "bias": "all"},
+                train={"steps": 1, "precision": "fp32"},
+                optimizer={"lr": 1e-3, "loraplus_lr_ratio": 8.0, "loraplus_lr_embedding": 1e-4, "max_grad_norm": 0.0},
+                schedule={"kind": "constant", "warmup": 0},
+            )
+            temper("train", "recipe.toml", cwd=self.directory)
+            base = base_model(self.base).state_dict()
+            for key, tensor in load_file(self.directory / "runs" / "run" / "export" / "adapter_model.safetensors").items():
+                if key.endswith("lora_B.weight") or key.endswith("lora_embedding_A"):
+                    moved = tensor.abs().max().item()  # from zero
+                elif key.endswith(".bias"):
+                    name = key.removeprefix("base_model.model.").replace(".base_layer", "")
+                    moved = (tensor - base[name]).abs().max().item()
+                else:
+                    continue
+                self.assert_close(moved, 1e-4 if "embedding" in key else 8e-3, 1e-3, key)
+
     def check_loss_of(self, model, run, what):
         self.assert_close(self.metrics(run)[-1]["eval_loss"], reference_loop.loss_of(model, self.encoded), 1e-5, what)
 
@@ -370,6 +393,7 @@ def add_check(method, model_type):
 
 CHECKS = {method: lambda self, model_type, method=method: self.check(method, model_type) for method in METHODS} | {
     "dropout": Adapters.check_dropout,
+    "loraplus": Adapters.check_loraplus,
     "added_tokens": lambda self, model_type: self.check_added_tokens(model_type, tied=False),
     "added_tokens_tied": lambda self, model_type: self.check_added_tokens(model_type, tied=True),
 }
