@@ -82,7 +82,7 @@ std::unique_ptr<Model> build_model(const ModelConfig& config, const ModelOptions
 /// before use: missing, unknown and misshapen tensors, NaN and infinities, pickle-only directories; throws UserError with all findings.
 void load_weights(Model& model, const ModelOptions& options, const std::filesystem::path& directory);
 
-/// One tensor of a model directory, as it is stored. Throws UserError when it is not there.
+/// One tensor of a model directory, as it is stored (quantised: the values it stands for). Throws UserError when it is not there.
 at::Tensor stored_tensor(const std::filesystem::path& directory, const std::string& name);
 
 /// Draws weights from config.json alone as transformers does (normal with initializer_range, norms one, biases zero),
