@@ -10,6 +10,7 @@ multiple of 64 columns: with others bitsandbytes dequantises wrongly on some CPU
 import argparse
 import copy
 import json
+import logging as python_logging
 import os
 import subprocess
 import tempfile
@@ -185,7 +186,8 @@ def main():
     parser.add_argument("--only", nargs="*", default=[], help="names of tests")
     arguments = parser.parse_args()
     logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", message="MatMul8bitLt")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    python_logging.getLogger("bitsandbytes").setLevel(python_logging.ERROR)  # it says at every product that it casts
     check_adapters.PROGRAM = os.path.abspath(arguments.program)
     unittest.main(argv=["check_quantized", *(f"Quantized.{name}" for name in arguments.only)], verbosity=2)
 

@@ -86,7 +86,8 @@ std::unique_ptr<Model> build_model(const ModelConfig& config, const ModelOptions
 /// Rows of embedding and head that the files lack (with_tokens) are the mean of those they have.
 void load_weights(Model& model, const ModelOptions& options, const std::filesystem::path& directory);
 
-/// One tensor of a model directory, as it is stored, with the rows that `config` has added. Throws UserError when it is not there.
+/// One tensor of a model directory, as it is stored (quantised: the values it stands for), with the rows that `config` has added.
+/// Throws UserError when it is not there.
 at::Tensor stored_tensor(const std::filesystem::path& directory, const std::string& name, const ModelConfig& config);
 
 /// Draws weights from config.json alone as transformers does (normal with initializer_range, norms one, biases zero),
