@@ -64,6 +64,7 @@ struct Tensors {
   int64_t trainable = 0;  // elements
   int64_t largest = 0;    // elements of the largest quantised projection, whole for one product at a time
   int64_t inner = 0;      // columns of the widest x A^T of LoRA
+  int64_t virtual_tokens = 0;  // of a document
 };
 
 Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) {
@@ -72,7 +73,7 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
   const auto model = build_model(config, options);
   std::optional<Adapters> adapters;
   if (options.frozen) {
-    adapters.emplace(recipe.model.adapter.empty() ? recipe.peft : read_adapter_config(recipe.model.adapter),
+    adapters.emplace(recipe.model.adapter.empty() ? recipe.peft : without_encoder(read_adapter_config(recipe.model.adapter)),
                      *model, options);
   } else {
     choose_trainable(*model, recipe.train);
@@ -83,6 +84,7 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
     if (!parameter.master.is_same(parameter.value)) tensors.weights += static_cast<int64_t>(parameter.master.nbytes());
     if (parameter.trainable()) tensors.trainable += parameter.value.numel();
   }
+  if (model->virtual_tokens()) tensors.virtual_tokens = model->virtual_tokens()->count;
   std::map<const Projection*, int64_t> whole;
   for (const LinearSlot& slot : model->linears()) {
     if (slot.projection->low_rank) tensors.inner = std::max(tensors.inner, slot.projection->low_rank->a.size(0));
@@ -109,7 +111,8 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   const int64_t state_bytes = recipe.optimizer.kind.ends_with("adamw_8bit") ? 1 : 4;
   plan.optimizer = plan.trainable * state_bytes * states;
 
-  const int64_t tokens = recipe.batch.micro * recipe.data.max_length;
+  // With packing, rows hold more documents than one, as many as the data has it.
+  const int64_t tokens = recipe.batch.micro * (recipe.data.max_length + tensors.virtual_tokens);
   const auto mode = recipe.train.activation_checkpointing;
   int64_t elements = config.num_hidden_layers * (saved_elements(config, mode) + 4 * tensors.inner);
   // A checkpointed block is whole again while its backward runs.

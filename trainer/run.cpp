@@ -78,9 +78,12 @@ Inputs read_inputs(const recipes::Recipe& recipe) {
                     " ids, but config.json has vocab_size = " + std::to_string(inputs.config.vocab_size) +
                     ": the two belong to different models");
   }
-  if (recipe.data.max_length > inputs.config.max_position_embeddings) {
-    throw UserError("data.max_length = " + std::to_string(recipe.data.max_length) + ": above the model's max_position_embeddings = " +
-                    std::to_string(inputs.config.max_position_embeddings) + " (" + (directory / "config.json").string() + ")");
+  const int64_t virtual_tokens = recipe.peft.num_virtual_tokens.value_or(0);
+  if (recipe.data.max_length + virtual_tokens > inputs.config.max_position_embeddings) {
+    throw UserError("data.max_length = " + std::to_string(recipe.data.max_length) +
+                    (virtual_tokens > 0 ? " and peft.num_virtual_tokens = " + std::to_string(virtual_tokens) : "") +
+                    ": above the model's max_position_embeddings = " + std::to_string(inputs.config.max_position_embeddings) + " (" +
+                    (directory / "config.json").string() + ")");
   }
   return inputs;
 }
@@ -177,7 +180,8 @@ void fill_model(Run& run) {
   const fs::path adapter = run.recipe.model.adapter;
   if (adapter.empty()) {
     run.adapters = std::make_unique<Adapters>(run.recipe.peft, *run.model, options);
-    run.adapters->initialize(run.recipe.run.seed);
+    const std::string text = run.recipe.peft.prompt_tuning_init_text.value_or("");
+    run.adapters->initialize(run.recipe.run.seed, run.inputs.tokenizer.encode(text));
   } else {
     run.adapters = load_adapter(adapter, *run.model, options);
   }

@@ -13,6 +13,7 @@
 
 #include "data/io/atomic_file.h"
 #include "recipes/diagnostic.h"
+#include "trainer/adapters/prompt_learning.h"
 #include "trainer/adapters/targets.h"
 #include "trainer/checkpoint/replaced_directory.h"
 
@@ -192,10 +193,6 @@ const Method* find_method(const std::string& peft_type) {
     return method.peft_type == peft_type;
   });
   return found == methods().end() ? nullptr : &*found;
-}
-
-bool is_prompt_learning(const std::string& method) {
-  return method == "prompt_tuning" || method == "p_tuning" || method == "prefix_tuning";
 }
 
 bool has_lora_fields(const std::string& method) { return method == "lora" || method == "adalora"; }

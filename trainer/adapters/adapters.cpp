@@ -57,7 +57,7 @@ Adapters::Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& 
   const std::vector<TargetModule> modules = modules_of(model, slots);
   set_default_targets(peft_, model.config().model_type);
   targets_ = find_targets(peft_, model.config().model_type, modules);
-  saved_targets_ = trainer::saved_targets(peft_, modules);
+  if (peft_.target_modules) saved_targets_ = trainer::saved_targets(peft_, modules);
   if (options.quantize && changes_base(peft_)) {
     throw UserError("peft.init_lora_weights = \"" + std::get<std::string>(*peft_.init_lora_weights) +
                     "\": takes a part out of the base's weights, which are quantised here: not "
@@ -66,6 +66,9 @@ Adapters::Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& 
   set_base_free(options);
 
   AdapterTensors tensors(options, adapter_dtype(peft_), model.parameters());
+  if (is_prompt_learning(peft_.method)) {
+    prompt_ = std::make_unique<PromptLearning>(peft_, model, tensors, context_);
+  }
   std::vector<LinearSlot> group;
   const auto close_group = [&] {
     if (!group.empty()) wrap(*group.front().projection, group, tensors);
@@ -189,8 +192,12 @@ void Adapters::wrap_low_rank(Projection& projection, const std::vector<LinearSlo
   if (!dora) projection.low_rank = std::move(low_rank);
 }
 
-void Adapters::initialize(int64_t seed) {
+void Adapters::initialize(int64_t seed, std::span<const int32_t> prompt_text) {
   const at::NoGradGuard off;
+  if (prompt_) {
+    prompt_->initialize(model_.embedding().weight, parallel::seed_of(seed, "adapter/prompt_encoder"),
+                        prompt_text);
+  }
   for (const LinearSlot& slot : slots_) {
     const BaseWeight weight = [&] { return slot.projection->part_weight(slot.part, at::kFloat); };
     const at::Tensor changed =
@@ -213,6 +220,7 @@ NamedTensors Adapters::tensors() const {
       if (parameter.name == name) tensors.emplace_back(key, parameter.master.detach());
     }
   }
+  if (prompt_) tensors.emplace_back("prompt_embeddings", prompt_->stored());
   return tensors;
 }
 
@@ -259,7 +267,7 @@ void Adapters::merge(const std::string& module, at::Tensor& weight, at::Tensor& 
 std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, Model& model,
                                        const ModelOptions& options) {
   const at::NoGradGuard off;
-  auto adapters = std::make_unique<Adapters>(read_adapter_config(directory), model, options);
+  auto adapters = std::make_unique<Adapters>(without_encoder(read_adapter_config(directory)), model, options);
   // What is stored is all there is, but for a base that the init has changed.
   if (changes_base(adapters->peft())) adapters->initialize(0);
   read_adapter(directory, adapters->tensors());
@@ -275,6 +283,11 @@ data::Json adapter_config(const Adapters& adapters, const std::string& base) {
 NamedTensors merged_weights(Model& model, const Adapters& adapters,
                             const std::function<at::Tensor(const std::string& name)>& base,
                             at::ScalarType dtype) {
+  if (is_prompt_learning(adapters.peft().method)) {
+    throw UserError("merging: what " + adapters.peft().method +
+                    " trains stands in front of the text, in none of the base's weights: use it as an "
+                    "adapter (export without merging)");
+  }
   const at::NoGradGuard off;
   const std::vector<LinearSlot> slots = model.linears();
   std::map<std::string, at::Tensor> trained;  // of the base

@@ -4,17 +4,20 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "trainer/adapters/adapter.h"
 #include "trainer/adapters/lora.h"
+#include "trainer/adapters/prompt_learning.h"
 #include "trainer/adapters/targets.h"
 #include "trainer/checkpoint/safetensors.h"
 
 /// The adapters on one model, made from a resolved [peft]: linear layers are wrapped, and what else
-/// of the base the method trains along (modules_to_save, biases, norms) is set free.
+/// of the base the method trains along (modules_to_save, biases, norms) is set free. Prompt learning
+/// wraps nothing: it stands virtual tokens in front of the model's documents.
 namespace temper::trainer {
 
 class Adapters {
@@ -25,9 +28,11 @@ class Adapters {
   Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& options);
 
   /// Draws every adapter's start from `seed` and its layer's name. PiSSA and OLoRA change the base.
-  void initialize(int64_t seed);
+  /// `prompt_text`: the tokens of peft.prompt_tuning_init_text, where there is one (none: random).
+  void initialize(int64_t seed, std::span<const int32_t> prompt_text = {});
 
-  /// What adapter_model.safetensors holds, by its keys. (A residual init: not yet converted.)
+  /// What adapter_model.safetensors holds, by its keys. (A residual init: not yet converted.) Where an
+  /// encoder makes the prompt, what it makes now; all others are the masters themselves.
   NamedTensors tensors() const;
   /// The same as a plain adapter of the original base: residual inits become a LoRA of twice the
   /// rank (PEFT's path_initial_model_for_weight_conversion), with the [peft] that goes with it.
@@ -59,11 +64,13 @@ class Adapters {
   std::vector<LinearSlot> slots_;  // the wrapped ones
   std::map<std::string, std::shared_ptr<LinearAdapter>> adapters_;  // by module
   std::vector<std::pair<std::string, std::string>> keys_;  // of the file -> parameter's name
+  std::unique_ptr<PromptLearning> prompt_;
   std::map<std::string, at::Tensor> start_;  // by key: of a residual init, before step 1
 };
 
 /// The adapter of a directory that PEFT or export wrote, on `model`, whose weights must be there and
-/// frozen. Throws UserError.
+/// frozen. Virtual tokens come without the encoder that made them (without_encoder). Throws
+/// UserError.
 std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, Model& model,
                                        const ModelOptions& options);
 
@@ -75,6 +82,7 @@ data::Json adapter_config(const Adapters& adapters, const std::string& base);
 
 /// Weights of the plain model by its own names, adapters folded in. `base` gives an original weight;
 /// what no adapter touches is passed through as it is, merged weights are rounded to `dtype` once.
+/// Throws UserError for virtual tokens, which are in no weight.
 NamedTensors merged_weights(Model& model, const Adapters& adapters,
                             const std::function<at::Tensor(const std::string& name)>& base,
                             at::ScalarType dtype);

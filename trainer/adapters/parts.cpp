@@ -33,9 +33,14 @@ void draw_normal(const Parameter& parameter, double mean, double std, uint64_t s
 }
 
 void draw_kaiming(const Parameter& parameter, uint64_t seed, std::string_view suffix) {
+  draw_uniform(parameter, 1 / std::sqrt(static_cast<double>(parameter.master.size(1))), seed,
+               suffix);
+}
+
+void draw_uniform(const Parameter& parameter, double bound, uint64_t seed,
+                  std::string_view suffix) {
   const at::NoGradGuard no_grad;
   at::Tensor drawn = at::empty(parameter.master.sizes(), at::kFloat);
-  const double bound = 1 / std::sqrt(static_cast<double>(drawn.size(1)));
   drawn.uniform_(-bound, bound, layer_generator(seed, suffix));
   parameter.master.copy_(drawn);
 }

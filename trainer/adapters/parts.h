@@ -19,6 +19,7 @@ at::Tensor base_output(const BaseLinear& base, const at::Tensor& x);
 /// the same on every rank, layout and device.
 void draw_normal(const Parameter& parameter, double mean, double std, uint64_t seed,
                  std::string_view suffix);
+void draw_uniform(const Parameter& parameter, double bound, uint64_t seed, std::string_view suffix);
 /// torch.nn.init.kaiming_uniform_(a = sqrt(5)): U(-1/sqrt(fan), 1/sqrt(fan)), fan = columns.
 void draw_kaiming(const Parameter& parameter, uint64_t seed, std::string_view suffix);
 void fill_master(const Parameter& parameter, double value);

@@ -31,12 +31,14 @@ at::Tensor next_logits(Model& model, KvCache& cache, std::span<const int32_t> to
   return head_logits(hidden_BTD.select(1, hidden_BTD.size(1) - 1), model.head()).squeeze(0);
 }
 
-void check_prompt(const std::vector<int32_t>& prompt, const ModelConfig& config) {
+void check_prompt(const std::vector<int32_t>& prompt, const ModelConfig& config,
+                  int64_t virtual_tokens) {
   if (prompt.empty()) throw UserError("the prompt has no tokens: give some text");
-  const auto length = static_cast<int64_t>(prompt.size());
+  const int64_t length = static_cast<int64_t>(prompt.size()) + virtual_tokens;
   if (length >= config.max_position_embeddings) {
     throw UserError("the prompt has " + std::to_string(length) +
-                    " tokens: must be below the model's context, " +
+                    " tokens" + (virtual_tokens > 0 ? ", the adapter's included" : "") +
+                    ": must be below the model's context, " +
                     std::to_string(config.max_position_embeddings) +
                     " (max_position_embeddings in config.json)");
   }
@@ -55,13 +57,15 @@ Completion generate(Model& model, const data::Tokenizer& tokenizer,
                     const std::vector<int32_t>& prompt, const SamplingSettings& settings,
                     const std::function<void(const std::string&)>& on_text) {
   const ModelConfig& config = model.config();
-  check_prompt(prompt, config);
+  const int64_t virtual_tokens = model.virtual_tokens() ? model.virtual_tokens()->count : 0;
+  check_prompt(prompt, config, virtual_tokens);
   const at::NoGradGuard no_grad;
   const auto prompt_tokens = static_cast<int64_t>(prompt.size());
   const int64_t room =
-      std::min(settings.max_new_tokens, config.max_position_embeddings - prompt_tokens);
+      std::min(settings.max_new_tokens,
+               config.max_position_embeddings - prompt_tokens - virtual_tokens);
   KvCache cache(config.num_hidden_layers, /*batch=*/1, config.num_key_value_heads, config.head_dim,
-                prompt_tokens + room, model.head().weight.scalar_type());
+                virtual_tokens + prompt_tokens + room, model.head().weight.scalar_type());
   TextStream stream(tokenizer, settings.stop, on_text);
 
   Completion completion{

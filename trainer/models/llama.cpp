@@ -46,6 +46,7 @@ class Llama : public Model {
   at::Tensor hidden(const data::Batch& batch) override;
   at::Tensor hidden_cached(const at::Tensor& token_ids, KvCache& cache) override;
   Embedding& embedding() override { return embedding_; }
+  std::shared_ptr<const VirtualTokens>& virtual_tokens() override { return virtual_tokens_; }
   OutputHead& head() override { return head_; }
 
  private:
@@ -67,11 +68,17 @@ class Llama : public Model {
   at::Tensor queries_keys_values(const Layer& layer, const at::Tensor& x, const RopeAngles& angles,
                                  at::Tensor& residual) const;
   at::Tensor mlp(const Layer& layer, const at::Tensor& x) const;
+  const VirtualTokens* in_front() const {
+    return virtual_tokens_ && virtual_tokens_->context->enabled ? virtual_tokens_.get() : nullptr;
+  }
+  at::Tensor keys_values(const at::Tensor& prefix, size_t layer) const;
+  void start_cache(const VirtualTokens& prefix, int64_t sequences, KvCache& cache) const;
 
   ModelConfig config_;
   ModelOptions options_;
   std::vector<Parameter> parameters_;
   Embedding embedding_;
+  std::shared_ptr<const VirtualTokens> virtual_tokens_;
   at::Tensor final_norm_;
   OutputHead head_;
   std::vector<Layer> layers_;
@@ -220,32 +227,91 @@ at::Tensor Llama::mlp(const Layer& layer, const at::Tensor& x) const {
   return linear(swiglu(gate_up), layer.down, residual, std::move(again));
 }
 
+// Of a prefix [n, 2 layers K E]: a layer's keys and values side by side, as qkv has them.
+at::Tensor Llama::keys_values(const at::Tensor& prefix, size_t layer) const {
+  const int64_t columns = 2 * config_.num_key_value_heads * config_.head_dim;
+  return prefix.narrow(1, static_cast<int64_t>(layer) * columns, columns);
+}
+
 at::Tensor Llama::hidden(const data::Batch& batch) {
   const int64_t rows = batch.token_ids.size(0), length = batch.token_ids.size(1);
-  const RopeAngles angles =
-      rope_angles(config_, batch.positions.reshape({-1}), batch.document_ends);
+  at::Tensor positions = batch.positions.reshape({-1});
+  at::Tensor ends = batch.document_ends;
   at::Tensor x = embed(batch.token_ids.reshape({-1}), embedding_);
-  for (const Layer& layer : layers_) {
+  const VirtualTokens* front = in_front();
+  Longer longer;
+  at::Tensor prefix;
+  if (front) {
+    longer = longer_batch(positions, ends, front->count);
+    const at::Tensor vectors = front->vectors();
+    if (front->prefix) {
+      prefix = vectors;
+      positions = positions + front->count;
+    } else {
+      x = insert_rows(x, vectors, longer);
+      positions = longer.positions;
+      ends = longer.document_ends;
+    }
+  }
+  const RopeAngles angles = rope_angles(config_, positions, ends);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Layer& layer = layers_[i];
     // By value: checkpoint() calls it again in backward, when this function has returned.
-    const auto forward = [this, &layer, angles, ends = batch.document_ends](const at::Tensor& in) {
+    const auto forward = [this, &layer, angles, ends, longer](const at::Tensor& in,
+                                                              const at::Tensor& before) {
       at::Tensor residual;
       const at::Tensor qkv = queries_keys_values(layer, in, angles, residual);
-      return mlp(layer, linear(attention(qkv, ends, layer.heads), layer.output, residual));
+      // The prefix asks nothing: its queries are zero and what they find is dropped.
+      const at::Tensor attended =
+          before.defined() ? take_tokens(attention(insert_rows(qkv, before, longer),
+                                                   longer.document_ends, layer.heads),
+                                         longer)
+                           : attention(qkv, ends, layer.heads);
+      return mlp(layer, linear(attended, layer.output, residual));
     };
-    x = options_.activation_checkpointing == kFull ? checkpoint(forward, x) : forward(x);
+    const at::Tensor before = prefix.defined() ? keys_values(prefix, i) : at::Tensor();
+    x = options_.activation_checkpointing == kFull ? checkpoint(forward, x, before)
+                                                   : forward(x, before);
   }
+  if (front && !front->prefix) x = take_tokens(x, longer);
   return rms_norm(x, final_norm_, config_.rms_norm_eps)
       .second.view({rows, length, config_.hidden_size});
 }
 
+void Llama::start_cache(const VirtualTokens& front, int64_t sequences, KvCache& cache) const {
+  const at::Tensor prefix = front.vectors().to(options_.compute);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    // [2, K, n, E]
+    const at::Tensor both =
+        keys_values(prefix, i)
+            .view({front.count, 2, config_.num_key_value_heads, config_.head_dim})
+            .permute({1, 2, 0, 3});
+    const auto of_all = [&](int64_t which) {
+      return both.select(0, which).unsqueeze(0).expand({sequences, -1, -1, -1});
+    };
+    cache.append(static_cast<int64_t>(i), of_all(0), of_all(1));
+  }
+  cache.advance(front.count);
+}
+
 at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, KvCache& cache) {
   const at::AutoGradMode off(false);
-  const int64_t batch = token_ids.size(0), length = token_ids.size(1);
+  const int64_t batch = token_ids.size(0), real = token_ids.size(1);
+  at::Tensor x = embed(token_ids.reshape({-1}), embedding_);
+  int64_t length = real;
+  if (const VirtualTokens* front = in_front(); front && cache.length() == 0) {
+    if (front->prefix) {
+      start_cache(*front, batch, cache);
+    } else {
+      const at::Tensor prompt = front->vectors().to(x.scalar_type()).expand({batch, -1, -1});
+      length += front->count;
+      x = at::cat({prompt, x.view({batch, real, -1})}, 1).view({batch * length, -1});
+    }
+  }
   const at::Tensor positions =
       at::arange(cache.length(), cache.length() + length, at::kLong).repeat({batch}).contiguous();
   const at::Tensor ends = at::arange(0, (batch + 1) * length, length, at::kInt);
   const RopeAngles angles = rope_angles(config_, positions, ends);
-  at::Tensor x = embed(token_ids.reshape({-1}), embedding_);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     const AttentionHeads& h = layer.heads;
@@ -263,7 +329,8 @@ at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, KvCache& cache) {
   }
   cache.advance(length);
   return rms_norm(x, final_norm_, config_.rms_norm_eps)
-      .second.view({batch, length, config_.hidden_size});
+      .second.view({batch, length, config_.hidden_size})
+      .narrow(1, length - real, real);
 }
 
 }  // namespace

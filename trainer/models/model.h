@@ -10,6 +10,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "trainer/models/config.h"
+#include "trainer/models/virtual_tokens.h"
 #include "trainer/ops/embedding.h"
 #include "trainer/ops/head_cross_entropy.h"
 #include "trainer/ops/linear.h"
@@ -70,6 +71,8 @@ class Model {
   /// Hidden states [B, T, D] of the next T tokens of B sequences, given and extending what `cache` holds of them (no-grad).
   virtual at::Tensor hidden_cached(const at::Tensor& token_ids, KvCache& cache) = 0;
   virtual Embedding& embedding() = 0;
+  /// In front of every document that hidden() and hidden_cached() see (a new cache needs room for them); null: none.
+  virtual std::shared_ptr<const VirtualTokens>& virtual_tokens() = 0;
   /// The output projection; its weight is the embedding's when tied.
   virtual OutputHead& head() = 0;
 };
