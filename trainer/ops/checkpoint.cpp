@@ -15,11 +15,12 @@ struct Body : torch::CustomClassHolder {
 };
 
 struct Checkpoint : torch::autograd::Function<Checkpoint> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& also,
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x,
+                            const std::optional<at::Tensor>& also,
                             const c10::intrusive_ptr<Body>& body) {
-    ctx->save_for_backward({x, also});
+    ctx->save_for_backward({x, also.value_or(at::Tensor())});
     ctx->saved_data["body"] = c10::IValue::make_capsule(body);
-    return body->f(x, also);  // autograd is off in here
+    return body->f(x, also.value_or(at::Tensor()));  // autograd is off in here
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -42,8 +43,8 @@ at::Tensor checkpoint(const Checkpointed& f, const at::Tensor& x, const at::Tens
   body->f = f;
   // Without a gradient at x the node would not run, and the parameters inside f would get none.
   return Checkpoint::apply(
-      at::GradMode::is_enabled() && !x.requires_grad() ? x.detach().requires_grad_(true) : x, also,
-      body);
+      at::GradMode::is_enabled() && !x.requires_grad() ? x.detach().requires_grad_(true) : x,
+      also.defined() ? std::optional(also) : std::nullopt, body);
 }
 
 }  // namespace temper::trainer

@@ -194,6 +194,8 @@ TEST_P(EveryMethod, GradientsAreThoseOfFiniteDifferences) {
   const auto loss = [&] { return prompted.hidden(documents).to(at::kDouble).sin().sum(); };
   loss().backward();
   const at::NoGradGuard off;
+  const double here = loss().item<double>();
+  int compared = 0;
   for (const Parameter& p : prompted.model->parameters()) {
     if (!p.trainable()) continue;
     at::Tensor flat = p.value.view({-1});
@@ -206,10 +208,15 @@ TEST_P(EveryMethod, GradientsAreThoseOfFiniteDifferences) {
       flat[i] = start - h;
       const double below = loss().item<double>();
       flat[i] = start;
-      EXPECT_NEAR(gradient[i].item<double>(), (above - below) / (2 * h), 1e-2 * scale + 1e-3)
+      const double tolerance = 1e-2 * scale + 1e-3;
+      // Where a ReLU bends between the two there is no slope to compare with.
+      if (std::abs((above - here) - (here - below)) / h > tolerance) continue;
+      EXPECT_NEAR(gradient[i].item<double>(), (above - below) / (2 * h), tolerance)
           << p.name << " " << i;
+      ++compared;
     }
   }
+  EXPECT_GE(compared, 5);
 }
 
 TEST(PromptTuning, APromptOfWordEmbeddingsIsThoseWordsInFrontOfTheText) {
