@@ -76,7 +76,9 @@ TEST(HeadCrossEntropy, TrainedRowsTakeThePlaceOfTheWeights) {
       slow.backward();
       EXPECT_LT(worst(p.hidden.grad(), hidden.grad()), tolerance(dtype));
       EXPECT_LT(worst(values.grad(), rows.grad()), tolerance(dtype));
-      if (!frozen) EXPECT_LT(worst(p.weight.grad(), weight.grad()), tolerance(dtype));
+      if (!frozen) {
+        EXPECT_LT(worst(p.weight.grad(), weight.grad()), tolerance(dtype));
+      }
 
       const at::NoGradGuard off;
       const at::Tensor x = p.hidden.view({-1, 24}).narrow(0, 0, 5);
