@@ -215,7 +215,9 @@ TEST(Weights, RowsOfAddedTokensAreTheMeanOfTheOthers) {
       EXPECT_TRUE(at::allclose(stored.select(0, 21), tensor.mean(0)));
     }
     for (const Parameter& p : model->parameters()) {
-      if (p.name == name) EXPECT_TRUE(at::equal(p.value.detach(), stored));
+      if (p.name == name) {
+        EXPECT_TRUE(at::equal(p.value.detach(), stored));
+      }
     }
   }
   EXPECT_EQ(with_tokens(tiny(), 12).vocab_size, 20);
