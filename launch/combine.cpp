@@ -2,11 +2,11 @@
 
 #include <cmath>
 #include <cstdlib>
-#include <utility>
 
 #include <ATen/core/Tensor.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/adapters/adapter_files.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/models/model.h"
 
@@ -44,6 +44,10 @@ LoadedModel combine_on(const Source& base, const std::vector<std::string>& adapt
     const auto [directory, weight] = split(argument);
     adapter_source(directory, base.model);  // says what is wrong with it
     const auto shapes = trainer::build_model(config, kShapes);
+    // PiSSA and OLoRA adapters that were not converted start from the base's own weights.
+    if (trainer::changes_base(trainer::read_adapter_config(directory))) {
+      trainer::load_weights(*shapes, kShapes, base.model);
+    }
     loras.push_back(
         trainer::load_adapter(directory, *shapes, kShapes)->lora_factors(directory.string()));
     weights.push_back(weight);

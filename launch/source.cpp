@@ -83,7 +83,7 @@ Source adapter_source(const fs::path& adapter, const fs::path& base) {
   const fs::path named = base.empty() ? fs::path(trainer::adapter_base(adapter)) : base;
   if (named.empty() || !is_model(named)) {
     throw UserError(adapter.string() + ": its base model \"" + named.string() +
-                    "\" is no model directory here (no config.json): give it with --base DIR");
+                    "\" is no model directory here (no config.json): give it with --base DIR (export) or as MODEL --adapter DIR (generate)");
   }
   return {.kind = Source::Kind::kAdapter,
           .weights = adapter,
@@ -143,6 +143,25 @@ trainer::TokenizerFiles tokenizer_files(const fs::path& path) {
   return {.directory = path};  // Tokenizer::load says what is missing there.
 }
 
+namespace {
+
+/// The adapters of a checkpoint's run as they were before its first step.
+std::unique_ptr<trainer::Adapters> started_adapters(const Source& source, trainer::Model& model,
+                                                    const trainer::ModelOptions& options) {
+  const fs::path from = source.state.at("adapter_start").get<std::string>();
+  if (!from.empty()) return trainer::load_adapter(from, model, options);
+  recipes::Peft peft =
+      trainer::peft_of_config(source.state.at("adapter"), source.weights / "state.json");
+  const std::string dtype = source.state.at("adapter_dtype");
+  if (dtype == c10::toString(at::kBFloat16)) peft.dtype = recipes::Dtype::kBf16;
+  if (dtype == c10::toString(at::kHalf)) peft.dtype = recipes::Dtype::kFp16;
+  auto adapters = std::make_unique<trainer::Adapters>(peft, model, options);
+  adapters->initialize(source.state.at("adapter_seed").get<int64_t>());
+  return adapters;
+}
+
+}  // namespace
+
 LoadedModel load_model(const Source& source, trainer::ModelOptions options) {
   const bool has_adapter =
       source.kind == Source::Kind::kAdapter ||
@@ -154,7 +173,10 @@ LoadedModel load_model(const Source& source, trainer::ModelOptions options) {
   LoadedModel loaded;
   loaded.model = trainer::build_model(config, options);
   trainer::Model& model = *loaded.model;
-  if (source.kind == Source::Kind::kModel || has_adapter) {
+  const bool drawn = has_adapter && source.kind == Source::Kind::kCheckpoint && source.state.at("base_drawn");
+  if (drawn) {
+    trainer::draw_weights(model, options, source.state.at("adapter_seed").get<int64_t>());
+  } else if (source.kind == Source::Kind::kModel || has_adapter) {
     trainer::load_weights(model, options,
                           source.kind == Source::Kind::kModel ? source.weights : source.model);
   }
@@ -164,18 +186,21 @@ LoadedModel load_model(const Source& source, trainer::ModelOptions options) {
     return loaded;
   }
   if (has_adapter) {
-    const recipes::Peft peft =
-        trainer::peft_of_config(source.state.at("adapter"), source.weights / "state.json");
-    loaded.adapters = std::make_unique<trainer::Adapters>(peft, model, options);
-    loaded.adapters->initialize(source.state.at("adapter_seed").get<int64_t>());
+    loaded.adapters = started_adapters(source, model, options);
   }
   trainer::NamedTensors masters;
   for (const auto& parameter : model.parameters()) {
     if (!has_adapter || parameter.trainable())
       masters.emplace_back("weights/" + parameter.name, parameter.master);
   }
+  const trainer::NamedTensors start = has_adapter ? loaded.adapters->start() : trainer::NamedTensors();
+  for (const auto& [name, tensor] : start) masters.emplace_back("start/" + name, tensor);
   trainer::load_checkpoint(source.weights, masters);
   trainer::refresh_values(model);
+  if (!start.empty() && !drawn) {
+    loaded.adapters->take_start_out_of(
+        [&](const std::string& name) { return trainer::stored_tensor(source.model, name, config); });
+  }
   return loaded;
 }
 

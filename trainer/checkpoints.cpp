@@ -38,6 +38,9 @@ NamedTensors tensors_of(Run& run) {
     if (run.adapters && !parameter.trainable()) continue;
     tensors.emplace_back("weights/" + parameter.name, parameter.master);
   }
+  if (run.adapters) {
+    for (auto& [name, tensor] : run.adapters->start()) tensors.emplace_back("start/" + name, tensor);
+  }
   if (run.adapters && run.adapters->allocator()) {
     for (auto& [name, tensor] : run.adapters->allocator()->state()) tensors.emplace_back("ranks/" + name, tensor);
   }
@@ -65,6 +68,11 @@ int64_t Checkpoints::resume() {
   Run& run = state_->run;
   const data::Json scalars = load_checkpoint(*state_->directory.checkpoint, tensors_of(run));
   refresh_values(*run.model);
+  // A drawn base is the same on every machine; decompositions of stored weights need not be.
+  if (run.adapters && !run.adapters->start().empty() && run.recipe.model.init == recipes::Init::kPretrained) {
+    run.adapters->take_start_out_of(
+        [&](const std::string& name) { return stored_tensor(run.inputs.model_directory, name, run.inputs.config); });
+  }
   run.optimizer->updates = scalars.at("updates");
   state_->recorder.restore(scalars.at("recorder"));
   if (scalars.contains("best_step")) {
@@ -127,6 +135,9 @@ void Checkpoints::begin(int64_t step) {
   if (const Adapters* adapters = s.run.adapters.get()) {
     scalars["adapter"] = adapter_config(adapters->peft(), s.run.recipe.model.path, adapters->saved_targets(), s.run.inputs.config);
     scalars["adapter_seed"] = s.run.recipe.run.seed;
+    scalars["adapter_dtype"] = std::string(c10::toString(adapter_dtype(adapters->peft())));
+    scalars["adapter_start"] = s.run.recipe.model.adapter;
+    scalars["base_drawn"] = s.run.recipe.model.init == recipes::Init::kRandom;
   }
   if (s.best_step) {
     scalars["best_step"] = *s.best_step;

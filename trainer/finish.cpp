@@ -53,7 +53,12 @@ NamedTensors exported_weights(Run& run, at::ScalarType dtype) {
 
 void export_run(Run& run, const RunDirectory& directory, int64_t step) {
   const std::string card = model_card(run, step);
-  if (run.adapters && !run.recipe.export_.merge) {
+  const bool adapter = run.adapters && !run.recipe.export_.merge;
+  // A resumed run may merge what it exported as an adapter before, or the other way round.
+  if (std::filesystem::exists(directory.export_directory() / (adapter ? "config.json" : "adapter_config.json"))) {
+    std::filesystem::remove_all(directory.export_directory());
+  }
+  if (adapter) {
     const NamedTensors tensors =
         saved_tensors(*run.adapters, adapter_dtype(run.adapters->peft()), [&](const std::string& name) { return base_tensor(run, name); });
     write_adapter(directory.export_directory(), adapter_config(*run.adapters, run.recipe.model.path), tensors, card,

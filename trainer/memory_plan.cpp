@@ -158,7 +158,7 @@ std::vector<Knob> knobs(const recipes::Recipe& recipe) {
     knobs.push_back({"optimizer.kind = \"adamw_8bit\"", [](recipes::Recipe& r) { r.optimizer.kind = "adamw_8bit"; }});
   }
   const bool adapters = !recipe.peft.method.empty() || !recipe.model.adapter.empty();
-  if (adapters && recipe.model.quantize == "none") {
+  if (adapters && recipe.model.quantize == "none" && !changes_base(recipe.peft)) {
     knobs.push_back({"model.quantize = \"nf4\"", [](recipes::Recipe& r) { r.model.quantize = "nf4"; }});
   }
   const int64_t half = recipe.data.max_length / 2;

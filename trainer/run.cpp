@@ -93,10 +93,11 @@ Inputs read_inputs(const recipes::Recipe& recipe) {
                     " ids, but config.json has vocab_size = " + std::to_string(inputs.config.vocab_size) +
                     ": the two belong to different models");
   }
-  const int64_t virtual_tokens = recipe.peft.num_virtual_tokens.value_or(0);
+  const recipes::Peft peft = recipe.model.adapter.empty() ? recipe.peft : read_adapter_config(recipe.model.adapter);
+  const int64_t virtual_tokens = peft.num_virtual_tokens.value_or(0);
   if (recipe.data.max_length + virtual_tokens > inputs.config.max_position_embeddings) {
     throw UserError("data.max_length = " + std::to_string(recipe.data.max_length) +
-                    (virtual_tokens > 0 ? " and peft.num_virtual_tokens = " + std::to_string(virtual_tokens) : "") +
+                    (virtual_tokens > 0 ? " and num_virtual_tokens = " + std::to_string(virtual_tokens) : "") +
                     ": above the model's max_position_embeddings = " + std::to_string(inputs.config.max_position_embeddings) + " (" +
                     (directory / "config.json").string() + ")");
   }

@@ -34,7 +34,9 @@ void compare_recipes(const recipes::Recipe& now, RunDirectory& directory) {
   if (!said.empty()) directory.statements.push_back("resuming with " + join(said, "; "));
 }
 
-bool export_is_complete(const RunDirectory& directory) { return fs::exists(directory.export_directory() / "config.json"); }
+bool export_is_complete(const RunDirectory& directory) {
+  return fs::exists(directory.export_directory() / "config.json") || fs::exists(directory.export_directory() / "adapter_config.json");
+}
 
 }  // namespace
 

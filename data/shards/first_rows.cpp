@@ -44,6 +44,7 @@ void check(const Source& source, const PrepareOptions& options) {
   Selection selection(options);
   int64_t read = 0, bytes = 0;
   for (const fs::path& file : source.files) {
+    if (read >= kFirstRows || bytes >= kFirstBytes) break;
     const std::unique_ptr<Reader> reader = open_reader(file);
     Row row;
     std::string wrong;

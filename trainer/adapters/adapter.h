@@ -26,7 +26,6 @@ struct LinearSite {
   std::string module;
   int64_t in_features = 0;
   int64_t out_features = 0;
-  bool has_bias = false;
 };
 
 /// What the forward pass sees of an adapter's tensor: matrices in the compute type; vectors that

@@ -13,6 +13,9 @@
 
 #include "data/io/atomic_file.h"
 #include "recipes/diagnostic.h"
+#include "recipes/peft_methods.h"
+#include "recipes/schema.h"
+#include "recipes/value.h"
 #include "trainer/adapters/prompt_learning.h"
 #include "trainer/adapters/targets.h"
 #include "trainer/checkpoint/replaced_directory.h"
@@ -448,11 +451,30 @@ class Reader {
                           ": oft_block_size is missing: adapters of PEFT before 0.14 are another "
                           "method and have to be trained again");
     }
+    check_values();
     if (!findings_.empty()) throw UserError(findings_);
     return peft_;
   }
 
  private:
+  // What a recipe's [peft] may not say, a file may not either.
+  void check_values() {
+    recipes::Recipe recipe;
+    recipe.peft = peft_;
+    for (const recipes::PeftField& field : recipes::find_peft_method(peft_.method)->fields) {
+      const recipes::Key* key = recipes::find_key("peft." + field.key);
+      if (key == nullptr) continue;
+      const recipes::Value value = key->get(recipe);
+      if (std::holds_alternative<std::monostate>(value)) continue;
+      std::string problem = recipes::problem_with(*key, value);
+      const bool chosen = field.allowed.empty() || std::find(field.allowed.begin(), field.allowed.end(), value) != field.allowed.end();
+      if (problem.empty() && !chosen) problem = "is no value of " + peft_.method;
+      if (!problem.empty()) {
+        findings_.push_back(file_.string() + ": " + field.key + " = " + recipes::to_toml(value) + ": " + problem);
+      }
+    }
+  }
+
   void refuse(const std::string& key, const std::string& why) {
     findings_.push_back(file_.string() + ": " + key + " = " + json_[key].dump() + ": " + why);
   }

@@ -18,6 +18,7 @@ Parameter AdapterTensors::add(const std::string& key, const at::Tensor& storage,
   Parameter parameter{.name = key,
                       .value = storage.detach().requires_grad_(trainable),
                       .master = {},
+                      .decay = !key.ends_with(".bias"),
                       .dtype = dtype_};
   const bool rounded = storage.scalar_type() != at::kFloat || dtype_ != at::kFloat;
   parameter.master = rounded ? at::empty(storage.sizes(), storage.options().dtype(at::kFloat)) : parameter.value;

@@ -65,13 +65,13 @@ bool is_lora_b(const std::string& key) {
   return key.ends_with("lora_B.weight") || key.ends_with("lora_embedding_B");
 }
 
+}  // namespace
+
 bool changes_base(const recipes::Peft& peft) {
-  if (peft.method != "lora") return false;
-  const auto* word = std::get_if<std::string>(&peft.init_lora_weights.value());
+  if (peft.method != "lora" || !peft.init_lora_weights) return false;
+  const auto* word = std::get_if<std::string>(&*peft.init_lora_weights);
   return word && (word->starts_with("pissa") || *word == "olora");
 }
-
-}  // namespace
 
 at::ScalarType adapter_dtype(const recipes::Peft& peft) {
   return peft.dtype == recipes::Dtype::kFp32   ? at::kFloat
@@ -79,12 +79,16 @@ at::ScalarType adapter_dtype(const recipes::Peft& peft) {
                                                : at::kHalf;
 }
 
-Adapters::Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& options)
-    : peft_(peft), model_(model), context_(std::make_shared<AdapterContext>()) {
+Adapters::Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& options,
+                   bool from_file)
+    : peft_(peft),
+      from_file_(from_file),
+      model_(model),
+      context_(std::make_shared<AdapterContext>()) {
   const std::vector<LinearSlot> slots = model.linears();
   const std::vector<TargetModule> modules = modules_of(model, slots);
   set_default_targets(peft_, model.config().model_type);
-  targets_ = find_targets(peft_, model.config().model_type, modules);
+  targets_ = find_targets(peft_, model.config().model_type, modules, /*strict=*/!from_file);
   if (peft_.target_modules) saved_targets_ = trainer::saved_targets(peft_, modules);
   if (options.quantize && changes_base(peft_)) {
     throw UserError("peft.init_lora_weights = \"" +
@@ -112,7 +116,7 @@ Adapters::Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& 
   close_group();
   if (peft_.method == "lora" && has_target(kHead)) wrap_head(tensors);
   wrap_tokens(tensors);
-  if (peft_.method == "adalora") {
+  if (peft_.method == "adalora" && peft_.total_step) {
     allocator_ = std::make_unique<RankAllocator>(peft_, model.parameters());
   }
   for (const std::string& target : targets_) {
@@ -170,7 +174,7 @@ void Adapters::wrap_head(AdapterTensors& tensors) {
   }
   const LinearSite site{
       .module = kHead, .in_features = head.weight.size(1), .out_features = head.weight.size(0)};
-  const int64_t rank = lora_rank(peft_, site);
+  const int64_t rank = lora_rank(peft_, site, from_file_);
   auto low_rank = std::make_shared<LowRank>();
   low_rank->a = tensors.empty({rank, site.in_features});
   low_rank->dropout = peft_.lora_dropout.value();
@@ -188,7 +192,7 @@ void Adapters::wrap_tokens(AdapterTensors& tensors) {
   OutputHead& head = model_.head();
   const bool tied = model_.config().tie_word_embeddings;
   if (peft_.method == "lora" && has_target(kEmbedding)) {
-    embedding_ = std::make_unique<EmbeddingLora>(peft_, model_, context_, tensors);
+    embedding_ = std::make_unique<EmbeddingLora>(peft_, model_, context_, tensors, from_file_);
   }
   const auto rows_of = [&](const char* module, const std::vector<int64_t>& ids,
                            const at::Tensor& weight) {
@@ -211,7 +215,7 @@ void Adapters::wrap_tokens(AdapterTensors& tensors) {
       head.rows = token_rows_->rows();
     }
   }
-  if (peft_.head_token_indices && !tied) {
+  if (peft_.head_token_indices && !peft_.head_token_indices->empty() && !tied) {
     head_rows_ = rows_of(kHead, *peft_.head_token_indices, head.weight);
     head.rows = head_rows_->rows();
   }
@@ -242,6 +246,13 @@ void Adapters::check_mergeable() const {
     throw UserError("merging: what " + peft_.method +
                     " trains stands in front of the text, in none of the base's weights: use it "
                     "as an adapter (export without merging)");
+  }
+  if (peft_.method == "lora" && *peft_.lora_bias) {
+    for (const LinearSlot& slot : model_.linears()) {
+      if (!has_target(slot.module) || !slot.projection->biases.empty()) continue;
+      throw UserError("peft.lora_bias: " + slot.module +
+                      " has no bias of its own to merge the adapter's into: export without merging");
+    }
   }
   if (!adapts_tied()) return;
   throw UserError(
@@ -288,6 +299,18 @@ void Adapters::set_base_free(const ModelOptions& options) {
       train_along(parameter, kPrefix + module + (target ? ".base_layer.bias" : ".bias"), options);
     }
   }
+  for (const std::string& name : whole) {
+    std::vector<std::string> modules;
+    for (const Parameter& parameter : model_.parameters()) modules.push_back(module_of(parameter.name));
+    for (const LinearSlot& slot : model_.linears()) modules.push_back(slot.module);
+    modules.push_back(kHead);
+    const auto named = [&](const std::string& module) { return names_module({name}, module); };
+    if (std::any_of(modules.begin(), modules.end(), named)) continue;
+    for (std::string& module : modules) module = module.substr(module.rfind('.') + 1);
+    const std::string nearest = nearest_name(name, modules);
+    throw UserError("peft.modules_to_save: no module is called " + name +
+                    (nearest.empty() ? "" : ", did you mean " + nearest + "?"));
+  }
   if (model_.config().tie_word_embeddings && names_module(whole, kHead)) {
     throw UserError(
         "peft.modules_to_save: lm_head shares its weights with the embedding in this model "
@@ -315,8 +338,7 @@ void Adapters::wrap(Projection& projection, const std::vector<LinearSlot>& slots
     for (const LinearSlot& slot : slots) {
       const LinearSite site{.module = slot.module,
                             .in_features = slot.in_features,
-                            .out_features = slot.out_features,
-                            .has_bias = !projection.biases.empty()};
+                            .out_features = slot.out_features};
       const std::shared_ptr<LinearAdapter> adapter = build_adapter(peft_, site, tensors);
       adapters_[slot.module] = adapter;
       projection.adapted[slot.part] = [adapter, context = context_](const at::Tensor& x,
@@ -337,10 +359,9 @@ void Adapters::wrap_low_rank(Projection& projection, const std::vector<LinearSlo
   for (const LinearSlot& slot : slots) {
     sites.push_back({{.module = slot.module,
                       .in_features = slot.in_features,
-                      .out_features = slot.out_features,
-                      .has_bias = !projection.biases.empty()},
+                      .out_features = slot.out_features},
                      0});
-    sites.back().second = lora_rank(peft_, sites.back().first);
+    sites.back().second = lora_rank(peft_, sites.back().first, from_file_);
     ranks += sites.back().second;
   }
   auto low_rank = std::make_shared<LowRank>();
@@ -390,6 +411,27 @@ void Adapters::initialize(int64_t seed, std::span<const int32_t> prompt_text) {
   refresh_values(model_);
   if (!changes_base(peft_)) return;
   for (const auto& [key, tensor] : tensors()) start_[key] = tensor.clone();
+}
+
+NamedTensors Adapters::start() const {
+  NamedTensors tensors;
+  for (const auto& [key, tensor] : start_) tensors.emplace_back(key, tensor);
+  return tensors;
+}
+
+void Adapters::take_start_out_of(const std::function<at::Tensor(const std::string& name)>& base) {
+  const at::NoGradGuard off;
+  for (const std::string& module : modules()) {
+    const std::string prefix = kPrefix + module;
+    const at::Tensor delta =
+        at::mm(start_.at(prefix + ".lora_B.weight"), start_.at(prefix + ".lora_A.weight"))
+            .mul_(std::static_pointer_cast<Lora>(adapters_.at(module))->scale());
+    for (Parameter& parameter : model_.parameters()) {
+      if (parameter.name != module + ".weight") continue;
+      const at::Tensor weight = base(parameter.name).to(parameter.dtype).to(at::kFloat);
+      parameter.value.copy_((weight - delta).to(parameter.dtype));
+    }
+  }
 }
 
 NamedTensors Adapters::tensors() const {
@@ -500,7 +542,7 @@ std::unique_ptr<Adapters> adapters_of(const CombinedLora& combined, Model& model
   std::vector<std::string> modules;
   for (const auto& [module, factors] : combined.modules) modules.push_back(module);
   recipe.peft.target_modules = modules;
-  auto adapters = std::make_unique<Adapters>(recipe.peft, model, options);
+  auto adapters = std::make_unique<Adapters>(recipe.peft, model, options, /*from_file=*/true);
   for (const auto& [key, tensor] : adapters->tensors()) {
     const std::string module =
         key.substr(std::string(kPrefix).size(), key.rfind(".lora_") - std::string(kPrefix).size());
@@ -522,10 +564,25 @@ void Adapters::merge(const std::string& module, at::Tensor& weight, at::Tensor& 
   found->second->merge(weight, bias);
 }
 
+namespace {
+
+// The file says what its tensors are to be kept in; the config does not.
+recipes::Dtype stored_dtype(const SafetensorsFile& file) {
+  const std::vector<std::string> names = file.names();
+  const at::ScalarType type = names.empty() ? at::kFloat : file.dtype(names.front());
+  return type == at::kBFloat16 ? recipes::Dtype::kBf16
+         : type == at::kHalf   ? recipes::Dtype::kFp16
+                               : recipes::Dtype::kFp32;
+}
+
+}  // namespace
+
 std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, Model& model,
                                        const ModelOptions& options) {
   const at::NoGradGuard off;
-  auto adapters = std::make_unique<Adapters>(without_encoder(read_adapter_config(directory)), model, options);
+  recipes::Peft peft = without_encoder(read_adapter_config(directory));
+  peft.dtype = stored_dtype(SafetensorsFile(adapter_weights(directory)));
+  auto adapters = std::make_unique<Adapters>(peft, model, options, /*from_file=*/true);
   // What is stored is all there is, but for a base that the init has changed.
   if (changes_base(adapters->peft())) adapters->initialize(0);
   NamedTensors optional;

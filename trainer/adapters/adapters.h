@@ -29,7 +29,10 @@ class Adapters {
   /// Wraps the layers that [peft] names and appends their tensors, uninitialised, to the model's
   /// parameters. The model's weights must be there and frozen. Throws UserError where targets match
   /// nothing or a method cannot sit where it should.
-  Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& options);
+  /// `from_file`: the [peft] of an adapter's directory, which may name absent modules and have ranks
+  /// above a matrix's.
+  Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& options,
+           bool from_file = false);
 
   /// Draws every adapter's start from `seed` and its layer's name. PiSSA and OLoRA change the base.
   /// `prompt_text`: the tokens of peft.prompt_tuning_init_text, where there is one (none: random).
@@ -38,6 +41,10 @@ class Adapters {
   /// What adapter_model.safetensors holds, by its keys. (A residual init: not yet converted.) Where an
   /// encoder makes the prompt, what it makes now; all others are the masters themselves.
   NamedTensors tensors() const;
+  /// A and B of a residual init before step 1, by key; empty for all others. What loading writes into
+  /// them counts once take_start_out_of has made the base anew from its original weights.
+  NamedTensors start() const;
+  void take_start_out_of(const std::function<at::Tensor(const std::string& name)>& base);
   /// The same as a plain adapter of the original base: residual inits become a LoRA of twice the
   /// rank (PEFT's path_initial_model_for_weight_conversion), with the [peft] that goes with it.
   std::pair<recipes::Peft, NamedTensors> plain() const;
@@ -65,7 +72,7 @@ class Adapters {
   void bring_base(const std::string& name, const at::Tensor& stored);
 
   const recipes::Peft& peft() const { return peft_; }
-  /// "lora on 35 modules, 0.05M of 0.31M parameters trained (fp32)": for the log.
+  /// "lora on 35 modules: 0.05M of 0.31M parameters trained, kept and exported in fp32": for the log.
   std::string statement() const;
   std::vector<std::string> modules() const;  // those wrapped
   /// target_modules as adapter_config.json has them.
@@ -88,6 +95,7 @@ class Adapters {
   void set_base_free(const ModelOptions& options);
 
   recipes::Peft peft_;
+  const bool from_file_;
   Model& model_;
   std::shared_ptr<AdapterContext> context_;
   std::vector<std::string> targets_;
@@ -114,6 +122,9 @@ std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, M
 std::unique_ptr<Adapters> adapters_of(const CombinedLora& combined, Model& model,
                                       const ModelOptions& options);
 
+/// Whether the start takes a part out of the base's weights: PiSSA, OLoRA.
+bool changes_base(const recipes::Peft& peft);
+
 /// peft.dtype as a type of tensors.
 at::ScalarType adapter_dtype(const recipes::Peft& peft);
 
@@ -131,20 +142,5 @@ NamedTensors saved_tensors(const Adapters& adapters, at::ScalarType dtype,
 NamedTensors merged_weights(Model& model, const Adapters& adapters,
                             const std::function<at::Tensor(const std::string& name)>& base,
                             at::ScalarType dtype);
-
-/// A scope without adapters: the base model alone.
-class AdaptersOff {
- public:
-  explicit AdaptersOff(AdapterContext& context) : context_(context), before_(context.enabled) {
-    context_.enabled = false;
-  }
-  ~AdaptersOff() { context_.enabled = before_; }
-  AdaptersOff(const AdaptersOff&) = delete;
-  AdaptersOff& operator=(const AdaptersOff&) = delete;
-
- private:
-  AdapterContext& context_;
-  const bool before_;
-};
 
 }  // namespace temper::trainer

@@ -31,9 +31,9 @@ void draw_uniform(const at::Tensor& tensor, int64_t inputs, at::Generator& gener
 
 }  // namespace
 
-int64_t lora_rank(const recipes::Peft& peft, const LinearSite& site) {
+int64_t lora_rank(const recipes::Peft& peft, const LinearSite& site, bool from_file) {
   const int64_t rank = pattern_value(peft.rank_pattern, site.module, peft.r.value());
-  check_rank(site, "r", rank);
+  if (!from_file) check_rank(site, "r", rank);
   if (rank % 2 != 0 && word_of(peft.init_lora_weights.value()) == "orthogonal") {
     throw UserError("peft.r = " + std::to_string(rank) + ": must be even at '" + site.module +
                     "' with peft.init_lora_weights = \"orthogonal\", which gives A and B a half of "
@@ -71,25 +71,21 @@ LowRankPart Lora::part(size_t index) const {
 
 at::Tensor Lora::forward(const at::Tensor& x, const BaseLinear& base,
                          const AdapterContext& context) const {
+  if (!context.enabled) return base_output(base, x);
   const at::Tensor through = base.product(x);
   const at::Tensor dropped = adapter_dropout(x, peft_.lora_dropout.value(), site_.module, context);
   at::Tensor low_rank = at::matmul(at::matmul(dropped, a_.value.t()), b_.value.t()) * scale_;
   if (bias_.value.defined()) low_rank = low_rank + bias_.value * scale_;
-  at::Tensor y;
-  if (!magnitude_.value.defined()) {
-    y = through + low_rank;
-  } else {
-    at::Tensor norm;
-    {
-      const at::NoGradGuard off;
-      norm = at::linalg_vector_norm(base.weight().to(at::kFloat) + delta(), 2, 1);
-    }
-    const at::Tensor k = magnitude_.value / norm;
-    // With dropout W x is scaled as a whole, but only what dropout lets through learns m (PEFT).
-    const bool drops = context.training && peft_.lora_dropout.value() > 0;
-    const at::Tensor scaled = drops ? through + (k - 1) * base.product(dropped) : k * through;
-    y = (scaled + k * low_rank).to(x.scalar_type());
+  at::Tensor norm;
+  {
+    const at::NoGradGuard off;
+    norm = at::linalg_vector_norm(base.weight().to(at::kFloat) + delta(), 2, 1);
   }
+  const at::Tensor k = magnitude_.value / norm;
+  // With dropout W x is scaled as a whole, but only what dropout lets through learns m (PEFT).
+  const bool drops = context.training && peft_.lora_dropout.value() > 0;
+  const at::Tensor scaled = drops ? through + (k - 1) * base.product(dropped) : k * through;
+  const at::Tensor y = (scaled + k * low_rank).to(x.scalar_type());
   return base.bias.defined() ? y + base.bias : y;
 }
 

@@ -8,7 +8,7 @@ namespace temper::trainer {
 /// lora_alpha / sqrt(r) with use_rslora (arXiv:2312.03732).
 /// DoRA (Liu et al. 2024, arXiv:2402.09353): y = (m / |W + s B A|) (W x + s B A x) + b, with the norm
 /// of each row held constant in backward. Unless it is DoRA, the layer's own node computes it
-/// (ops/linear.h) and part() is what goes there; forward() is the plain composition.
+/// (ops/linear.h) and part() is what goes there; forward() is DoRA's.
 class Lora : public LinearAdapter {
  public:
   /// `stacked_a`: [R, D] rows of the projection's stacked A.
@@ -37,7 +37,8 @@ class Lora : public LinearAdapter {
 };
 
 /// Rank of a site by peft.r and rank_pattern. Throws UserError above what the matrix has.
-int64_t lora_rank(const recipes::Peft& peft, const LinearSite& site);
+/// An adapter's directory may have more: combinations and converted PiSSA adapters do.
+int64_t lora_rank(const recipes::Peft& peft, const LinearSite& site, bool from_file);
 
 /// s of a module, by peft.lora_alpha and alpha_pattern.
 double lora_scale(const recipes::Peft& peft, const std::string& module, int64_t rank);

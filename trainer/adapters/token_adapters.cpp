@@ -20,7 +20,8 @@ constexpr const char* kEmbedding = "model.embed_tokens";
 }  // namespace
 
 EmbeddingLora::EmbeddingLora(const recipes::Peft& peft, Model& model,
-                             std::shared_ptr<const AdapterContext> context, AdapterTensors& tensors)
+                             std::shared_ptr<const AdapterContext> context, AdapterTensors& tensors,
+                             bool from_file)
     : from_zero_(peft.init_lora_weights.value() != recipes::BoolOrWord(false)) {
   if (peft.use_dora.value()) {
     throw UserError("peft.use_dora: not on the embedding: leave embed_tokens out of "
@@ -34,7 +35,7 @@ EmbeddingLora::EmbeddingLora(const recipes::Peft& peft, Model& model,
   const LinearSite site{.module = kEmbedding,
                         .in_features = embedding.weight.size(0),
                         .out_features = embedding.weight.size(1)};
-  const int64_t rank = lora_rank(peft, site);
+  const int64_t rank = lora_rank(peft, site, from_file);
   scale_ = lora_scale(peft, site.module, rank);
   a_ = tensors.add(site, "lora_embedding_A", {rank, site.in_features});
   b_ = tensors.add(site, "lora_embedding_B", {site.out_features, rank});
@@ -63,8 +64,9 @@ TokenRows::TokenRows(const std::string& module, const std::vector<int64_t>& ids,
   const std::string key = "peft.trainable_token_indices: ";
   std::vector<int64_t> sorted = ids;
   std::sort(sorted.begin(), sorted.end());
-  if (sorted.back() >= weight.size(0)) {
-    throw UserError(key + std::to_string(sorted.back()) +
+  TEMPER_CHECK(!sorted.empty(), "rows of no tokens");
+  if (sorted.front() < 0 || sorted.back() >= weight.size(0)) {
+    throw UserError(key + std::to_string(sorted.front() < 0 ? sorted.front() : sorted.back()) +
                     " is no token of this model, whose vocab_size is " +
                     std::to_string(weight.size(0)));
   }

@@ -18,7 +18,8 @@ class EmbeddingLora {
  public:
   /// Sits on model.embedding(). Throws UserError for use_dora and lora_bias.
   EmbeddingLora(const recipes::Peft& peft, Model& model,
-                std::shared_ptr<const AdapterContext> context, AdapterTensors& tensors);
+                std::shared_ptr<const AdapterContext> context, AdapterTensors& tensors,
+                bool from_file);
   void initialize(uint64_t seed);
   /// Into `weight` [V, D] float32; the update is rounded to `dtype` first, as PEFT does here.
   void merge(const at::Tensor& weight, at::ScalarType dtype) const;

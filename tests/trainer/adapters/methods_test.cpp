@@ -25,7 +25,7 @@ struct Adapted {
     x = at::randn({rows, in}).to(options.compute);
     dy = at::randn({rows, out}).to(options.compute);
     adapter = kBuilders.at(peft.method)(
-        peft, {.module = "q_proj", .in_features = in, .out_features = out, .has_bias = true},
+        peft, {.module = "q_proj", .in_features = in, .out_features = out},
         tensors);
   }
 
