@@ -95,7 +95,8 @@ trainer::NamedTensors weights_of(const LoadedModel& loaded, const Source& source
   }
   for (const trainer::LinearSlot& slot : loaded.model->linears()) {
     if (slot.projection->quantized.empty()) continue;
-    tensors.emplace_back(slot.module + ".weight", slot.projection->part_weight(slot.part, at::kFloat));
+    tensors.emplace_back(slot.module + ".weight",
+                         slot.projection->part_weight(slot.part, at::kFloat));
   }
   return tensors;
 }

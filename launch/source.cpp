@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/adapters/adapter_config.h"
 #include "trainer/adapters/adapter_files.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/checkpoint/state.h"
@@ -83,7 +84,8 @@ Source adapter_source(const fs::path& adapter, const fs::path& base) {
   const fs::path named = base.empty() ? fs::path(trainer::adapter_base(adapter)) : base;
   if (named.empty() || !is_model(named)) {
     throw UserError(adapter.string() + ": its base model \"" + named.string() +
-                    "\" is no model directory here (no config.json): give it with --base DIR (export) or as MODEL --adapter DIR (generate)");
+                    "\" is no model directory here (no config.json): give it with --base DIR "
+                    "(export) or as MODEL --adapter DIR (generate)");
   }
   return {.kind = Source::Kind::kAdapter,
           .weights = adapter,
@@ -173,7 +175,8 @@ LoadedModel load_model(const Source& source, trainer::ModelOptions options) {
   LoadedModel loaded;
   loaded.model = trainer::build_model(config, options);
   trainer::Model& model = *loaded.model;
-  const bool drawn = has_adapter && source.kind == Source::Kind::kCheckpoint && source.state.at("base_drawn");
+  const bool drawn =
+      has_adapter && source.kind == Source::Kind::kCheckpoint && source.state.at("base_drawn");
   if (drawn) {
     trainer::draw_weights(model, options, source.state.at("adapter_seed").get<int64_t>());
   } else if (source.kind == Source::Kind::kModel || has_adapter) {
@@ -193,13 +196,15 @@ LoadedModel load_model(const Source& source, trainer::ModelOptions options) {
     if (!has_adapter || parameter.trainable())
       masters.emplace_back("weights/" + parameter.name, parameter.master);
   }
-  const trainer::NamedTensors start = has_adapter ? loaded.adapters->start() : trainer::NamedTensors();
+  const trainer::NamedTensors start =
+      has_adapter ? loaded.adapters->start() : trainer::NamedTensors();
   for (const auto& [name, tensor] : start) masters.emplace_back("start/" + name, tensor);
   trainer::load_checkpoint(source.weights, masters);
   trainer::refresh_values(model);
   if (!start.empty() && !drawn) {
-    loaded.adapters->take_start_out_of(
-        [&](const std::string& name) { return trainer::stored_tensor(source.model, name, config); });
+    loaded.adapters->take_start_out_of([&](const std::string& name) {
+      return trainer::stored_tensor(source.model, name, config);
+    });
   }
   return loaded;
 }

@@ -1,4 +1,5 @@
 // adapter_config.json and the choice of modules against peft: goldens of make_adapter_files.py.
+#include "trainer/adapters/adapter_config.h"
 #include "trainer/adapters/adapter_files.h"
 
 #include <algorithm>

@@ -10,7 +10,7 @@
 
 #include "data/io/json.h"
 #include "recipes/diagnostic.h"
-#include "trainer/checkpoint/quantized.h"
+#include "trainer/models/quantized_files.h"
 #include "trainer/checkpoint/safetensors.h"
 #include "trainer/optimizers/optimizer.h"
 

@@ -40,7 +40,10 @@ class AdapterTensors {
   /// `dtype`: peft.dtype, what the tensors are rounded to.
   AdapterTensors(const ModelOptions& options, at::ScalarType dtype,
                  std::vector<Parameter>& parameters)
-      : compute_(options.compute), device_(options.device), dtype_(dtype), parameters_(parameters) {}
+      : compute_(options.compute),
+        device_(options.device),
+        dtype_(dtype),
+        parameters_(parameters) {}
 
   /// `suffix`: "lora_A.weight". `trainable` false: stored with the adapter, never updated.
   Parameter add(const LinearSite& site, const std::string& suffix, at::IntArrayRef shape,

@@ -21,7 +21,8 @@ Parameter AdapterTensors::add(const std::string& key, const at::Tensor& storage,
                       .decay = !key.ends_with(".bias"),
                       .dtype = dtype_};
   const bool rounded = storage.scalar_type() != at::kFloat || dtype_ != at::kFloat;
-  parameter.master = rounded ? at::empty(storage.sizes(), storage.options().dtype(at::kFloat)) : parameter.value;
+  parameter.master =
+      rounded ? at::empty(storage.sizes(), storage.options().dtype(at::kFloat)) : parameter.value;
   parameters_.push_back(parameter);
   return parameter;
 }

@@ -250,8 +250,9 @@ void Adapters::check_mergeable() const {
   if (peft_.method == "lora" && *peft_.lora_bias) {
     for (const LinearSlot& slot : model_.linears()) {
       if (!has_target(slot.module) || !slot.projection->biases.empty()) continue;
-      throw UserError("peft.lora_bias: " + slot.module +
-                      " has no bias of its own to merge the adapter's into: export without merging");
+      throw UserError(
+          "peft.lora_bias: " + slot.module +
+          " has no bias of its own to merge the adapter's into: export without merging");
     }
   }
   if (!adapts_tied()) return;
@@ -301,7 +302,8 @@ void Adapters::set_base_free(const ModelOptions& options) {
   }
   for (const std::string& name : whole) {
     std::vector<std::string> modules;
-    for (const Parameter& parameter : model_.parameters()) modules.push_back(module_of(parameter.name));
+    for (const Parameter& parameter : model_.parameters())
+      modules.push_back(module_of(parameter.name));
     for (const LinearSlot& slot : model_.linears()) modules.push_back(slot.module);
     modules.push_back(kHead);
     const auto named = [&](const std::string& module) { return names_module({name}, module); };
@@ -532,27 +534,6 @@ LoraModules Adapters::lora_factors(const std::string& where) const {
   return modules;
 }
 
-std::unique_ptr<Adapters> adapters_of(const CombinedLora& combined, Model& model,
-                                      const ModelOptions& options) {
-  const at::NoGradGuard off;
-  recipes::Recipe recipe;
-  recipe.peft.method = "lora";
-  recipes::fill_in_peft(recipe);
-  recipe.peft.r = recipe.peft.lora_alpha = combined.r;
-  std::vector<std::string> modules;
-  for (const auto& [module, factors] : combined.modules) modules.push_back(module);
-  recipe.peft.target_modules = modules;
-  auto adapters = std::make_unique<Adapters>(recipe.peft, model, options, /*from_file=*/true);
-  for (const auto& [key, tensor] : adapters->tensors()) {
-    const std::string module =
-        key.substr(std::string(kPrefix).size(), key.rfind(".lora_") - std::string(kPrefix).size());
-    const LoraFactors& factors = combined.modules.at(module);
-    at::Tensor(tensor).copy_(key.ends_with(".lora_A.weight") ? factors.a : factors.b);
-  }
-  refresh_values(model);
-  return adapters;
-}
-
 void Adapters::merge(const std::string& module, at::Tensor& weight, at::Tensor& bias) const {
   const auto found = adapters_.find(module);
   if (found == adapters_.end()) return;
@@ -562,106 +543,6 @@ void Adapters::merge(const std::string& module, at::Tensor& weight, at::Tensor& 
               std::static_pointer_cast<Lora>(found->second)->scale();
   }
   found->second->merge(weight, bias);
-}
-
-namespace {
-
-// The file says what its tensors are to be kept in; the config does not.
-recipes::Dtype stored_dtype(const SafetensorsFile& file) {
-  const std::vector<std::string> names = file.names();
-  const at::ScalarType type = names.empty() ? at::kFloat : file.dtype(names.front());
-  return type == at::kBFloat16 ? recipes::Dtype::kBf16
-         : type == at::kHalf   ? recipes::Dtype::kFp16
-                               : recipes::Dtype::kFp32;
-}
-
-}  // namespace
-
-std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, Model& model,
-                                       const ModelOptions& options) {
-  const at::NoGradGuard off;
-  recipes::Peft peft = without_encoder(read_adapter_config(directory));
-  peft.dtype = stored_dtype(SafetensorsFile(adapter_weights(directory)));
-  auto adapters = std::make_unique<Adapters>(peft, model, options, /*from_file=*/true);
-  // What is stored is all there is, but for a base that the init has changed.
-  if (changes_base(adapters->peft())) adapters->initialize(0);
-  NamedTensors optional;
-  for (const auto& [key, name] : adapters->saved_base()) {
-    for (const Parameter& parameter : model.parameters()) {
-      if (parameter.name == name) optional.emplace_back(key, parameter.value);
-    }
-  }
-  for (const auto& [key, stored] : read_adapter(directory, adapters->tensors(), optional)) {
-    for (const auto& [known, name] : adapters->saved_base()) {
-      if (known == key) adapters->bring_base(name, stored);
-    }
-  }
-  refresh_values(model);
-  return adapters;
-}
-
-data::Json adapter_config(const Adapters& adapters, const std::string& base) {
-  return adapter_config(adapters.plain().first, base, adapters.saved_targets(),
-                        adapters.model_config());
-}
-
-NamedTensors saved_tensors(const Adapters& adapters, at::ScalarType dtype,
-                           const std::function<at::Tensor(const std::string& name)>& base) {
-  NamedTensors tensors;
-  for (const auto& [key, tensor] : adapters.plain().second) {
-    tensors.emplace_back(key, tensor.to(dtype).contiguous());
-  }
-  for (const auto& [key, name] : adapters.saved_base()) {
-    const auto brought = adapters.brought_base().find(name);
-    tensors.emplace_back(key,
-                         brought != adapters.brought_base().end() ? brought->second : base(name));
-  }
-  return tensors;
-}
-
-NamedTensors merged_weights(Model& model, const Adapters& adapters,
-                            const std::function<at::Tensor(const std::string& name)>& base,
-                            at::ScalarType dtype) {
-  const at::NoGradGuard off;
-  adapters.check_mergeable();
-  const std::vector<LinearSlot> slots = model.linears();
-  std::map<std::string, at::Tensor> trained;  // of the base
-  std::vector<std::string> names;
-  for (const Parameter& parameter : model.parameters()) {
-    if (parameter.name.starts_with("base_model.")) continue;  // of the adapters
-    names.push_back(parameter.name);
-    if (parameter.trainable()) trained[parameter.name] = parameter.master.detach();
-  }
-  for (const LinearSlot& slot : slots) {
-    if (!slot.projection->quantized.empty()) names.push_back(slot.module + ".weight");
-  }
-  const auto original = [&](const std::string& name) {
-    const auto found = trained.find(name);
-    if (found != trained.end()) return found->second;
-    const auto brought = adapters.brought_base().find(name);
-    return brought != adapters.brought_base().end() ? brought->second.to(dtype) : base(name);
-  };
-  std::map<std::string, at::Tensor> merged;
-  for (const std::string& module : adapters.modules()) {
-    const bool has_bias = std::find(names.begin(), names.end(), module + ".bias") != names.end();
-    at::Tensor weight = original(module + ".weight").to(at::kFloat, false, /*copy=*/true);
-    at::Tensor bias =
-        has_bias ? original(module + ".bias").to(at::kFloat, false, true) : at::Tensor();
-    adapters.merge(module, weight, bias);
-    merged[module + ".weight"] = weight.to(dtype);
-    if (has_bias) merged[module + ".bias"] = bias.to(dtype);
-  }
-  for (const std::string& name : adapters.token_matrices()) {
-    at::Tensor weight = original(name).to(at::kFloat, false, /*copy=*/true);
-    adapters.merge_tokens(name, weight, dtype);
-    merged[name] = weight.to(dtype);
-  }
-  NamedTensors weights;
-  for (const std::string& name : names) {
-    const auto found = merged.find(name);
-    weights.emplace_back(name, found != merged.end() ? found->second : original(name));
-  }
-  return weights;
 }
 
 }  // namespace temper::trainer

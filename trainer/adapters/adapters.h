@@ -29,8 +29,8 @@ class Adapters {
   /// Wraps the layers that [peft] names and appends their tensors, uninitialised, to the model's
   /// parameters. The model's weights must be there and frozen. Throws UserError where targets match
   /// nothing or a method cannot sit where it should.
-  /// `from_file`: the [peft] of an adapter's directory, which may name absent modules and have ranks
-  /// above a matrix's.
+  /// `from_file`: the [peft] of an adapter's directory, which may name absent modules and have
+  /// ranks above a matrix's.
   Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& options,
            bool from_file = false);
 
@@ -38,11 +38,11 @@ class Adapters {
   /// `prompt_text`: the tokens of peft.prompt_tuning_init_text, where there is one (none: random).
   void initialize(int64_t seed, std::span<const int32_t> prompt_text = {});
 
-  /// What adapter_model.safetensors holds, by its keys. (A residual init: not yet converted.) Where an
-  /// encoder makes the prompt, what it makes now; all others are the masters themselves.
+  /// What adapter_model.safetensors holds, by its keys. (A residual init: not yet converted.) Where
+  /// an encoder makes the prompt, what it makes now; all others are the masters themselves.
   NamedTensors tensors() const;
-  /// A and B of a residual init before step 1, by key; empty for all others. What loading writes into
-  /// them counts once take_start_out_of has made the base anew from its original weights.
+  /// A and B of a residual init before step 1, by key; empty for all others. What loading writes
+  /// into them counts once take_start_out_of has made the base anew from its original weights.
   NamedTensors start() const;
   void take_start_out_of(const std::function<at::Tensor(const std::string& name)>& base);
   /// The same as a plain adapter of the original base: residual inits become a LoRA of twice the
@@ -72,7 +72,8 @@ class Adapters {
   void bring_base(const std::string& name, const at::Tensor& stored);
 
   const recipes::Peft& peft() const { return peft_; }
-  /// "lora on 35 modules: 0.05M of 0.31M parameters trained, kept and exported in fp32": for the log.
+  /// "lora on 35 modules: 0.05M of 0.31M parameters trained, kept and exported in fp32": for the
+  /// log.
   std::string statement() const;
   std::vector<std::string> modules() const;  // those wrapped
   /// target_modules as adapter_config.json has them.

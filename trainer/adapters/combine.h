@@ -33,7 +33,7 @@ struct LoraFactors {
 using LoraModules = std::map<std::string, LoraFactors>;
 
 struct Combination {
-  std::string type = "svd";       // linear | cat | svd | ties | dare_linear | dare_ties
+  std::string type = "svd";         // linear | cat | svd | ties | dare_linear | dare_ties
   std::optional<double> density{};  // above 0, at most 1; ties and dare_* need it
   uint64_t seed = 0;  // of dare_*; an entry's draw depends on nothing else but its place
 };

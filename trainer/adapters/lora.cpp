@@ -3,8 +3,8 @@
 #include <cmath>
 
 #include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
 
 #include "recipes/diagnostic.h"
 #include "trainer/adapters/parts.h"
@@ -43,7 +43,8 @@ int64_t lora_rank(const recipes::Peft& peft, const LinearSite& site, bool from_f
 }
 
 double lora_scale(const recipes::Peft& peft, const std::string& module, int64_t rank) {
-  const auto alpha = static_cast<double>(pattern_value(peft.alpha_pattern, module, peft.lora_alpha.value()));
+  const auto alpha =
+      static_cast<double>(pattern_value(peft.alpha_pattern, module, peft.lora_alpha.value()));
   const auto r = static_cast<double>(rank);
   return alpha / (peft.use_rslora.value() ? std::sqrt(r) : r);
 }
@@ -56,7 +57,8 @@ Lora::Lora(const recipes::Peft& peft, const LinearSite& site, int64_t rank,
   b_ = tensors.add(site, "lora_B.weight", {site.out_features, rank});
   if (peft.lora_bias.value()) bias_ = tensors.add(site, "lora_B.bias", {site.out_features});
   if (peft.use_dora.value()) {
-    magnitude_ = tensors.add(site, "lora_magnitude_vector", {site.out_features}, Precision::kFloat32);
+    magnitude_ =
+        tensors.add(site, "lora_magnitude_vector", {site.out_features}, Precision::kFloat32);
   }
 }
 
@@ -108,8 +110,8 @@ void Lora::initialize_decomposed(const at::Tensor& weight, const std::string& ho
     // power iterations.
     const int64_t iterations = std::stoll(how.substr(std::string("pissa_niter_").size()));
     at::Generator generator = at::detail::createCPUGenerator(seed);
-    at::Tensor q = std::get<0>(
-        at::linalg_qr(at::mm(weight, normal({weight.size(1), rank_}, 1, generator))));
+    at::Tensor q =
+        std::get<0>(at::linalg_qr(at::mm(weight, normal({weight.size(1), rank_}, 1, generator))));
     for (int64_t i = 0; i < iterations; ++i) {
       const at::Tensor back = std::get<0>(at::linalg_qr(at::mm(weight.t(), q)));
       q = std::get<0>(at::linalg_qr(at::mm(weight, back)));
@@ -140,8 +142,10 @@ at::Tensor Lora::initialize(const BaseWeight& weight, uint64_t seed) {
     // A and B begin in complementary halves of one orthogonal matrix, so that B A is zero.
     const at::Tensor q = std::get<0>(at::linalg_qr(normal({rank_, rank_}, 1, generator)));
     const auto every_other = [&](int64_t first) { return q.slice(0, first, rank_, 2); };
-    a_.master.copy_(at::mm(normal({site_.in_features, rank_ / 2}, 1, generator), every_other(0)).t() / 10);
-    b_.master.copy_(at::mm(normal({site_.out_features, rank_ / 2}, 1, generator), every_other(1)) / 10);
+    a_.master.copy_(
+        at::mm(normal({site_.in_features, rank_ / 2}, 1, generator), every_other(0)).t() / 10);
+    b_.master.copy_(at::mm(normal({site_.out_features, rank_ / 2}, 1, generator), every_other(1)) /
+                    10);
   } else {
     const at::Tensor whole = weight();
     initialize_decomposed(whole, how, seed);

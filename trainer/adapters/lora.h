@@ -6,8 +6,8 @@ namespace temper::trainer {
 
 /// LoRA (Hu et al. 2021, arXiv:2106.09685): y = W x + b + s B A dropout(x), s = lora_alpha / r, or
 /// lora_alpha / sqrt(r) with use_rslora (arXiv:2312.03732).
-/// DoRA (Liu et al. 2024, arXiv:2402.09353): y = (m / |W + s B A|) (W x + s B A x) + b, with the norm
-/// of each row held constant in backward. Unless it is DoRA, the layer's own node computes it
+/// DoRA (Liu et al. 2024, arXiv:2402.09353): y = (m / |W + s B A|) (W x + s B A x) + b, with the
+/// norm of each row held constant in backward. Unless it is DoRA, the layer's own node computes it
 /// (ops/linear.h) and part() is what goes there; forward() is DoRA's.
 class Lora : public LinearAdapter {
  public:

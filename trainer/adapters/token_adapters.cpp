@@ -24,12 +24,14 @@ EmbeddingLora::EmbeddingLora(const recipes::Peft& peft, Model& model,
                              bool from_file)
     : from_zero_(peft.init_lora_weights.value() != recipes::BoolOrWord(false)) {
   if (peft.use_dora.value()) {
-    throw UserError("peft.use_dora: not on the embedding: leave embed_tokens out of "
-                    "peft.target_modules, or peft.use_dora");
+    throw UserError(
+        "peft.use_dora: not on the embedding: leave embed_tokens out of "
+        "peft.target_modules, or peft.use_dora");
   }
   if (peft.lora_bias.value()) {
-    throw UserError("peft.lora_bias: an embedding has none (PEFT refuses it too): leave "
-                    "embed_tokens out of peft.target_modules, or peft.lora_bias");
+    throw UserError(
+        "peft.lora_bias: an embedding has none (PEFT refuses it too): leave "
+        "embed_tokens out of peft.target_modules, or peft.lora_bias");
   }
   Embedding& embedding = model.embedding();
   const LinearSite site{.module = kEmbedding,
@@ -75,9 +77,8 @@ TokenRows::TokenRows(const std::string& module, const std::vector<int64_t>& ids,
   }
   values_ = tensors.add({.module = module}, "token_adapter.trainable_tokens_delta",
                         {static_cast<int64_t>(ids.size()), weight.size(1)});
-  rows_ = std::make_shared<TrainedRows>(TrainedRows{.ids = at::tensor(ids, at::kLong),
-                                                    .values = values_.value,
-                                                    .context = std::move(context)});
+  rows_ = std::make_shared<TrainedRows>(TrainedRows{
+      .ids = at::tensor(ids, at::kLong), .values = values_.value, .context = std::move(context)});
 }
 
 void TokenRows::initialize(const at::Tensor& weight) {

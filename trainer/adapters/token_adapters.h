@@ -8,8 +8,9 @@
 #include "trainer/adapters/adapter.h"
 #include "trainer/models/model.h"
 
-/// What adapters do to the rows of tokens, as PEFT 0.21.2 does it: LoRA of the embedding, and single
-/// rows trained by themselves (trainable_token_indices). LoRA of the output head is lora.h's.
+/// What adapters do to the rows of tokens, as PEFT 0.21.2 does it: LoRA of the embedding, and
+/// single rows trained by themselves (trainable_token_indices). LoRA of the output head is
+/// lora.h's.
 namespace temper::trainer {
 
 /// LoRA of the embedding: row i is W_i + s (A_:,i)^T B^T. A starts at zero, B at N(0, 1). Saved:

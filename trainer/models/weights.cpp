@@ -11,7 +11,7 @@
 #include "data/io/json.h"
 #include "parallel/seed.h"
 #include "recipes/diagnostic.h"
-#include "trainer/checkpoint/quantized.h"
+#include "trainer/models/quantized_files.h"
 #include "trainer/checkpoint/safetensors.h"
 #include "trainer/models/model.h"
 #include "trainer/models/quantization.h"

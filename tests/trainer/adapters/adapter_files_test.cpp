@@ -1,3 +1,4 @@
+#include "trainer/adapters/adapter_config.h"
 #include "trainer/adapters/adapter_files.h"
 
 #include <limits>

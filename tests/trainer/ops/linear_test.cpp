@@ -66,12 +66,13 @@ std::shared_ptr<LowRank> low_rank_of(const Projection& p, const std::vector<size
   lora->a = at::randn({all, p.weight.size(1)}).to(dtype);
   lora->context = std::make_shared<AdapterContext>(AdapterContext{.training = true, .seed = 5});
   for (size_t i = 0; i < parts.size(); ++i) {
-    lora->parts.push_back({.part = parts[i],
-                           .module = "part" + std::to_string(parts[i]),
-                           .a = lora->a.narrow(0, first, ranks[i]).detach().requires_grad_(true),
-                           .b = leaf(at::randn({p.rows[parts[i]], ranks[i]}), dtype),
-                           .bias = i == 0 ? leaf(at::randn({p.rows[parts[i]]}), dtype) : at::Tensor(),
-                           .scale = 0.5 + static_cast<double>(i)});
+    lora->parts.push_back(
+        {.part = parts[i],
+         .module = "part" + std::to_string(parts[i]),
+         .a = lora->a.narrow(0, first, ranks[i]).detach().requires_grad_(true),
+         .b = leaf(at::randn({p.rows[parts[i]], ranks[i]}), dtype),
+         .bias = i == 0 ? leaf(at::randn({p.rows[parts[i]]}), dtype) : at::Tensor(),
+         .scale = 0.5 + static_cast<double>(i)});
     first += ranks[i];
   }
   return lora;
@@ -85,7 +86,8 @@ void expect_lora_of_its_definition(at::ScalarType dtype, double dropout,
   const auto lora = low_rank_of(p, {0, 2}, ranks, dtype);
   lora->dropout = dropout;
   p.low_rank = lora;
-  const at::Tensor x = leaf(at::randn({90, 32}), dtype), residual = leaf(at::randn({90, 48}), dtype);
+  const at::Tensor x = leaf(at::randn({90, 32}), dtype),
+                   residual = leaf(at::randn({90, 48}), dtype);
   const at::Tensor slow_x = exact(x);
   std::vector<at::Tensor> parts, slow;
   size_t next = 0;
@@ -94,9 +96,12 @@ void expect_lora_of_its_definition(at::ScalarType dtype, double dropout,
     if (next < lora->parts.size() && lora->parts[next].part == i) {
       const LowRankPart& part = lora->parts[next++];
       const at::Tensor mask = dropout == 0 ? at::ones({90, 32}, at::kDouble)
-                                           : masked(at::ones({90, 32}), dropout, dropout_seed(part.module, *lora->context)).to(at::kDouble);
+                                           : masked(at::ones({90, 32}), dropout,
+                                                    dropout_seed(part.module, *lora->context))
+                                                 .to(at::kDouble);
       slow.insert(slow.end(), {exact(part.a), exact(part.b)});
-      y = y + part.scale * at::mm(at::mm(slow_x * mask, slow[slow.size() - 2].t()), slow.back().t());
+      y = y +
+          part.scale * at::mm(at::mm(slow_x * mask, slow[slow.size() - 2].t()), slow.back().t());
       if (part.bias.defined()) {
         slow.push_back(exact(part.bias));
         y = y + part.scale * slow.back();

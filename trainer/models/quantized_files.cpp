@@ -1,4 +1,4 @@
-#include "trainer/checkpoint/quantized.h"
+#include "trainer/models/quantized_files.h"
 
 #include <algorithm>
 #include <array>
