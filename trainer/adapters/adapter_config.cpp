@@ -448,20 +448,16 @@ class Reader {
   void check_values() {
     recipes::Recipe recipe;
     recipe.peft = peft_;
-    for (const recipes::PeftField& field : recipes::find_peft_method(peft_.method)->fields) {
-      const recipes::Key* key = recipes::find_key("peft." + field.key);
-      if (key == nullptr) continue;
-      const recipes::Value value = key->get(recipe);
+    for (const auto& [name, unused, allowed] : recipes::find_peft_method(peft_.method)->fields) {
+      const recipes::Key* key = recipes::find_key("peft." + name);
+      const recipes::Value value = key ? key->get(recipe) : recipes::Value();
       if (std::holds_alternative<std::monostate>(value)) continue;
       std::string problem = recipes::problem_with(*key, value);
-      const bool chosen =
-          field.allowed.empty() ||
-          std::find(field.allowed.begin(), field.allowed.end(), value) != field.allowed.end();
-      if (problem.empty() && !chosen) problem = "is no value of " + peft_.method;
-      if (!problem.empty()) {
-        findings_.push_back(file_.string() + ": " + field.key + " = " + recipes::to_toml(value) +
-                            ": " + problem);
-      }
+      const bool refused = !allowed.empty() && std::ranges::find(allowed, value) == allowed.end();
+      if (problem.empty() && refused) problem = "is no value of " + peft_.method;
+      if (problem.empty()) continue;
+      findings_.push_back(file_.string() + ": " + name + " = " + recipes::to_toml(value) + ": " +
+                          problem);
     }
   }
 
