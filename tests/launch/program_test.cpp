@@ -162,14 +162,17 @@ TEST_F(Program, GenerateChecksItsSettings) {
 
 TEST_F(Program, GreedyGenerationEqualsTheReference) {
   if (stories().empty()) GTEST_SKIP() << "shared/models is absent";
-  for (const data::Json& golden :
-       data::read_json(fs::path(stories()) / "reference.json").at("greedy")) {
+  const data::Json reference = data::read_json(fs::path(stories()) / "reference.json");
+  for (const data::Json& golden : reference.at("greedy")) {
     const auto prompt = golden.at("prompt").get<std::string>();
+    // The completion alone, as decoding its ids gives it: without the space that begins a word.
+    std::string rest = golden.at("text").get<std::string>().substr(prompt.size());
+    if (rest.starts_with(' ')) rest.erase(0, 1);
     const Result result =
         run("generate " + stories() + " --max-new-tokens " +
             std::to_string(golden.at("greedy").size()) + " --prompt '" + prompt + "'");
     ASSERT_EQ(result.code, 0) << result.error;
-    EXPECT_EQ(result.out, golden.at("text").get<std::string>() + "\n") << prompt;
+    EXPECT_EQ(result.out, rest + "\n") << prompt;
     EXPECT_NE(result.error.find("tokens/s"), std::string::npos);
   }
 }
