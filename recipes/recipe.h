@@ -140,9 +140,63 @@ struct Data {
   bool operator==(const Data&) const = default;
 };
 
+/// One of [[objective.rewards]]. Which keys belong to which kind: objective_kinds.h.
+struct Reward {
+  std::string kind;  // accuracy | format | regex | length | repetition | model | program
+  std::string name;  // of its metrics; "": the kind
+  double weight = 1.0;
+  std::optional<std::string> answer;       // accuracy: the column with the right answer
+  std::optional<std::string> pattern;      // format: "think" or a whole completion's; regex: found
+  std::optional<int64_t> max, soft;        // length: tokens; the penalty begins `soft` before max
+  std::optional<int64_t> ngram;            // repetition
+  std::optional<double> max_penalty;       // repetition
+  std::optional<std::string> path;         // model: a reward model's directory
+  std::optional<NamesOrPattern> command;   // program: a shell line, or a list of arguments
+  std::optional<int64_t> workers;          // program
+  std::optional<double> timeout;           // program: seconds a completion
+  bool operator==(const Reward&) const = default;
+};
+
+/// `[objective]`: TRL 1.16.0's config fields that change the loss, under its names. Unset means the
+/// kind's default, which resolve() writes (objective_kinds.h has them); fields whose default is None
+/// stay unset.
 struct Objective {
   std::string kind = "sft";
-  std::string loss_type = "nll";  // sft: nll | dft
+  std::optional<NamesOrPattern> loss_type;  // dpo: one or a list; others: one
+  std::vector<Reward> rewards;
+  // preference
+  std::optional<double> beta, label_smoothing, f_alpha_divergence_coef, discopop_tau, ld_alpha;
+  std::optional<std::vector<double>> loss_weights;
+  std::optional<std::string> f_divergence_type, ref_model;
+  std::optional<bool> use_weighting, precompute_ref_log_probs, sync_ref_model, disable_dropout;
+  std::optional<double> ref_model_mixup_alpha;
+  std::optional<int64_t> ref_model_sync_steps;
+  std::optional<double> desirable_weight, undesirable_weight;      // kto
+  std::optional<double> cpo_alpha, simpo_gamma, alpha;             // cpo
+  std::optional<double> center_rewards_coefficient;                // reward
+  // grpo, rloo, online_dpo, ppo
+  std::optional<int64_t> num_generations, max_completion_length, num_iterations,
+      steps_per_generation;
+  std::optional<double> epsilon, epsilon_high, delta;
+  std::optional<double> sapo_temperature_neg, sapo_temperature_pos;
+  std::optional<double> vespo_k_pos, vespo_lambda_pos, vespo_k_neg, vespo_lambda_neg;
+  std::optional<std::string> importance_sampling_level, multi_objective_aggregation, scale_rewards,
+      zero_variance;
+  std::optional<bool> mask_truncated_completions, use_bias_correction_kl, use_adaptive_entropy;
+  std::optional<double> top_entropy_quantile, off_policy_mask_threshold;
+  std::optional<double> entropy_coef, entropy_coef_min, entropy_coef_max, entropy_coef_delta,
+      entropy_target;
+  std::optional<bool> normalize_advantages;             // rloo
+  std::optional<std::vector<double>> reward_clip_range;  // rloo
+  std::optional<double> missing_eos_penalty;            // online_dpo
+  // gkd, distill
+  std::optional<std::string> teacher;
+  std::optional<double> lmbda;
+  std::optional<bool> seq_kd;
+  // ppo
+  std::optional<double> gamma, lam, vf_coef, cliprange, cliprange_value, kl_coef;
+  std::optional<bool> whiten_rewards;
+  std::optional<std::string> value_model;
   bool operator==(const Objective&) const = default;
 };
 

@@ -53,6 +53,7 @@ Recipe resolve(Recipe recipe) {
   const bool adapter = !recipe.peft.method.empty() || !recipe.model.adapter.empty();
   if (!recipe.optimizer.lr) recipe.optimizer.lr = adapter ? kAdapterLearningRate : kSftLearningRate;
   fill_in_peft(recipe);
+  if (!recipe.objective.loss_type) recipe.objective.loss_type = "nll";
   return recipe;
 }
 

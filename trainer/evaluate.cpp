@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <chrono>
+#include <utility>
 
 #include "data/loader/eval_loader.h"
 #include "trainer/step.h"
@@ -14,10 +15,14 @@ MetricLine evaluate(Run& run) {
   const at::NoGradGuard no_grad;
   StepSums sums = zero_sums(*run.objective);
   data::EvalLoader loader(run.datasets.eval, run.loader_options);
-  data::Batch batch;
-  while (loader.next(batch)) {
-    add_terms(sums, run.objective->loss(*run.model, batch));
-    sums.input_tokens += static_cast<double>(batch.input_tokens);
+  for (int64_t round = 0; round < loader.rounds(); ++round) {
+    data::StepBatches own;
+    if (data::Batch batch; loader.next(batch)) own.micro_batches.push_back(std::move(batch));
+    prepare(run, own, 0);
+    for (const data::Batch& batch : own.micro_batches) {
+      add_terms(sums, run.objective->loss(*run.model, batch));
+      sums.input_tokens += static_cast<double>(batch.input_tokens);
+    }
   }
   exchange(sums, *run.communicator);
 

@@ -64,8 +64,9 @@ Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& sto
 
   while (step < run.total_steps && !checkpoints.out_of_patience()) {
     const auto start = Clock::now();
-    const data::StepBatches batches = run.loader->step(step);
+    data::StepBatches batches = run.loader->step(step);
     ++step;
+    prepare(run, batches, step);
     StepSums sums = forward_backward(*run.model, *run.objective, *run.reducer, batches,
                                      [&](int64_t micro_batch) { begin_micro_batch(run, step, micro_batch); });
     end_training(run);

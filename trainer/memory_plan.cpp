@@ -12,6 +12,7 @@
 #include "recipes/diagnostic.h"
 #include "trainer/adapters/adapter_files.h"
 #include "trainer/adapters/adapters.h"
+#include "trainer/ops/head_products.h"
 #include "trainer/run.h"
 
 namespace temper::trainer {
@@ -37,8 +38,6 @@ int64_t saved_elements(const ModelConfig& c, recipes::ActivationCheckpointing mo
 }
 
 constexpr int64_t kProgram = int64_t{240} << 20;   // libraries and their tables, resident after a step
-constexpr int64_t kHeadChunkTokens = 1024;         // rows of logits that exist at once (ops/head_cross_entropy)
-constexpr int64_t kHeadChunkBytes = int64_t{128} << 20;  // of float32 logits
 
 }  // namespace
 
@@ -133,7 +132,7 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   plan.checkpoint_bytes = stored * 4 + plan.trainable * state_bytes * states;
   const int64_t snapshot = recipe.checkpoint.async ? plan.checkpoint_bytes / std::max<int64_t>(1, ranks) : 0;
   // Float32 logits; their gradient overwrites them in float32 and stands beside them in bfloat16.
-  const int64_t rows = std::min({kHeadChunkTokens, tokens, std::max<int64_t>(64, kHeadChunkBytes / 4 / config.vocab_size)});
+  const int64_t rows = head_chunk(tokens, config.vocab_size);
   const int64_t logits = rows * config.vocab_size * (compute == 4 ? 4 : 4 + compute);
   plan.buffers = kProgram + logits + snapshot + tensors.largest * compute;
   plan.export_bytes = (adapters && !recipe.export_.merge ? plan.trainable + tensors.saved_base : plan.parameters) * (recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32 ? 4 : 2);

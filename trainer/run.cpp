@@ -4,6 +4,8 @@
 #include <cmath>
 #include <regex>
 
+#include <ATen/core/grad_mode.h>
+
 #include "data/formats/row_encoder.h"
 #include "data/shards/first_rows.h"
 #include "data/shards/prepare.h"
@@ -169,6 +171,7 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
                         .packing = r.data.packing,
                         .packing_window = r.data.packing_window};
   run.objective = build_objective(r.objective);
+  run.loader_options.row_layout = run.objective->row_layout();
   if (run.datasets.train) {
     run.loader = std::make_unique<data::DataLoader>(run.datasets.train, run.loader_options);
     run.steps_per_epoch = run.loader->steps_per_epoch();
@@ -205,6 +208,14 @@ void fill_model(Run& run) {
     run.adapters->check_mergeable();
   }
   release_idle_cpu_memory();
+}
+
+void prepare(Run& run, data::StepBatches& batches, int64_t step) {
+  const at::NoGradGuard no_grad;
+  run.objective->prepare(batches, {.model = *run.model,
+                                   .reference = run.reference.get(),
+                                   .communicator = *run.communicator,
+                                   .step = step});
 }
 
 // LoRA+ (Hayou et al. 2024, arXiv:2402.12354): B and whatever is a vector learn faster than A, an adapted embedding at a rate of its own

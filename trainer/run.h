@@ -18,6 +18,7 @@
 #include "trainer/checkpoint/export.h"
 #include "trainer/models/model.h"
 #include "trainer/objectives/objective.h"
+#include "trainer/objectives/reference.h"
 #include "trainer/optimizers/optimizer.h"
 
 /// Everything that a recipe and a world make, put together in one readable place:
@@ -63,6 +64,7 @@ struct Run {
   std::unique_ptr<Model> model{};
   std::unique_ptr<Adapters> adapters{};                     // null for full fine-tuning
   std::unique_ptr<Objective> objective{};
+  std::unique_ptr<Reference> reference{};                   // null unless the objective needs one
   std::unique_ptr<data::DataLoader> loader{};               // null when only evaluating
   std::unique_ptr<parallel::GradientReducer> reducer{};     // null when only evaluating
   std::unique_ptr<Optimizer> optimizer{};                   // null when only evaluating
@@ -81,6 +83,9 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
 /// The model with its weights: read from model.path, or drawn from the seed; frozen and trainable as the recipe says, with the
 /// adapters of [peft] or model.adapter. Throws UserError.
 void fill_model(Run& run);
+
+/// What the objective needs before the step's losses (Objective::prepare), in no-grad mode. Collective.
+void prepare(Run& run, data::StepBatches& batches, int64_t step);
 
 /// Gradient buckets and optimizer states. Needs the communicator.
 void prepare_training(Run& run);

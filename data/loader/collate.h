@@ -16,4 +16,15 @@ using Documents = std::vector<Example>;
 /// document's last position never counts.
 Batch collate(std::span<const Documents> rows);
 
+struct RowLayout {
+  bool share_prefixes = true;   // what a row's documents have in common is there once
+  bool prompts_too = false;     // all tokens but a document's first are targets, not the supervised ones
+};
+
+/// Rows whose documents are compared with each other, to one Batch [1, N] without padding and
+/// without labels: `targets` are the documents' supervised tokens. The tokens that a row's documents
+/// begin with alike, up to the last one before the first supervised token of any of them, become one
+/// document that the others have as their prefix: they are computed once.
+Batch collate_rows(std::vector<TokenizedRow> rows, const RowLayout& layout);
+
 }  // namespace temper::data

@@ -16,6 +16,11 @@ EvalLoader::EvalLoader(std::shared_ptr<const TokenDataset> dataset, const Loader
 
 EvalLoader::~EvalLoader() = default;
 
+int64_t EvalLoader::rounds() const {
+  const int64_t together = options_.micro * options_.ranks;
+  return (sequences_->size() + together - 1) / together;
+}
+
 bool EvalLoader::next(Batch& batch) {
   const int64_t first = next_ * options_.micro;
   if (first >= sequences_->size()) return false;

@@ -20,6 +20,8 @@ class EvalLoader {
   EvalLoader(std::shared_ptr<const TokenDataset> dataset, const LoaderOptions& options);
   ~EvalLoader();
   bool next(Batch& batch);
+  /// Calls of next() after which no rank has more: the same on all of them.
+  int64_t rounds() const;
 
  private:
   LoaderOptions options_;

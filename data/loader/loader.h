@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/loader/batch.h"
+#include "data/loader/collate.h"
 #include "recipes/recipe.h"
 
 /// Rows to this rank's micro-batches. What step k holds is a pure function of (recipe, seed, k):
@@ -29,6 +30,7 @@ struct LoaderOptions {
   int64_t max_length = 1024;
   recipes::Packing packing = recipes::Packing::kBfd;
   int64_t packing_window = 100000;  // rows packed together, see pack.h
+  std::optional<RowLayout> row_layout{};  // set: batches of collate_rows(), nothing is packed
 };
 
 /// One optimizer step of this rank: its micro-batches (fewer or none in a short last step) and the

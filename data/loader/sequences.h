@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "data/loader/batch.h"
 #include "data/loader/loader.h"
@@ -14,13 +15,14 @@ namespace temper::data {
 class Sequences {
  public:
   Sequences(std::shared_ptr<const TokenDataset> dataset, const LoaderOptions& options);
-  int64_t size() const { return packed_.size(); }
+  int64_t size() const;
   /// The micro-batch of these sequences, in this order.
   Batch batch(std::span<const int64_t> numbers) const;
 
  private:
   std::shared_ptr<const TokenDataset> dataset_;
-  PackedRows packed_;
+  std::optional<RowLayout> row_layout_;
+  PackedRows packed_;  // empty where row_layout_ is set
 };
 
 }  // namespace temper::data

@@ -26,6 +26,8 @@ class TokenDataset {
   int64_t size() const { return static_cast<int64_t>(pieces_.size()); }
   int64_t length(int64_t i) const { return pieces_[static_cast<size_t>(i)].length; }
   Example example(int64_t i) const { return example(i, 0, length(i)); }
+  /// Row i with all of its documents.
+  TokenizedRow row(int64_t i) const { return {.documents = {example(i)}, .columns = {}}; }
   /// Tokens [begin, end) of example i.
   Example example(int64_t i, int64_t begin, int64_t end) const;
   /// Tokens of the mean example; 0 without examples.

@@ -236,13 +236,13 @@ at::Tensor Llama::keys_values(const at::Tensor& prefix, size_t layer) const {
 at::Tensor Llama::hidden(const data::Batch& batch) {
   const int64_t rows = batch.token_ids.size(0), length = batch.token_ids.size(1);
   at::Tensor positions = batch.positions.reshape({-1});
-  at::Tensor ends = batch.document_ends;
+  DocumentLayout documents{batch.document_ends, batch.prefixes};
   at::Tensor x = embed(batch.token_ids.reshape({-1}), embedding_);
   const VirtualTokens* front = in_front();
   Longer longer;
   at::Tensor prefix;
   if (front) {
-    longer = longer_batch(positions, ends, front->count);
+    longer = longer_batch(positions, documents, front->count);
     const at::Tensor vectors = front->vectors();
     if (front->prefix) {
       prefix = vectors;
@@ -250,23 +250,23 @@ at::Tensor Llama::hidden(const data::Batch& batch) {
     } else {
       x = insert_rows(x, vectors, longer);
       positions = longer.positions;
-      ends = longer.document_ends;
+      documents = longer.documents;
     }
   }
-  const RopeAngles angles = rope_angles(config_, positions, ends);
+  const RopeAngles angles = rope_angles(config_, positions, documents.ends);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     // By value: checkpoint() calls it again in backward, when this function has returned.
-    const auto forward = [this, &layer, angles, ends, longer](const at::Tensor& in,
+    const auto forward = [this, &layer, angles, documents, longer](const at::Tensor& in,
                                                               const at::Tensor& before) {
       at::Tensor residual;
       const at::Tensor qkv = queries_keys_values(layer, in, angles, residual);
       // The prefix asks nothing: its queries are zero and what they find is dropped.
       const at::Tensor attended =
           before.defined() ? take_tokens(attention(insert_rows(qkv, before, longer),
-                                                   longer.document_ends, layer.heads),
+                                                   longer.documents, layer.heads),
                                          longer)
-                           : attention(qkv, ends, layer.heads);
+                           : attention(qkv, documents, layer.heads);
       return mlp(layer, linear(attended, layer.output, residual));
     };
     const at::Tensor before = prefix.defined() ? keys_values(prefix, i) : at::Tensor();

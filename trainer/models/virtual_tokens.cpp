@@ -53,23 +53,28 @@ struct TakeTokens : torch::autograd::Function<TakeTokens> {
 
 }  // namespace
 
-Longer longer_batch(const at::Tensor& positions, const at::Tensor& document_ends, int64_t n) {
-  const int64_t documents = document_ends.numel() - 1, real = positions.numel();
-  Longer longer{.document_ends = at::empty({documents + 1}, at::kInt),
-                .positions = at::empty({real + documents * n}, at::kLong),
+Longer longer_batch(const at::Tensor& positions, const DocumentLayout& documents, int64_t n) {
+  const int64_t count = documents.ends.numel() - 1, real = positions.numel();
+  const int32_t* prefix =
+      documents.prefixes.defined() ? documents.prefixes.const_data_ptr<int32_t>() : nullptr;
+  const auto has_prefix = [&](int64_t d) { return prefix != nullptr && prefix[d] >= 0; };
+  int64_t roots = 0;
+  for (int64_t d = 0; d < count; ++d) roots += has_prefix(d) ? 0 : 1;
+  Longer longer{.documents = {at::empty({count + 1}, at::kInt), documents.prefixes},
+                .positions = at::empty({real + roots * n}, at::kLong),
                 .tokens = at::empty({real}, at::kLong),
-                .virtual_tokens = at::empty({documents * n}, at::kLong)};
-  const int32_t* ends = document_ends.const_data_ptr<int32_t>();
+                .virtual_tokens = at::empty({roots * n}, at::kLong)};
+  const int32_t* ends = documents.ends.const_data_ptr<int32_t>();
   const int64_t* position = positions.const_data_ptr<int64_t>();
-  int32_t* longer_ends = longer.document_ends.mutable_data_ptr<int32_t>();
+  int32_t* longer_ends = longer.documents.ends.mutable_data_ptr<int32_t>();
   int64_t* longer_position = longer.positions.mutable_data_ptr<int64_t>();
   int64_t* token = longer.tokens.mutable_data_ptr<int64_t>();
   int64_t* virtual_token = longer.virtual_tokens.mutable_data_ptr<int64_t>();
   int64_t at = 0;
   longer_ends[0] = 0;
-  for (int64_t d = 0; d < documents; ++d) {
-    for (int64_t i = 0; i < n; ++i, ++at) {
-      virtual_token[d * n + i] = at;
+  for (int64_t d = 0; d < count; ++d) {
+    for (int64_t i = 0; i < n && !has_prefix(d); ++i, ++at) {
+      *virtual_token++ = at;
       longer_position[at] = i;
     }
     for (int32_t t = ends[d]; t < ends[d + 1]; ++t, ++at) {

@@ -6,6 +6,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "trainer/ops/attention.h"
 #include "trainer/ops/low_rank.h"
 
 /// Trained vectors in front of every document, where a reader would expect tokens: prompt tuning
@@ -26,18 +27,18 @@ struct VirtualTokens {
   std::shared_ptr<const AdapterContext> context;
 };
 
-/// A packed batch of N tokens in S documents, with n virtual ones in front of each document,
-/// padding included: whether a document is padding cannot be known from its tokens, and it costs no
-/// more.
+/// A packed batch of N tokens with n virtual ones in front of each of its S documents that have no
+/// prefix, padding included: whether a document is padding cannot be known from its tokens, and it
+/// costs no more. (What stands in front of a prefix stands in front of all that it belongs to.)
 struct Longer {
-  at::Tensor document_ends;   // [S + 1] int32
+  DocumentLayout documents;
   at::Tensor positions;       // [N + S n] int64, from 0 with a document's virtual tokens
   at::Tensor tokens;          // [N] int64: where the real tokens are
   at::Tensor virtual_tokens;  // [S n] int64: where the others are, document by document
 };
 
-/// `positions` [N] int64, `document_ends` [S + 1] int32: as in data::Batch.
-Longer longer_batch(const at::Tensor& positions, const at::Tensor& document_ends, int64_t n);
+/// `positions` [N] int64, as in data::Batch.
+Longer longer_batch(const at::Tensor& positions, const DocumentLayout& documents, int64_t n);
 
 /// x [N, W] spread to [N + S n, W], with `rows` [n, w] before each document: in the last w columns,
 /// the others zero there. The gradient of `rows` is summed in float32, document by document.

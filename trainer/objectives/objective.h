@@ -2,17 +2,17 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
+#include "data/loader/collate.h"
+#include "data/loader/loader.h"
+#include "parallel/communicator.h"
 #include "recipes/recipe.h"
-
-namespace temper::data {
-struct Batch;
-}
 
 /// A loss: its sum over this micro-batch, the number of things it is a sum over, and metrics that add up.
 ///
@@ -21,6 +21,7 @@ struct Batch;
 namespace temper::trainer {
 
 class Model;
+class Reference;  // reference.h
 
 /// A metric is numerator / denominator, both summed over micro-batches and ranks before the division.
 struct MetricSum {
@@ -35,9 +36,26 @@ struct LossTerms {
   std::vector<MetricSum> metrics;
 };
 
+/// What an objective may use before the gradients of a step are computed.
+struct Preparation {
+  Model& model;
+  Reference* reference;  // null unless needs_reference()
+  parallel::Communicator& communicator;
+  int64_t step;          // from 1; 0: an evaluation
+};
+
 class Objective {
  public:
   virtual ~Objective() = default;
+  /// Unset: batches of packed documents with a label each position (data::collate); else rows of
+  /// documents (data::collate_rows), never packed with others.
+  virtual std::optional<data::RowLayout> row_layout() const { return std::nullopt; }
+  virtual bool needs_reference() const { return false; }
+  /// What the step's losses need besides their own batch, written into the batches: the reference's
+  /// log-probabilities, means over all ranks. Called once a step on every rank, in no-grad mode, also
+  /// where a rank has no micro-batches (of an evaluation: once for each round of one micro-batch a
+  /// rank), so it may use collectives.
+  virtual void prepare(data::StepBatches& /*batches*/, const Preparation& /*with*/) {}
   /// With gradients enabled `sum` is differentiable; in no-grad mode only values are computed.
   virtual LossTerms loss(Model& model, const data::Batch& batch) = 0;
   /// The metrics that loss() returns, in its order: ranks without rows add zeros under the same names.

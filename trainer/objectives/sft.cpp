@@ -44,10 +44,10 @@ class Sft : public Objective {
 }  // namespace
 
 std::unique_ptr<Objective> build_sft(const recipes::Objective& objective) {
-  if (objective.loss_type == "nll") return std::make_unique<Sft>(TokenLoss::kNll);
-  if (objective.loss_type == "dft") return std::make_unique<Sft>(TokenLoss::kDft);
-  throw UserError("objective.loss_type = \"" + objective.loss_type +
-                  "\": allowed for sft: nll, dft");
+  const recipes::NamesOrPattern type = objective.loss_type.value_or("nll");
+  if (type == recipes::NamesOrPattern("nll")) return std::make_unique<Sft>(TokenLoss::kNll);
+  if (type == recipes::NamesOrPattern("dft")) return std::make_unique<Sft>(TokenLoss::kDft);
+  throw UserError("objective.loss_type: allowed for sft: nll, dft");
 }
 
 }  // namespace temper::trainer

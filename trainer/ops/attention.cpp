@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -33,14 +35,33 @@ constexpr int64_t kQueriesATask =
 int64_t round_up(int64_t n, int64_t to = 16) { return (n + to - 1) / to * to; }
 
 // One key/value head of one document, and a run of its queries. Rows are `stride` elements apart.
+// Positions count the tokens of the prefix, `prefix` of them, which lie somewhere else.
 template <class T>
 struct Task {
   const T* queries;  // of the first query in the run, first head of the group
-  const T* keys;     // of token 0 of the document
+  const T* keys;     // of the document's own first token, at position `prefix`
   const T* values;
   int64_t query_stride, key_stride;
-  int64_t begin, end;  // queries, as positions in the document
+  int64_t begin, end;  // queries, as positions
+  int64_t prefix = 0;
+  const T* prefix_keys = nullptr;  // of position 0
+  const T* prefix_values = nullptr;
 };
+
+// load(first key, its value, its position, count) for the runs of positions [from, to) that
+// lie together.
+template <class T, class F>
+void for_each_run(const Task<T>& task, int64_t from, int64_t to, F&& load) {
+  if (from < task.prefix) {
+    load(task.prefix_keys + from * task.key_stride, task.prefix_values + from * task.key_stride,
+         from, std::min(to, task.prefix) - from);
+  }
+  const int64_t own = std::max(from, task.prefix);
+  if (own < to) {
+    load(task.keys + (own - task.prefix) * task.key_stride,
+         task.values + (own - task.prefix) * task.key_stride, own, to - own);
+  }
+}
 
 struct Geometry {
   int64_t group, dim, window;
@@ -126,12 +147,14 @@ void attend(const Geometry& g, const Task<T>& task, T* out, int64_t out_stride, 
   float* key_rows = s.floats(0, keys * g.dim);
   float* value_columns = s.floats(1, g.dim * keys);
   const int64_t real = task.end - origin;
-  cpu::row_kernels<T>().load(task.keys + origin * task.key_stride, task.key_stride, key_rows, g.dim,
-                             real, g.dim, 1.0f);
   std::fill_n(key_rows + real * g.dim, (keys - real) * g.dim, 0.0f);
   if (real < keys) std::fill_n(value_columns, g.dim * keys, 0.0f);
-  cpu::row_kernels<T>().load_transposed(task.values + origin * task.key_stride, task.key_stride,
-                                        value_columns, keys, real, g.dim, 1.0f);
+  for_each_run(task, origin, task.end, [&](const T* k, const T* v, int64_t position, int64_t count) {
+    const int64_t row = position - origin;
+    cpu::row_kernels<T>().load(k, task.key_stride, key_rows + row * g.dim, g.dim, count, g.dim, 1.0f);
+    cpu::row_kernels<T>().load_transposed(v, task.key_stride, value_columns + row, keys, count, g.dim,
+                                          1.0f);
+  });
 
   for (int64_t begin = task.begin; begin < task.end; begin += g.queries_a_block()) {
     const int64_t end = std::min(task.end, begin + g.queries_a_block());
@@ -183,12 +206,18 @@ struct Backward {
   int64_t out_stride;
   const float* lse;
   int64_t lse_stride;
-  T *dqueries, *dkeys, *dvalues;  // strides as queries, keys
+  T* dqueries;  // strides as queries
+  T *dkeys, *dvalues;  // of the document's own first token; strides as keys
 };
 
-// All queries of a document for one key/value head.
+// Gradients of keys and values by position, the prefix's included: [task.end, dim], in scratch.
+struct KeyGradients {
+  float *keys, *values;
+};
+
+// All of a document's own queries for one key/value head.
 template <class T>
-void attend_backward(const Geometry& g, const Task<T>& task, const Backward<T>& b) {
+KeyGradients attend_backward(const Geometry& g, const Task<T>& task, const Backward<T>& b) {
   const auto& attention = cpu::kernels().attention;
   const auto& row = cpu::row_kernels<T>();
   Scratch& s = scratch();
@@ -199,19 +228,22 @@ void attend_backward(const Geometry& g, const Task<T>& task, const Backward<T>& 
   float* value_rows = s.floats(2, keys * g.dim);
   float* dkeys = s.floats(3, keys * g.dim, true);
   float* dvalues = s.floats(4, keys * g.dim, true);
-  row.load(task.keys, task.key_stride, key_rows, g.dim, real, g.dim, 1.0f);
-  row.load(task.values, task.key_stride, value_rows, g.dim, real, g.dim, 1.0f);
   std::fill_n(key_rows + real * g.dim, (keys - real) * g.dim, 0.0f);
   std::fill_n(value_rows + real * g.dim, (keys - real) * g.dim, 0.0f);
   if (real < keys) std::fill_n(key_columns, g.dim * keys, 0.0f);
-  row.load_transposed(task.keys, task.key_stride, key_columns, keys, real, g.dim, 1.0f);
+  for_each_run(task, 0, real, [&](const T* k, const T* v, int64_t position, int64_t count) {
+    row.load(k, task.key_stride, key_rows + position * g.dim, g.dim, count, g.dim, 1.0f);
+    row.load(v, task.key_stride, value_rows + position * g.dim, g.dim, count, g.dim, 1.0f);
+    row.load_transposed(k, task.key_stride, key_columns + position, keys, count, g.dim, 1.0f);
+  });
 
-  for (int64_t begin = 0; begin < task.end; begin += g.queries_a_block()) {
+  for (int64_t begin = task.begin; begin < task.end; begin += g.queries_a_block()) {
     const int64_t end = std::min(task.end, begin + g.queries_a_block());
     const int64_t count = end - begin;
     const int64_t columns = round_up(g.group * count);
-    const T* queries = task.queries + begin * task.query_stride;
-    const T* dout = b.dout + begin * b.out_stride;
+    const int64_t own = begin - task.begin;
+    const T* queries = task.queries + own * task.query_stride;
+    const T* dout = b.dout + own * b.out_stride;
     float* query_columns = s.floats(5, g.dim * columns);
     float* query_rows = s.floats(6, columns * g.dim);
     float* dout_columns = s.floats(7, g.dim * columns);
@@ -223,8 +255,8 @@ void attend_backward(const Geometry& g, const Task<T>& task, const Backward<T>& 
     float* lse = s.floats(9, columns, true);
     float* delta = s.floats(10, columns, true);
     for (int64_t h = 0; h < g.group; ++h) {
-      std::copy_n(b.lse + h * b.lse_stride + begin, count, lse + h * count);
-      row.row_dots(dout + h * g.dim, b.out_stride, b.out + begin * b.out_stride + h * g.dim,
+      std::copy_n(b.lse + h * b.lse_stride + own, count, lse + h * count);
+      row.row_dots(dout + h * g.dim, b.out_stride, b.out + own * b.out_stride + h * g.dim,
                    b.out_stride, delta + h * count, count, g.dim);
     }
     float* dqueries = s.floats(11, g.dim * columns);
@@ -250,12 +282,11 @@ void attend_backward(const Geometry& g, const Task<T>& task, const Backward<T>& 
     }
     for (int64_t h = 0; h < g.group; ++h) {
       row.store_transposed(dqueries + h * count, columns,
-                           b.dqueries + begin * task.query_stride + h * g.dim, task.query_stride,
+                           b.dqueries + own * task.query_stride + h * g.dim, task.query_stride,
                            count, g.dim, g.scale);
     }
   }
-  row.store(dkeys, g.dim, b.dkeys, task.key_stride, real, g.dim);
-  row.store(dvalues, g.dim, b.dvalues, task.key_stride, real, g.dim);
+  return {dkeys, dvalues};
 }
 
 // Tasks are of very different sizes (documents are): threads take the next one when they are done
@@ -268,27 +299,132 @@ void run_tasks(int64_t count, F&& f) {
   });
 }
 
-struct Piece {
-  int64_t document, kv_head, begin, end;  // queries, as positions in the document
+// The documents of a batch on the host.
+class Documents {
+ public:
+  Documents(const at::Tensor& ends, const at::Tensor& prefixes)
+      : ends_(ends.const_data_ptr<int32_t>()),
+        prefixes_(prefixes.defined() ? prefixes.const_data_ptr<int32_t>() : nullptr),
+        count_(ends.numel() - 1) {}
+  int64_t count() const { return count_; }
+  int64_t first(int64_t document) const { return ends_[document]; }
+  int64_t length(int64_t document) const { return ends_[document + 1] - ends_[document]; }
+  int64_t prefix(int64_t document) const { return prefixes_ ? prefixes_[document] : -1; }
+  int64_t prefix_length(int64_t document) const {
+    return prefix(document) < 0 ? 0 : length(prefix(document));
+  }
+
+ private:
+  const int32_t *ends_, *prefixes_;
+  int64_t count_;
 };
 
-std::vector<Piece> pieces_of(const at::Tensor& document_ends, int64_t kv_heads, int64_t queries) {
-  const int32_t* ends = document_ends.const_data_ptr<int32_t>();
+struct Piece {
+  int64_t document, kv_head, begin, end;  // queries, as positions
+};
+
+std::vector<Piece> pieces_of(const Documents& documents, int64_t kv_heads) {
   std::vector<Piece> pieces;
-  for (int64_t d = 0; d + 1 < document_ends.numel(); ++d) {
-    const int64_t length = ends[d + 1] - ends[d];
-    for (int64_t begin = 0; begin < length; begin += queries) {
+  for (int64_t d = 0; d < documents.count(); ++d) {
+    const int64_t from = documents.prefix_length(d), to = from + documents.length(d);
+    for (int64_t begin = from; begin < to; begin += kQueriesATask) {
       for (int64_t h = 0; h < kv_heads; ++h)
-        pieces.push_back({d, h, begin, std::min(length, begin + queries)});
+        pieces.push_back({d, h, begin, std::min(to, begin + kQueriesATask)});
     }
   }
   return pieces;
 }
 
+// A document that is nobody's branch, and those whose prefix it is: what shares gradients of keys.
+struct Family {
+  std::vector<int64_t> documents;  // the root first
+};
+
+std::vector<Family> families_of(const Documents& documents) {
+  std::vector<Family> families;
+  std::vector<int64_t> family_of(documents.count());
+  for (int64_t d = 0; d < documents.count(); ++d) {
+    if (documents.prefix(d) >= 0) continue;
+    family_of[d] = static_cast<int64_t>(families.size());
+    families.push_back({{d}});
+  }
+  for (int64_t d = 0; d < documents.count(); ++d) {
+    if (documents.prefix(d) >= 0) families[family_of[documents.prefix(d)]].documents.push_back(d);
+  }
+  return families;
+}
+
+// One key/value head of qkv [N, (heads + 2 kv_heads) dim].
+template <class T>
+struct Head {
+  const Geometry& g;
+  const Documents& documents;
+  int64_t heads, kv_heads, kv_head, stride;
+
+  int64_t query(int64_t token) const { return token * stride + kv_head * g.group * g.dim; }
+  int64_t key(int64_t token) const { return token * stride + (heads + kv_head) * g.dim; }
+  int64_t value(int64_t token) const { return key(token) + kv_heads * g.dim; }
+  Task<T> task(const T* qkv, int64_t document, int64_t begin, int64_t end) const {
+    const int64_t first = documents.first(document), before = documents.prefix_length(document);
+    Task<T> task{.queries = qkv + query(first + begin - before),
+                 .keys = qkv + key(first),
+                 .values = qkv + value(first),
+                 .query_stride = stride,
+                 .key_stride = stride,
+                 .begin = begin,
+                 .end = end};
+    if (before > 0) {
+      const int64_t origin = documents.first(documents.prefix(document));
+      task.prefix = before;
+      task.prefix_keys = qkv + key(origin);
+      task.prefix_values = qkv + value(origin);
+    }
+    return task;
+  }
+};
+
+// Backward of a family for one key/value head: what the branches want of the prefix is summed in
+// their order.
+template <class T, class F>
+void family_backward(const Geometry& g, const Documents& documents, const Family& family,
+                     int64_t key_stride, F&& backward_of) {
+  const auto& row = cpu::row_kernels<T>();
+  Scratch& s = scratch();
+  const int64_t root = documents.length(family.documents.front()) * g.dim;
+  float* keys = s.floats(14, root);
+  float* values = s.floats(15, root);
+  T *dkeys = nullptr, *dvalues = nullptr;
+  for (const int64_t document : family.documents) {
+    const auto [task, backward] = backward_of(document);
+    const KeyGradients gradients = attend_backward<T>(g, task, backward);
+    const int64_t before = task.prefix * g.dim;
+    if (before == 0) {
+      if (family.documents.size() == 1) {
+        row.store(gradients.keys, g.dim, backward.dkeys, key_stride, task.end, g.dim);
+        row.store(gradients.values, g.dim, backward.dvalues, key_stride, task.end, g.dim);
+        return;
+      }
+      std::copy_n(gradients.keys, root, keys);
+      std::copy_n(gradients.values, root, values);
+      dkeys = backward.dkeys;
+      dvalues = backward.dvalues;
+      continue;
+    }
+    for (int64_t i = 0; i < before; ++i) keys[i] += gradients.keys[i];
+    for (int64_t i = 0; i < before; ++i) values[i] += gradients.values[i];
+    const int64_t own = task.end - task.prefix;
+    row.store(gradients.keys + before, g.dim, backward.dkeys, key_stride, own, g.dim);
+    row.store(gradients.values + before, g.dim, backward.dvalues, key_stride, own, g.dim);
+  }
+  const int64_t length = root / g.dim;
+  row.store(keys, g.dim, dkeys, key_stride, length, g.dim);
+  row.store(values, g.dim, dvalues, key_stride, length, g.dim);
+}
+
 struct Attention : torch::autograd::Function<Attention> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv,
-                            const at::Tensor& document_ends, int64_t heads, int64_t kv_heads,
-                            int64_t head_dim, int64_t window) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& ends,
+                            const std::optional<at::Tensor>& prefixes, int64_t heads,
+                            int64_t kv_heads, int64_t head_dim, int64_t window) {
     const AttentionHeads shape{heads, kv_heads, head_dim, window};
     const Geometry g = geometry_of(shape);
     const int64_t tokens = qkv.size(0), stride = qkv.size(1);
@@ -296,80 +432,71 @@ struct Attention : torch::autograd::Function<Attention> {
                  "attention takes a contiguous qkv");
     at::Tensor out = at::empty({tokens, heads * head_dim}, qkv.options());
     at::Tensor lse = at::empty({heads, tokens}, qkv.options().dtype(at::kFloat));
-    const int32_t* ends = document_ends.const_data_ptr<int32_t>();
-    const std::vector<Piece> pieces = pieces_of(document_ends, kv_heads, kQueriesATask);
+    const Documents documents(ends, prefixes.value_or(at::Tensor()));
+    const std::vector<Piece> pieces = pieces_of(documents, kv_heads);
     with_kernel_type(qkv.scalar_type(), [&](auto type) {
       using T = decltype(type);
       run_tasks(static_cast<int64_t>(pieces.size()), [&](int64_t i) {
         const Piece& p = pieces[i];
-        const T* base = input<T>(qkv) + ends[p.document] * stride;
-        const int64_t head = p.kv_head * g.group;
-        const int64_t token = ends[p.document] + p.begin;
-        attend<T>(g,
-                  {.queries = base + p.begin * stride + head * g.dim,
-                   .keys = base + (heads + p.kv_head) * g.dim,
-                   .values = base + (heads + kv_heads + p.kv_head) * g.dim,
-                   .query_stride = stride,
-                   .key_stride = stride,
-                   .begin = p.begin,
-                   .end = p.end},
-                  output<T>(out) + token * out.size(1) + head * g.dim, out.size(1),
-                  output<float>(lse) + head * tokens + token, tokens);
+        const Head<T> head{g, documents, heads, kv_heads, p.kv_head, stride};
+        const int64_t token =
+            documents.first(p.document) + p.begin - documents.prefix_length(p.document);
+        const int64_t first = p.kv_head * g.group;
+        attend<T>(g, head.task(input<T>(qkv), p.document, p.begin, p.end),
+                  output<T>(out) + token * out.size(1) + first * g.dim, out.size(1),
+                  output<float>(lse) + first * tokens + token, tokens);
       });
     });
-    ctx->save_for_backward({qkv, document_ends, out, lse});
+    ctx->save_for_backward({qkv, ends, prefixes.value_or(at::Tensor()), out, lse});
     ctx->saved_data["shape"] = std::vector<int64_t>{heads, kv_heads, head_dim, window};
     return out;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
-    const at::Tensor &qkv = saved[0], &document_ends = saved[1], &out = saved[2], &lse = saved[3];
+    const at::Tensor &qkv = saved[0], &out = saved[3], &lse = saved[4];
     const std::vector<int64_t> shape = ctx->saved_data["shape"].toIntVector();
     const int64_t heads = shape[0], kv_heads = shape[1];
     const Geometry g = geometry_of({heads, kv_heads, shape[2], shape[3]});
     const at::Tensor dout = grads[0].contiguous();
     at::Tensor dqkv = at::empty_like(qkv);
-    const int64_t tokens = qkv.size(0), stride = qkv.size(1);
-    const int32_t* ends = document_ends.const_data_ptr<int32_t>();
-    const std::vector<Piece> pieces = pieces_of(document_ends, kv_heads, tokens);
+    const int64_t tokens = qkv.size(0), stride = qkv.size(1), out_stride = out.size(1);
+    const Documents documents(saved[1], saved[2]);
+    const std::vector<Family> families = families_of(documents);
     with_kernel_type(qkv.scalar_type(), [&](auto type) {
       using T = decltype(type);
-      run_tasks(static_cast<int64_t>(pieces.size()), [&](int64_t i) {
-        const Piece& p = pieces[i];
-        const int64_t token = ends[p.document];
-        const int64_t query = token * stride + p.kv_head * g.group * g.dim;
-        const int64_t key = token * stride + (heads + p.kv_head) * g.dim;
-        const int64_t value = key + kv_heads * g.dim;
-        const int64_t result = token * out.size(1) + p.kv_head * g.group * g.dim;
-        attend_backward<T>(g,
-                           {.queries = input<T>(qkv) + query,
-                            .keys = input<T>(qkv) + key,
-                            .values = input<T>(qkv) + value,
-                            .query_stride = stride,
-                            .key_stride = stride,
-                            .begin = 0,
-                            .end = p.end},
-                           {.out = input<T>(out) + result,
-                            .dout = input<T>(dout) + result,
-                            .out_stride = out.size(1),
-                            .lse = input<float>(lse) + p.kv_head * g.group * tokens + token,
-                            .lse_stride = tokens,
-                            .dqueries = output<T>(dqkv) + query,
-                            .dkeys = output<T>(dqkv) + key,
-                            .dvalues = output<T>(dqkv) + value});
+      run_tasks(static_cast<int64_t>(families.size()) * kv_heads, [&](int64_t i) {
+        const Head<T> head{g, documents, heads, kv_heads, i % kv_heads, stride};
+        const int64_t first_head = head.kv_head * g.group;
+        family_backward<T>(g, documents, families[i / kv_heads], stride, [&](int64_t document) {
+          const int64_t token = documents.first(document);
+          const int64_t before = documents.prefix_length(document);
+          const int64_t result = token * out_stride + first_head * g.dim;
+          return std::pair(
+              head.task(input<T>(qkv), document, before, before + documents.length(document)),
+              Backward<T>{.out = input<T>(out) + result,
+                          .dout = input<T>(dout) + result,
+                          .out_stride = out_stride,
+                          .lse = input<float>(lse) + first_head * tokens + token,
+                          .lse_stride = tokens,
+                          .dqueries = output<T>(dqkv) + head.query(token),
+                          .dkeys = output<T>(dqkv) + head.key(token),
+                          .dvalues = output<T>(dqkv) + head.value(token)});
+        });
       });
     });
-    return {dqkv, {}, {}, {}, {}, {}};
+    return {dqkv, {}, {}, {}, {}, {}, {}};
   }
 };
 
 }  // namespace
 
-at::Tensor attention(const at::Tensor& qkv, const at::Tensor& document_ends,
+at::Tensor attention(const at::Tensor& qkv, const DocumentLayout& documents,
                      const AttentionHeads& heads) {
-  return Attention::apply(qkv, document_ends, heads.heads, heads.kv_heads, heads.head_dim,
-                          heads.window);
+  const std::optional<at::Tensor> prefixes =
+      documents.prefixes.defined() ? std::optional(documents.prefixes) : std::nullopt;
+  return Attention::apply(qkv, documents.ends, prefixes, heads.heads, heads.kv_heads,
+                          heads.head_dim, heads.window);
 }
 
 at::Tensor attention_cached(const at::Tensor& queries, const at::Tensor& keys,

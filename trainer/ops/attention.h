@@ -15,13 +15,20 @@ struct AttentionHeads {
   int64_t window = 0;
 };
 
+/// The documents of a packed batch: boundaries [S + 1] int32, and of each document the one that
+/// stands in front of it, [S] int32 or -1 (undefined: no document has a prefix); data::Batch.
+struct DocumentLayout {
+  at::Tensor ends;
+  at::Tensor prefixes{};
+};
+
 /// Causal attention  softmax(q k^T / sqrt(E)) v  within each document of a packed batch, in blocks
 /// with an online softmax (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022,
 /// arXiv:2205.14135): the score matrix never exists. qkv [N, (H + 2 K) E]: queries, keys and values
-/// of a token side by side; document_ends [S + 1] int32 (data::Batch). Returns [N, H E]. Scores,
-/// softmax and sums are float32 and in an order that depends neither on threads nor on what else is
-/// in the batch.
-at::Tensor attention(const at::Tensor& qkv, const at::Tensor& document_ends,
+/// of a token side by side. Returns [N, H E]. Scores, softmax and sums are float32 and in an order
+/// that depends neither on threads nor on what else is in the batch. A document sees all of its
+/// prefix, and its own result is the same to the bit as if a copy of the prefix stood before it.
+at::Tensor attention(const at::Tensor& qkv, const DocumentLayout& documents,
                      const AttentionHeads& heads);
 
 /// No-grad: T new queries [B, T, H E] of B sequences against all keys and values [B, K, L, E] so

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
-#include <string>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -12,8 +10,7 @@
 
 #include "recipes/diagnostic.h"
 #include "trainer/ops/dispatch.h"
-#include "trainer/ops/gemm.h"
-#include "trainer/ops/gradient.h"
+#include "trainer/ops/head_products.h"
 
 namespace temper::trainer {
 namespace {
@@ -21,7 +18,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr int64_t kChunkBytes = int64_t{128} << 20;  // float32 logits that exist at once
 constexpr int64_t kIgnored = -100;
 
 struct TokenValues {
@@ -32,69 +28,6 @@ struct TokenValues {
 struct Values : torch::CustomClassHolder {
   OutputHead head;
   std::vector<TokenValues> tokens;
-};
-
-// The head's products for a chunk of rows: logits forward, gradients backward.
-class Chunk {
- public:
-  /// `first`: of the supervised tokens, so that every chunk has a dropout mask of its own.
-  Chunk(const OutputHead& head, const at::Tensor& x, int64_t first) : head_(head), x_(x) {
-    if (!head.low_rank || !head.low_rank->context->enabled) return;
-    lora_ = *head.low_rank;
-    lora_->parts.front().module += "/" + std::to_string(first);
-  }
-
-  void logits_into(const at::Tensor& logits) {
-    GemmOptions options;
-    if (lora_) {
-      h_ = low_rank_inner(*lora_, x_);
-      options.a2 = h_;
-      options.b2 = lora_->parts.front().b.t();
-    }
-    gemm(logits, x_, head_.weight.t(), options);
-    if (lora_ && lora_->parts.front().bias.defined()) {
-      logits.add_(lora_->parts.front().bias.detach(), lora_->parts.front().scale);
-    }
-    if (rows()) {
-      at::Tensor own = at::empty({x_.size(0), rows()->ids.numel()}, logits.options());
-      gemm(own, x_, rows()->values.detach().t());
-      logits.index_copy_(1, rows()->ids, own);
-    }
-  }
-
-  void gradients(const at::Tensor& dlogits, const at::Tensor& dx) {
-    GemmOptions options;
-    at::Tensor dh;
-    if (lora_) {
-      dh = low_rank_inner_gradient(*lora_, {dlogits.size(1)}, dlogits, h_);
-      add_gradient_of_a(*lora_, x_, dh);
-      if (!lora_->drops()) {
-        options.a2 = dh;
-        options.b2 = lora_->a;
-      }
-    }
-    if (rows()) {
-      // Trained rows have gradients of their own, and the weight's rows beneath take no part.
-      options.a2 = dlogits.index_select(1, rows()->ids);
-      options.b2 = rows()->values.detach();
-      gemm(float32_gradient(rows()->values), options.a2.t(), x_, {.accumulate = true});
-      dlogits.index_fill_(1, rows()->ids, 0);
-    }
-    gemm(dx, dlogits, head_.weight, options);
-    if (dh.defined() && lora_->drops()) add_through_dropout(dx, *lora_, dh);
-    if (head_.weight.requires_grad())
-      gemm(float32_gradient(head_.weight), dlogits.t(), x_, {.accumulate = true});
-  }
-
- private:
-  const TrainedRows* rows() const {
-    return head_.rows && head_.rows->context->enabled ? head_.rows.get() : nullptr;
-  }
-
-  const OutputHead& head_;
-  const at::Tensor x_;
-  std::optional<LowRank> lora_;
-  at::Tensor h_;
 };
 
 struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
@@ -112,9 +45,7 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
     const int64_t* target = targets.const_data_ptr<int64_t>();
     at::Tensor dx = with_gradients ? at::empty_like(x) : at::Tensor();
 
-    const int64_t tokens = kChunkBytes / static_cast<int64_t>(sizeof(float)) / vocabulary;
-    const int64_t chunk =
-        std::min(std::clamp<int64_t>(tokens, 64, 1024), std::max<int64_t>(count, 1));
+    const int64_t chunk = head_chunk(count, vocabulary);
     at::Tensor logits = at::empty({chunk, vocabulary}, hidden.options().dtype(at::kFloat));
     // In float32 the gradient overwrites the logits.
     at::Tensor dlogits = !with_gradients ? at::Tensor()
@@ -126,7 +57,7 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
       const int64_t size = std::min(chunk, count - begin);
       const at::Tensor x_chunk = x.narrow(0, begin, size);
       const at::Tensor logits_chunk = logits.narrow(0, 0, size);
-      Chunk products(head, x_chunk, begin);
+      HeadProducts products(head, x_chunk, begin);
       products.logits_into(logits_chunk);
       with_kernel_type(hidden.scalar_type(), [&](auto type) {
         using T = decltype(type);
@@ -172,25 +103,15 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
 at::Tensor head_logits(const at::Tensor& hidden, const OutputHead& head) {
   // In hidden's own type: a row or two would not pay for a float32 copy of the weight.
   at::Tensor logits = at::empty({hidden.size(0), head.weight.size(0)}, hidden.options());
-  Chunk(head, hidden.detach(), 0).logits_into(logits);
+  HeadProducts(head, hidden.detach(), 0).logits_into(logits);
   return logits.to(at::kFloat);
 }
 
 HeadLoss head_cross_entropy(const at::Tensor& hidden, const OutputHead& head,
                             const at::Tensor& labels, TokenLoss kind) {
-  TEMPER_CHECK(!head.rows || !head.low_rank, "a head has trained rows or LoRA, not both");
   auto values = c10::make_intrusive<Values>();
   values->head = head;
-  // The node is tied to the leaves, so that their hooks run after it.
-  std::vector<at::Tensor> leaves = {head.weight};
-  if (head.rows) leaves.push_back(head.rows->values);
-  if (head.low_rank) {
-    leaves.push_back(head.low_rank->parts.front().a);
-    leaves.push_back(head.low_rank->parts.front().b);
-    if (head.low_rank->parts.front().bias.defined()) {
-      leaves.push_back(head.low_rank->parts.front().bias);
-    }
-  }
+  const std::vector<at::Tensor> leaves = head_leaves(head);
   const bool trained = std::any_of(leaves.begin(), leaves.end(),
                                    [](const at::Tensor& leaf) { return leaf.requires_grad(); });
   const bool with_gradients = at::GradMode::is_enabled() && (hidden.requires_grad() || trained);

@@ -21,17 +21,28 @@ std::vector<int64_t> values(const at::Tensor& tensor) {
 TEST(Longer, EveryDocumentBeginsWithTheVirtualTokens) {
   // Documents of 3, 1 and 2 tokens.
   const Longer longer = longer_batch(at::tensor({0, 1, 2, 0, 0, 1}, at::kLong),
-                                     at::tensor({0, 3, 4, 6}, at::kInt), 2);
-  EXPECT_EQ(values(longer.document_ends), (std::vector<int64_t>{0, 5, 8, 12}));
+                                     {.ends = at::tensor({0, 3, 4, 6}, at::kInt)}, 2);
+  EXPECT_EQ(values(longer.documents.ends), (std::vector<int64_t>{0, 5, 8, 12}));
   EXPECT_EQ(values(longer.positions), (std::vector<int64_t>{0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2, 3}));
   EXPECT_EQ(values(longer.tokens), (std::vector<int64_t>{2, 3, 4, 7, 10, 11}));
   EXPECT_EQ(values(longer.virtual_tokens), (std::vector<int64_t>{0, 1, 5, 6, 8, 9}));
 }
 
+TEST(Longer, ABranchHasThoseOfItsPrefix) {
+  // A prompt of 2 tokens, two completions of it, and a document by itself.
+  const Longer longer = longer_batch(
+      at::tensor({0, 1, 2, 2, 3, 0}, at::kLong),
+      {at::tensor({0, 2, 3, 5, 6}, at::kInt), at::tensor({-1, 0, 0, -1}, at::kInt)}, 2);
+  EXPECT_EQ(values(longer.documents.ends), (std::vector<int64_t>{0, 4, 5, 7, 10}));
+  EXPECT_EQ(values(longer.positions), (std::vector<int64_t>{0, 1, 2, 3, 4, 4, 5, 0, 1, 2}));
+  EXPECT_EQ(values(longer.tokens), (std::vector<int64_t>{2, 3, 4, 5, 6, 9}));
+  EXPECT_EQ(values(longer.virtual_tokens), (std::vector<int64_t>{0, 1, 7, 8}));
+}
+
 TEST(Longer, RowsAreInsertedAndTakenAsAutogradDoesIt) {
   at::manual_seed(1);
   const Longer longer = longer_batch(at::tensor({0, 1, 2, 0, 0, 1}, at::kLong),
-                                     at::tensor({0, 3, 4, 6}, at::kInt), 2);
+                                     {.ends = at::tensor({0, 3, 4, 6}, at::kInt)}, 2);
   const at::Tensor x = leaf(at::randn({6, 5}), at::kFloat),
                    rows = leaf(at::randn({2, 3}), at::kFloat);
   const at::Tensor ours = insert_rows(x, rows, longer);

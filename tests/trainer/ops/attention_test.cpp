@@ -50,7 +50,7 @@ TEST_P(AttentionCases, ValuesAndGradientsEqualTheMaskedScoreMatrix) {
       c.dtype);
   const at::Tensor ends = at::tensor(c.ends, at::kInt);
   const at::Tensor slow = exact(qkv);
-  const at::Tensor out = attention(qkv, ends, c.heads),
+  const at::Tensor out = attention(qkv, {.ends = ends}, c.heads),
                    slow_out = slow_attention(slow, c.ends, c.heads);
   EXPECT_LT(worst(out, slow_out), tolerance(c.dtype));
   const at::Tensor dout = at::randn(out.sizes()).to(c.dtype);
@@ -77,11 +77,11 @@ TEST(Attention, GivesTheSameBitsForADocumentAloneAndPackedAndOnAnyNumberOfThread
   const at::Tensor qkv = at::randn({900, 8 * 16});
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
-  const at::Tensor one = attention(qkv, at::tensor({0, 40, 640, 900}, at::kInt), heads);
+  const at::Tensor one = attention(qkv, {.ends = at::tensor({0, 40, 640, 900}, at::kInt)}, heads);
   at::set_num_threads(2);
-  const at::Tensor two = attention(qkv, at::tensor({0, 40, 640, 900}, at::kInt), heads);
+  const at::Tensor two = attention(qkv, {.ends = at::tensor({0, 40, 640, 900}, at::kInt)}, heads);
   const at::Tensor alone =
-      attention(qkv.narrow(0, 40, 600).contiguous(), at::tensor({0, 600}, at::kInt), heads);
+      attention(qkv.narrow(0, 40, 600).contiguous(), {.ends = at::tensor({0, 600}, at::kInt)}, heads);
   at::set_num_threads(threads);
   EXPECT_TRUE(one.equal(two));
   EXPECT_TRUE(alone.equal(one.narrow(0, 40, 600)));
@@ -102,6 +102,33 @@ TEST(Attention, ContinuingFromACacheEqualsTheWholeDocument) {
     EXPECT_LT(
         worst(attention_cached(last, keys, values, heads)[0], whole.narrow(0, kLength - 3, 3)),
         1e-6);
+  }
+}
+
+// A prompt, two completions of it, a document by itself, and a third completion of the prompt's.
+TEST(Attention, ACompletionSeesItsPromptAsIfItStoodBeforeItToTheBit) {
+  at::manual_seed(8);
+  for (const AttentionHeads& heads : {AttentionHeads{4, 2, 16, 0}, AttentionHeads{2, 1, 16, 90}}) {
+    const int64_t width = (heads.heads + 2 * heads.kv_heads) * heads.head_dim;
+    const at::Tensor tree = leaf(at::randn({800, width}), at::kFloat);
+    const DocumentLayout layout{at::tensor({0, 200, 330, 331, 500, 800}, at::kInt),
+                                at::tensor({-1, 0, 0, -1, 0}, at::kInt)};
+    const at::Tensor flat = leaf(tree.detach().clone(), at::kFloat);
+    const auto part = [&](int64_t begin, int64_t end) { return flat.narrow(0, begin, end - begin); };
+    const at::Tensor prompt = part(0, 200);
+    const at::Tensor copies = at::cat({prompt, part(200, 330), prompt, part(330, 331),
+                                       part(331, 500), prompt, part(500, 800)});
+    const DocumentLayout copied{at::tensor({0, 330, 531, 700, 1200}, at::kInt)};
+    const at::Tensor shared = attention(tree, layout, heads);
+    const at::Tensor whole = attention(copies, copied, heads);
+    const at::Tensor same = at::cat({whole.narrow(0, 0, 330), whole.narrow(0, 530, 1),
+                                     whole.narrow(0, 531, 169), whole.narrow(0, 900, 300)});
+    EXPECT_TRUE(at::equal(shared, same));
+    // What the copies of the prompt get adds up in what the shared one gets.
+    const at::Tensor dout = at::randn(shared.sizes());
+    shared.backward(dout);
+    same.backward(dout);
+    EXPECT_LT(worst(tree.grad(), flat.grad().to(at::kDouble)), 1e-5);
   }
 }
 

@@ -59,6 +59,9 @@ struct RowKernels {
   /// Gradient of -log softmax(logits)[label], times `scale`, in T.
   void (*softmax_gradient)(const float* logits, float log_sum_exp, int64_t label, float scale,
                            T* out, int64_t dim);
+  /// out = d log p[label] / d logits * dlog_prob + d entropy / d logits * dentropy
+  void (*log_prob_gradient)(const float* logits, float log_sum_exp, float entropy, int64_t label,
+                            float dlog_prob, float dentropy, T* out, int64_t dim);
 };
 
 /// Attention over blocks of keys (rows) and queries (columns, a multiple of 16, `ld` apart); see
@@ -123,6 +126,7 @@ struct QuantKernels {
 struct SoftmaxRow {
   float log_sum_exp = 0;
   float entropy = 0;  // -sum p log p, nats
+  float mean = 0;     // of the logits
   int64_t argmax = 0;
 };
 

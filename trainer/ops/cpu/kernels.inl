@@ -25,7 +25,8 @@ template <class T>
 constexpr RowKernels<T> rows_of() {
   return {rms_norm<T>, rms_norm_backward<T>, rope<T>,  swiglu<T>,          swiglu_backward<T>,
           load<T>,     load_transposed<T>,   store<T>, store_sum<T>,       store_transposed<T>,
-          row_dots<T>, column_sums<T>,       add<T>,   softmax_gradient<T>};
+          row_dots<T>, column_sums<T>,       add<T>,   softmax_gradient<T>,
+          log_prob_gradient<T>};
 }
 
 template <class T>

@@ -126,6 +126,17 @@ void softmax_gradient(const float* logits, float log_sum_exp, int64_t label, flo
   }
 }
 
+template <class T>
+void log_prob_gradient(const float* logits, float log_sum_exp, float entropy, int64_t label,
+                       float dlog_prob, float dentropy, T* out, int64_t dim) {
+  for (int64_t i = 0; i < dim; i += kLanes) {
+    const Floats log_p = get(logits, i, dim) - log_sum_exp;
+    Floats d = exp16(log_p) * (-dlog_prob - dentropy * (log_p + entropy));
+    if (label >= i && label < i + kLanes) d[label - i] += dlog_prob;
+    put(out, i, dim, d);
+  }
+}
+
 SoftmaxRow softmax_row(const float* logits, int64_t dim) {
   Floats peaks = all(-INFINITY);
   for (int64_t i = 0; i + kLanes <= dim; i += kLanes) peaks = larger(load16(logits + i), peaks);
@@ -135,20 +146,25 @@ SoftmaxRow softmax_row(const float* logits, int64_t dim) {
 
   Floats totals{};
   Floats weighted{};
+  Floats summed{};
   int64_t argmax = -1;
   for (int64_t i = 0; i < dim; i += kLanes) {
-    const Floats v = get(logits, i, dim) - peak;
+    Floats v = get(logits, i, dim) - peak;
     Floats e = exp16(v);
     if (dim - i < kLanes) {
-      for (int64_t c = dim - i; c < kLanes; ++c) e[c] = 0;
+      for (int64_t c = dim - i; c < kLanes; ++c) e[c] = v[c] = 0;
     }
     totals += e;
     weighted += e * v;
+    summed += v;
   }
   for (int64_t i = 0; i < dim && argmax < 0; ++i) {
     if (logits[i] == peak) argmax = i;
   }
   const float total = sum(totals);
   const float log_total = std::log(total);
-  return {peak + log_total, log_total - sum(weighted) / total, argmax};
+  return {.log_sum_exp = peak + log_total,
+          .entropy = log_total - sum(weighted) / total,
+          .mean = peak + sum(summed) / static_cast<float>(dim),
+          .argmax = argmax};
 }

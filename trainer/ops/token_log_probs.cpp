@@ -1,0 +1,162 @@
+#include "trainer/ops/token_log_probs.h"
+
+#include <algorithm>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "recipes/diagnostic.h"
+#include "trainer/ops/dispatch.h"
+#include "trainer/ops/head_products.h"
+
+namespace temper::trainer {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// What forward leaves to backward and to the caller besides tensors that autograd knows.
+struct Values : torch::CustomClassHolder {
+  OutputHead head;
+  LogProbOptions options;
+  at::Tensor log_sum_exp, mean_logits, correct;  // [n]
+};
+
+// Logits of `size` rows of x, divided by the temperature, into `logits`.
+void tempered(HeadProducts& products, const at::Tensor& logits, double temperature) {
+  products.logits_into(logits);
+  if (temperature != 1.0) logits.div_(temperature);
+}
+
+// sum[positions[i]] += rows[i] in the order of i, whatever the number of threads.
+at::Tensor add_at(const at::Tensor& rows, const at::Tensor& positions, at::IntArrayRef shape) {
+  constexpr int64_t kBlock = 64;
+  const int64_t count = rows.size(0), dim = rows.size(1);
+  at::Tensor sum = at::zeros(shape, rows.options().dtype(at::kFloat)).view({-1, dim});
+  const int64_t* position = positions.const_data_ptr<int64_t>();
+  with_kernel_type(rows.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    const T* in = input<T>(rows);
+    float* out = output<float>(sum);
+    at::parallel_for(0, (dim + kBlock - 1) / kBlock, 1, [&](int64_t first, int64_t last) {
+      const int64_t begin = first * kBlock, end = std::min(dim, last * kBlock);
+      for (int64_t i = 0; i < count; ++i) {
+        for (int64_t c = begin; c < end; ++c) {
+          out[position[i] * dim + c] += static_cast<float>(in[i * dim + c]);
+        }
+      }
+    });
+  });
+  return sum.view(shape).to(rows.scalar_type());
+}
+
+struct Function : torch::autograd::Function<Function> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& hidden, at::TensorList leaves,
+                               const at::Tensor& positions, const at::Tensor& labels,
+                               const c10::intrusive_ptr<Values>& values) {
+    const int64_t vocabulary = values->head.weight.size(0), count = labels.numel();
+    const at::Tensor rows = hidden.reshape({-1, hidden.size(-1)});
+    const auto floats = hidden.options().dtype(at::kFloat);
+    at::Tensor log_probs = at::empty({count}, floats), entropy = at::empty({count}, floats);
+    values->log_sum_exp = at::empty({count}, floats);
+    values->mean_logits = at::empty({count}, floats);
+    values->correct = at::empty({count}, floats);
+    const double temperature = values->options.temperature;
+    const int64_t* label = labels.const_data_ptr<int64_t>();
+    const int64_t chunk = head_chunk(count, vocabulary);
+    at::Tensor logits = at::empty({chunk, vocabulary}, floats);
+    for (int64_t begin = 0; begin < count; begin += chunk) {
+      const int64_t size = std::min(chunk, count - begin);
+      HeadProducts products(values->head, rows.index_select(0, positions.narrow(0, begin, size)), begin);
+      tempered(products, logits.narrow(0, 0, size), temperature);
+      at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
+        for (int64_t r = first; r < last; ++r) {
+          const float* row = input<float>(logits) + r * vocabulary;
+          const cpu::SoftmaxRow softmax = cpu::kernels().softmax_row(row, vocabulary);
+          const int64_t i = begin + r;
+          output<float>(log_probs)[i] = row[label[i]] - softmax.log_sum_exp;
+          output<float>(entropy)[i] = softmax.entropy;
+          output<float>(values->log_sum_exp)[i] = softmax.log_sum_exp;
+          output<float>(values->mean_logits)[i] = softmax.mean * static_cast<float>(temperature);
+          output<float>(values->correct)[i] = softmax.argmax == label[i] ? 1.0f : 0.0f;
+        }
+      });
+    }
+    ctx->save_for_backward({hidden, positions, labels, entropy});
+    ctx->saved_data["values"] = values;
+    ctx->saved_data["inputs"] = static_cast<int64_t>(4 + leaves.size());
+    if (!values->options.entropy_gradient) ctx->mark_non_differentiable({entropy});
+    return {log_probs, entropy};
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const auto values = ctx->saved_data["values"].toCustomClass<Values>();
+    const at::Tensor &hidden = saved[0], &positions = saved[1], &labels = saved[2],
+                     &entropy = saved[3];
+    const at::Tensor of_log_prob = grads[0].contiguous();
+    const at::Tensor of_entropy =
+        grads[1].defined() ? grads[1].contiguous() : at::zeros_like(of_log_prob);
+    // Targets without a gradient (clipped, masked, without an advantage) cost nothing.
+    const at::Tensor taken =
+        of_log_prob.ne(0).logical_or(of_entropy.ne(0)).nonzero().squeeze(1);
+    const int64_t count = taken.numel(), vocabulary = values->head.weight.size(0);
+    const at::Tensor where = positions.index_select(0, taken);
+    const at::Tensor rows = hidden.reshape({-1, hidden.size(-1)});
+    at::Tensor dx = at::empty({count, rows.size(1)}, rows.options());
+    const int64_t chunk = head_chunk(count, vocabulary);
+    at::Tensor logits = at::empty({chunk, vocabulary}, hidden.options().dtype(at::kFloat));
+    // In float32 the gradient overwrites the logits.
+    at::Tensor dlogits = hidden.scalar_type() == at::kFloat
+                             ? logits
+                             : at::empty({chunk, vocabulary}, hidden.options());
+    const auto temperature = static_cast<float>(values->options.temperature);
+    const int64_t* target = taken.const_data_ptr<int64_t>();
+    const int64_t* label = labels.const_data_ptr<int64_t>();
+    for (int64_t begin = 0; begin < count; begin += chunk) {
+      const int64_t size = std::min(chunk, count - begin);
+      HeadProducts products(values->head, rows.index_select(0, where.narrow(0, begin, size)), begin);
+      tempered(products, logits.narrow(0, 0, size), temperature);
+      with_kernel_type(hidden.scalar_type(), [&](auto type) {
+        using T = decltype(type);
+        at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
+          for (int64_t r = first; r < last; ++r) {
+            const int64_t i = target[begin + r];
+            cpu::row_kernels<T>().log_prob_gradient(
+                input<float>(logits) + r * vocabulary, input<float>(values->log_sum_exp)[i],
+                input<float>(entropy)[i], label[i], input<float>(of_log_prob)[i] / temperature,
+                input<float>(of_entropy)[i] / temperature, output<T>(dlogits) + r * vocabulary,
+                vocabulary);
+          }
+        });
+      });
+      products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
+    }
+    variable_list result(ctx->saved_data["inputs"].toInt());
+    result[0] = add_at(dx, where, hidden.sizes());
+    return result;
+  }
+};
+
+}  // namespace
+
+TokenLogProbs token_log_probs(const at::Tensor& hidden, const OutputHead& head,
+                              const at::Tensor& positions, const at::Tensor& labels,
+                              const LogProbOptions& options) {
+  TEMPER_CHECK(positions.numel() == labels.numel() && options.temperature > 0,
+               "a label for each position, and a temperature");
+  auto values = c10::make_intrusive<Values>();
+  values->head = head;
+  values->options = options;
+  const std::vector<at::Tensor> leaves = head_leaves(head);
+  const variable_list outputs =
+      Function::apply(hidden, at::TensorList(leaves), positions, labels, values);
+  return {.log_probs = outputs[0],
+          .entropy = outputs[1],
+          .mean_logits = values->mean_logits,
+          .correct = values->correct};
+}
+
+}  // namespace temper::trainer
