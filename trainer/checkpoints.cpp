@@ -92,9 +92,7 @@ int64_t Checkpoints::resume() {
   }
   run.optimizer->updates = scalars.at("updates");
   state_->recorder.restore(scalars.at("recorder"));
-  if (const data::Json& source = scalars.at("source"); !source.is_null()) {
-    run.source->restore(source, source_of(*state_->directory.checkpoint));
-  }
+  run.source->restore(scalars.at("source"), source_of(*state_->directory.checkpoint));
   if (scalars.contains("best_step")) {
     state_->best_step = scalars.at("best_step").get<int64_t>();
     state_->best_metric = scalars.at("best_metric").get<double>();

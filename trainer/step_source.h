@@ -23,7 +23,8 @@ class StepSource {
   /// After the exchange, before the step is recorded: `sums` are of all ranks. Adds metrics of its
   /// own, the same on every rank.
   virtual void finished(StepSums& /*sums*/) {}
-  /// Writes the step's completions where it has any (rank 0): then nothing else is sampled for show.
+  /// Writes the step's completions where it has any (rank 0): then nothing else is sampled for
+  /// show.
   virtual bool write_samples(const RunDirectory& /*directory*/, int64_t /*step*/) { return false; }
   /// What a resumed run needs to go on with the same bits, the same on every rank.
   virtual data::Json state() const { return nullptr; }

@@ -34,31 +34,51 @@ recipes::Objective objective_of(const data::Json& setting, const std::string& ki
   recipes::Objective objective;
   objective.kind = kind;
   for (const auto& [key, value] : setting.items()) {
-    if (key == "loss_type") objective.loss_type = value.get<std::string>();
-    else if (key == "importance_sampling_level") objective.importance_sampling_level = value;
-    else if (key == "beta") objective.beta = value;
-    else if (key == "use_bias_correction_kl") objective.use_bias_correction_kl = value;
-    else if (key == "epsilon") objective.epsilon = value;
-    else if (key == "epsilon_high") objective.epsilon_high = value;
-    else if (key == "delta") objective.delta = value;
-    else if (key == "sapo_temperature_pos") objective.sapo_temperature_pos = value;
-    else if (key == "sapo_temperature_neg") objective.sapo_temperature_neg = value;
-    else if (key == "vespo_k_pos") objective.vespo_k_pos = value;
-    else if (key == "vespo_lambda_neg") objective.vespo_lambda_neg = value;
-    else if (key == "top_entropy_quantile") objective.top_entropy_quantile = value;
-    else if (key == "off_policy_mask_threshold") objective.off_policy_mask_threshold = value;
-    else if (key == "entropy_coef") objective.entropy_coef = value;
-    else if (key == "scale_rewards") objective.scale_rewards = value;
-    else if (key == "multi_objective_aggregation") objective.multi_objective_aggregation = value;
-    else if (key == "normalize_advantages") objective.normalize_advantages = value;
-    else if (key == "reward_clip_range") objective.reward_clip_range = value.get<std::vector<double>>();
-    else if (key != "weights") ADD_FAILURE() << "no such key: " << key;
+    if (key == "loss_type")
+      objective.loss_type = value.get<std::string>();
+    else if (key == "importance_sampling_level")
+      objective.importance_sampling_level = value;
+    else if (key == "beta")
+      objective.beta = value;
+    else if (key == "use_bias_correction_kl")
+      objective.use_bias_correction_kl = value;
+    else if (key == "epsilon")
+      objective.epsilon = value;
+    else if (key == "epsilon_high")
+      objective.epsilon_high = value;
+    else if (key == "delta")
+      objective.delta = value;
+    else if (key == "sapo_temperature_pos")
+      objective.sapo_temperature_pos = value;
+    else if (key == "sapo_temperature_neg")
+      objective.sapo_temperature_neg = value;
+    else if (key == "vespo_k_pos")
+      objective.vespo_k_pos = value;
+    else if (key == "vespo_lambda_neg")
+      objective.vespo_lambda_neg = value;
+    else if (key == "top_entropy_quantile")
+      objective.top_entropy_quantile = value;
+    else if (key == "off_policy_mask_threshold")
+      objective.off_policy_mask_threshold = value;
+    else if (key == "entropy_coef")
+      objective.entropy_coef = value;
+    else if (key == "scale_rewards")
+      objective.scale_rewards = value;
+    else if (key == "multi_objective_aggregation")
+      objective.multi_objective_aggregation = value;
+    else if (key == "normalize_advantages")
+      objective.normalize_advantages = value;
+    else if (key == "reward_clip_range")
+      objective.reward_clip_range = value.get<std::vector<double>>();
+    else if (key != "weights")
+      ADD_FAILURE() << "no such key: " << key;
   }
   return objective;
 }
 
 // Completions [first, last) of the golden's inputs.
-PolicyTokens tokens_of(const data::Json& inputs, const data::Json& one, int64_t first, int64_t last) {
+PolicyTokens tokens_of(const data::Json& inputs, const data::Json& one, int64_t first,
+                       int64_t last) {
   const auto lengths = inputs.at("lengths").get<std::vector<int64_t>>();
   std::vector<int64_t> ends = {0};
   int64_t begin = 0, total = 0;
@@ -95,8 +115,9 @@ LossTerms loss_of(const data::Json& one, const data::Json& inputs, const PolicyT
 }
 
 void expect_near(const at::Tensor& found, const at::Tensor& expected, double tolerance) {
-  EXPECT_LE((found - expected).abs().max().item<double>(), tolerance)
-      << "found\n" << found << "\nexpected\n" << expected;
+  EXPECT_LE((found - expected).abs().max().item<double>(), tolerance) << "found\n"
+                                                                      << found << "\nexpected\n"
+                                                                      << expected;
 }
 
 // TRL's metrics, by name; null: NaN there, no denominator here.
@@ -104,8 +125,9 @@ void expect_metrics(const std::vector<MetricSum>& metrics, const data::Json& exp
                     double tolerance) {
   for (const auto& [name, value] : expected.items()) {
     if (name == "entropy_coef") continue;  // the rollouts' (adaptive control)
-    const auto found = std::find_if(metrics.begin(), metrics.end(),
-                                    [&, &name = name](const MetricSum& m) { return m.name == name; });
+    const auto found =
+        std::find_if(metrics.begin(), metrics.end(),
+                     [&, &name = name](const MetricSum& m) { return m.name == name; });
     ASSERT_NE(found, metrics.end()) << name;
     if (value.is_null()) {
       EXPECT_EQ(found->denominator, 0) << name;

@@ -12,8 +12,8 @@ namespace {
 
 constexpr double kEpsilon = 1e-4;
 
-// Standard deviation over dimension `dim` of what is not NaN, with Bessel's correction; NaN for fewer
-// than two. Keeps the dimension.
+// Standard deviation over dimension `dim` of what is not NaN, with Bessel's correction; NaN for
+// fewer than two. Keeps the dimension.
 at::Tensor nan_std(const at::Tensor& x, int64_t dim) {
   const at::Tensor mean = at::nanmean(x, dim, true);
   const at::Tensor variance = at::nanmean((x - mean).square(), dim, true);

@@ -13,14 +13,15 @@
 namespace temper::trainer {
 
 struct Scores {
-  at::Tensor values;           // [N, F] float32; NaN: this function has no score for it
-  int64_t group = 1;           // G
-  std::vector<double> weights; // [F]
+  at::Tensor values;            // [N, F] float32; NaN: this function has no score for it
+  int64_t group = 1;            // G
+  std::vector<double> weights;  // [F]
 };
 
 struct Advantages {
-  at::Tensor values;           // [N]; 0 for a completion that no function has scored
-  double zero_std_share = 0;   // of groups (where scaled by the batch: of all) whose rewards are equal
+  at::Tensor values;  // [N]; 0 for a completion that no function has scored
+  double zero_std_share =
+      0;  // of groups (where scaled by the batch: of all) whose rewards are equal
 };
 
 enum class Aggregation { kSumThenNormalize, kNormalizeThenSum };
@@ -36,8 +37,8 @@ at::Tensor weighted_rewards(const Scores& scores);
 /// batch; `scale` is not used.
 Advantages grpo_advantages(const Scores& scores, Aggregation aggregation, Scale scale);
 
-/// RLOO (Ahmadian et al. 2024, arXiv:2402.14740): A = R - mean of the group's other scored ones; with
-/// `normalize` (A - mean) / (std + 1e-4) over all. rewards [N], NaN: not scored.
+/// RLOO (Ahmadian et al. 2024, arXiv:2402.14740): A = R - mean of the group's other scored ones;
+/// with `normalize` (A - mean) / (std + 1e-4) over all. rewards [N], NaN: not scored.
 Advantages rloo_advantages(const at::Tensor& rewards, int64_t group, bool normalize);
 
 /// reward, reward_std, rewards/<name>/{mean,std}; a metric that would be NaN has denominator 0.

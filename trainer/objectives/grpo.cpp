@@ -1,5 +1,7 @@
 // Group-relative policy optimisation and its relatives: the losses are in grpo_losses.h, what a
 // reward becomes in advantages.h.
+#include <ATen/ATen.h>
+
 #include "data/loader/batch.h"
 #include "recipes/diagnostic.h"
 #include "trainer/models/model.h"
@@ -7,8 +9,6 @@
 #include "trainer/objectives/registry.h"
 #include "trainer/objectives/rollout_objective.h"
 #include "trainer/ops/token_log_probs.h"
-
-#include <ATen/ATen.h>
 
 namespace temper::trainer {
 namespace {

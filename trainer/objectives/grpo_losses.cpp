@@ -21,12 +21,12 @@ struct Terms {
   const PolicyTokens& tokens;
   const GrpoOptions& options;
   int64_t completions;
-  at::Tensor owner;             // [n]
-  at::Tensor lengths;           // [C] float64, 1 where there are no targets
-  at::Tensor advantages;        // [n]
-  at::Tensor log_ratio;         // [n]
-  at::Tensor ratio;             // at its level
-  at::Tensor ratio_advantages;  // at the ratio's level
+  at::Tensor owner{};             // [n]
+  at::Tensor lengths{};           // [C] float64, 1 where there are no targets
+  at::Tensor advantages{};        // [n]
+  at::Tensor log_ratio{};         // [n]
+  at::Tensor ratio{};             // at its level
+  at::Tensor ratio_advantages{};  // at the ratio's level
 
   at::Tensor to_tokens(const at::Tensor& x) const {
     return options.sequence_level ? x.index_select(0, owner) : x;
@@ -80,9 +80,8 @@ at::Tensor sapo(const Terms& t) {
 // phi(w) of each completion, [C], held constant.
 at::Tensor vespo_weights(const Terms& t) {
   const double smallest = std::log(1e-8), largest = 20;
-  const at::Tensor log_w = t.sums(t.log_ratio.detach().clamp(-largest, largest))
-                               .to(at::kFloat)
-                               .clamp(smallest, largest);
+  const at::Tensor log_w =
+      t.sums(t.log_ratio.detach().clamp(-largest, largest)).to(at::kFloat).clamp(smallest, largest);
   const at::Tensor positive = t.tokens.advantages >= 0;
   const auto by_sign = [&](double of_positive, double of_negative) {
     return at::where(positive, at::full_like(log_w, of_positive),
@@ -125,10 +124,10 @@ struct LossRow {
 };
 
 constexpr LossRow kLosses[] = {
-    {"grpo", clipped, completion_means},     {"bnpo", clipped, micro_batch_mean},
-    {"dr_grpo", clipped, by_longest},        {"dapo", clipped, by_mean_tokens},
-    {"cispo", cispo, by_mean_tokens},        {"sapo", sapo, completion_means},
-    {"luspo", clipped, completion_totals},   {"vespo", vespo, by_mean_tokens},
+    {"grpo", clipped, completion_means},   {"bnpo", clipped, micro_batch_mean},
+    {"dr_grpo", clipped, by_longest},      {"dapo", clipped, by_mean_tokens},
+    {"cispo", cispo, by_mean_tokens},      {"sapo", sapo, completion_means},
+    {"luspo", clipped, completion_totals}, {"vespo", vespo, by_mean_tokens},
 };
 
 const LossRow& row_of(const std::string& loss_type) {
@@ -173,9 +172,7 @@ bool logs_clipping(const GrpoOptions& options) {
 // The mean over tokens of what is at a ratio's level; over completions where that is the sequence.
 MetricSum level_mean(const Terms& t, std::string name, const at::Tensor& x) {
   const double sum = number(t.options.sequence_level ? x.to(at::kDouble).sum() : t.total(x));
-  return {.name = std::move(name),
-          .numerator = sum,
-          .denominator = static_cast<double>(x.numel())};
+  return {.name = std::move(name), .numerator = sum, .denominator = static_cast<double>(x.numel())};
 }
 
 // The least or greatest mean of a completion; those without targets do not count.
@@ -219,7 +216,8 @@ GrpoOptions grpo_options(const recipes::Objective& o) {
   row_of(options.loss_type);
   options.sequence_level = o.importance_sampling_level.value_or("token") == "sequence";
   options.beta = o.beta.value_or(options.beta);
-  options.use_bias_correction_kl = o.use_bias_correction_kl.value_or(options.use_bias_correction_kl);
+  options.use_bias_correction_kl =
+      o.use_bias_correction_kl.value_or(options.use_bias_correction_kl);
   options.epsilon = o.epsilon.value_or(options.epsilon);
   options.epsilon_high = o.epsilon_high.value_or(options.epsilon);
   options.delta = o.delta;
@@ -307,8 +305,7 @@ LossTerms rloo_loss(const PolicyTokens& tokens, double epsilon, double epsilon_h
   Terms t = make_terms(tokens, options);
   t.ratio = t.sums(t.log_ratio).to(at::kFloat).exp();
   const at::Tensor inside = t.ratio.clamp(1 - epsilon, 1 + epsilon_high);
-  const at::Tensor losses =
-      -at::minimum(t.ratio * tokens.advantages, inside * tokens.advantages);
+  const at::Tensor losses = -at::minimum(t.ratio * tokens.advantages, inside * tokens.advantages);
   LossTerms terms{.sum = losses.to(at::kDouble).sum().to(at::kFloat),
                   .count = static_cast<double>(t.completions),
                   .metrics = {{"entropy", number(t.total(tokens.entropy)),

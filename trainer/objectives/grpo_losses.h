@@ -10,8 +10,8 @@
 #include "recipes/recipe.h"
 #include "trainer/objectives/objective.h"
 
-/// The losses of group-relative policy optimisation, as TRL 1.16.0 computes them, of the completions
-/// of one micro-batch. Legend: C completions, n targets in all, grouped by completion.
+/// The losses of group-relative policy optimisation, as TRL 1.16.0 computes them, of the
+/// completions of one micro-batch. Legend: C completions, n targets in all, grouped by completion.
 namespace temper::trainer {
 
 /// What a loss sees of C completions; all float32.
@@ -45,8 +45,8 @@ struct GrpoOptions {
 GrpoOptions grpo_options(const recipes::Objective& objective);
 
 /// Per token, with r = exp(log p - log p_old), of the token or (sequence_level; GSPO, Zheng et al.
-/// 2025, arXiv:2507.18071) exp of the completion's mean, A the advantage, KL the estimate k3 against
-/// the reference, times r with use_bias_correction_kl (arXiv:2512.02556):
+/// 2025, arXiv:2507.18071) exp of the completion's mean, A the advantage, KL the estimate k3
+/// against the reference, times r with use_bias_correction_kl (arXiv:2512.02556):
 ///
 ///     clipped  -min(min(r, delta) A, clip(r, 1 - epsilon, 1 + epsilon_high) A)     + beta KL
 ///     cispo    -stop(min(r, epsilon_high)) A log p    (MiniMax 2025, arXiv:2506.13585)
@@ -62,8 +62,9 @@ GrpoOptions grpo_options(const recipes::Objective& objective);
 ///     dapo, cispo, vespo  sum / tokens of the generation batch                (arXiv:2503.14476)
 ///     luspo               mean over completions of the sum over its tokens    (arXiv:2602.05261)
 ///
-/// The result's count is C, and its sum so that sum / count over all micro-batches and ranks is TRL's
-/// loss: bnpo, the entropy bonus and top_entropy_quantile depend on how a batch is cut, as there.
+/// The result's count is C, and its sum so that sum / count over all micro-batches and ranks is
+/// TRL's loss: bnpo, the entropy bonus and top_entropy_quantile depend on how a batch is cut, as
+/// there.
 LossTerms grpo_loss(const PolicyTokens& tokens, const GrpoOptions& options);
 /// The names of grpo_loss()'s metrics, in its order.
 std::vector<std::string> grpo_metric_names(const GrpoOptions& options);
@@ -73,8 +74,9 @@ std::vector<std::string> grpo_metric_names(const GrpoOptions& options);
 LossTerms rloo_loss(const PolicyTokens& tokens, double epsilon, double epsilon_high);
 std::vector<std::string> rloo_metric_names();
 
-/// sampling/sampling_logp_difference/{mean,max} and sampling/importance_sampling_ratio/{min,mean,max}:
-/// per token, of the training pass against the sampler; the ratio is 1 where both compute alike.
+/// sampling/sampling_logp_difference/{mean,max} and
+/// sampling/importance_sampling_ratio/{min,mean,max}: per token, of the training pass against the
+/// sampler; the ratio is 1 where both compute alike.
 std::vector<MetricSum> sampling_metrics(const at::Tensor& old_log_probs,
                                         const at::Tensor& sampling_log_probs);
 std::vector<std::string> sampling_metric_names();

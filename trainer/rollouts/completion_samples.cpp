@@ -9,8 +9,9 @@
 
 namespace temper::trainer {
 
-void write_completions(const RunDirectory& directory, int64_t step, int32_t slice, const SampledGroups& groups,
-                       const std::vector<std::string>& rewards, const data::Tokenizer& tokenizer) {
+void write_completions(const RunDirectory& directory, int64_t step, int32_t slice,
+                       const SampledGroups& groups, const std::vector<std::string>& rewards,
+                       const data::Tokenizer& tokenizer) {
   std::string lines;
   for (const SampledGroup& group : groups) {
     if (group.slice != slice) continue;

@@ -183,8 +183,8 @@ SampledGroups gather(const SampledGroups& own, parallel::Communicator& communica
   return all;
 }
 
-std::vector<data::Batch> micro_batches(const SampledGroups& groups, int32_t slice, int rank, int ranks,
-                                       const CompletionLayout& layout) {
+std::vector<data::Batch> micro_batches(const SampledGroups& groups, int32_t slice, int rank,
+                                       int ranks, const CompletionLayout& layout) {
   std::vector<Placed> completions;
   for (const SampledGroup& group : groups) {
     if (group.left_out || group.slice != slice) continue;

@@ -31,7 +31,8 @@ std::vector<MetricSum> length_metrics(const SampledGroups& groups) {
   }
   std::vector<MetricSum> metrics;
   add_spread(metrics, "length", all);
-  metrics.push_back({"completions/clipped_ratio", static_cast<double>(all.size() - terminated.size()),
+  metrics.push_back({"completions/clipped_ratio",
+                     static_cast<double>(all.size() - terminated.size()),
                      static_cast<double>(all.size())});
   add_spread(metrics, "terminated_length", terminated);
   return metrics;

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "data/loader/loader.h"
 #include "data/shards/token_dataset.h"
@@ -23,7 +24,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kAttempts = 4;              // of zero_variance = "resample"
+constexpr int64_t kAttempts = 4;                 // of zero_variance = "resample"
 constexpr int64_t kBatchesWithoutVariance = 10;  // after which it is said
 
 double seconds_since(Clock::time_point start) {
@@ -43,7 +44,8 @@ SamplingSettings rollout_settings(const Run& run) {
     settings.eos_ids = settings_from(data::read_json(config)).eos_ids;
   }
   const std::optional<int32_t> eos = run.inputs.tokenizer.eos_id();
-  if (eos && std::find(settings.eos_ids.begin(), settings.eos_ids.end(), *eos) == settings.eos_ids.end()) {
+  if (eos &&
+      std::find(settings.eos_ids.begin(), settings.eos_ids.end(), *eos) == settings.eos_ids.end()) {
     settings.eos_ids.insert(settings.eos_ids.begin(), *eos);
   }
   settings.temperature = generation.temperature.value_or(1.0);
@@ -62,10 +64,12 @@ void check_room(const data::TokenDataset& prompts, const std::string& set, int64
   for (int64_t i = 0; i < prompts.size(); ++i) longest = std::max(longest, prompts.length(i));
   const int64_t room = run.inputs.config.max_position_embeddings;
   if (longest + completion <= room) return;
-  throw UserError("objective.max_completion_length = " + std::to_string(completion) + ": with the longest prompt of " +
-                  set + " (" + std::to_string(longest) + " tokens) above the model's max_position_embeddings = " +
-                  std::to_string(room) + "; at most " + std::to_string(std::max<int64_t>(0, room - longest)) +
-                  " (or data.max_length=" + std::to_string(std::max<int64_t>(0, room - completion)) + ")");
+  throw UserError(
+      "objective.max_completion_length = " + std::to_string(completion) +
+      ": with the longest prompt of " + set + " (" + std::to_string(longest) +
+      " tokens) above the model's max_position_embeddings = " + std::to_string(room) +
+      "; at most " + std::to_string(std::max<int64_t>(0, room - longest)) +
+      " (or data.max_length=" + std::to_string(std::max<int64_t>(0, room - completion)) + ")");
 }
 
 }  // namespace
@@ -88,7 +92,8 @@ Rollouts::Rollouts(Run& run)
   layout_ = {.micro = run.recipe.batch.micro,
              .mask_truncated = objective.mask_truncated_completions.value_or(false),
              .temperature = settings_.temperature};
-  if (run.datasets.train) check_room(*run.datasets.train, "data.train", settings_.max_new_tokens, run);
+  if (run.datasets.train)
+    check_room(*run.datasets.train, "data.train", settings_.max_new_tokens, run);
   if (run.datasets.eval) check_room(*run.datasets.eval, "data.eval", settings_.max_new_tokens, run);
   for (const recipes::Reward& reward : objective.rewards) {
     rewards_.push_back({.name = name_of(reward),
@@ -117,8 +122,7 @@ std::vector<Rollouts::Prompt> Rollouts::prompts_of(int64_t batch) const {
   for (int64_t slice = 0; slice < plan_.slices; ++slice) {
     int64_t place = run_.world.rank * own;
     for (data::Batch& row : run_.loader->step(batch * plan_.slices + slice).micro_batches) {
-      const std::string name =
-          "rollout/" + std::to_string(slice) + "/" + std::to_string(place);
+      const std::string name = "rollout/" + std::to_string(slice) + "/" + std::to_string(place);
       prompts.push_back({.slice = static_cast<int32_t>(slice),
                          .place = static_cast<int32_t>(place),
                          .row = std::move(row.tokenized.front()),
@@ -151,11 +155,13 @@ SampledGroups Rollouts::sample_and_score(const std::vector<Prompt>& prompts) {
   std::vector<SampleRequest> requests;
   SampledGroups groups;
   for (const Prompt& prompt : prompts) {
-    requests.push_back({.prompt = prompt.row.documents.front().ids, .samples = plan_.group, .seed = prompt.seed});
-    groups.push_back({.slice = prompt.slice,
-                      .place = prompt.place,
-                      .prompt = prompt.row.documents.front().ids,
-                      .completions = std::vector<SampledCompletion>(static_cast<size_t>(plan_.group))});
+    requests.push_back(
+        {.prompt = prompt.row.documents.front().ids, .samples = plan_.group, .seed = prompt.seed});
+    groups.push_back(
+        {.slice = prompt.slice,
+         .place = prompt.place,
+         .prompt = prompt.row.documents.front().ids,
+         .completions = std::vector<SampledCompletion>(static_cast<size_t>(plan_.group))});
   }
   if (prompts.empty()) return groups;
   const data::Tokenizer& tokenizer = run_.inputs.tokenizer;
@@ -168,26 +174,30 @@ SampledGroups Rollouts::sample_and_score(const std::vector<Prompt>& prompts) {
     completion.truncated = sampled.finish_reason == "length";
     completion.sampling_log_probs = drawn ? sampled.drawn_log_probs : sampled.log_probs;
     const std::string& columns = prompts[static_cast<size_t>(request)].row.columns;
-    const Completed completed{.prompt = tokenizer.decode(group.prompt, false),
-                              .completion = tokenizer.decode(completion.ids, true),
-                              .prompt_ids = group.prompt,
-                              .completion_ids = completion.ids,
-                              .truncated = completion.truncated,
-                              .columns = columns.empty() ? data::Json::object() : data::Json::parse(columns)};
+    const Completed completed{
+        .prompt = tokenizer.decode(group.prompt, false),
+        .completion = tokenizer.decode(completion.ids, true),
+        .prompt_ids = group.prompt,
+        .completion_ids = completion.ids,
+        .truncated = completion.truncated,
+        .columns = columns.empty() ? data::Json::object() : data::Json::parse(columns)};
     for (const NamedReward& reward : rewards_) reward.reward->submit(completed);
     submitted.push_back(&completion);
   };
-  sample(*run_.model, tokenizer, requests, settings_, {.exact = run_.recipe.generation.exact}, ended);
+  sample(*run_.model, tokenizer, requests, settings_, {.exact = run_.recipe.generation.exact},
+         ended);
   for (const NamedReward& reward : rewards_) {
     const std::vector<double> scores = reward.reward->collect();
     TEMPER_CHECK(scores.size() == submitted.size(), "a score for each completion");
-    for (size_t i = 0; i < scores.size(); ++i) submitted[i]->scores.push_back(static_cast<float>(scores[i]));
+    for (size_t i = 0; i < scores.size(); ++i)
+      submitted[i]->scores.push_back(static_cast<float>(scores[i]));
   }
   return groups;
 }
 
-// DAPO's dynamic sampling (Yu et al. 2025, arXiv:2503.14476): groups whose rewards are all equal give
-// their place to other prompts, drawn at random, until rewards differ or the attempts are used up.
+// DAPO's dynamic sampling (Yu et al. 2025, arXiv:2503.14476): groups whose rewards are all equal
+// give their place to other prompts, drawn at random, until rewards differ or the attempts are used
+// up.
 void Rollouts::resample(SampledGroups& groups, int64_t batch) {
   for (int64_t attempt = 1; attempt <= kAttempts; ++attempt) {
     if (groups.empty()) return;
@@ -196,10 +206,12 @@ void Rollouts::resample(SampledGroups& groups, int64_t batch) {
     std::vector<size_t> replaced;
     for (size_t g = 0; g < groups.size(); ++g) {
       if (!equal.const_data_ptr<bool>()[g]) continue;
-      const std::string name = "resample/" + std::to_string(attempt) + "/" + std::to_string(groups[g].slice) +
-                               "/" + std::to_string(groups[g].place);
+      const std::string name = "resample/" + std::to_string(attempt) + "/" +
+                               std::to_string(groups[g].slice) + "/" +
+                               std::to_string(groups[g].place);
       const uint64_t seed = parallel::seed_of(run_.recipe.run.seed, name, 0, batch);
-      const auto row = static_cast<int64_t>(seed % static_cast<uint64_t>(run_.datasets.train->size()));
+      const auto row =
+          static_cast<int64_t>(seed % static_cast<uint64_t>(run_.datasets.train->size()));
       prompts.push_back({.slice = groups[g].slice,
                          .place = groups[g].place,
                          .row = run_.datasets.train->row(row),
@@ -234,9 +246,10 @@ void Rollouts::add_log_probs(SampledGroups& groups, bool old) {
     for (const data::Batch& batch : micro_batches(groups, slice, 0, 1, layout_)) {
       at::Tensor own, reference;
       if (old) {
-        own = token_log_probs(run_.model->hidden(batch), run_.model->head(), batch.targets.positions,
-                              batch.targets.labels, {.temperature = layout_.temperature})
-                  .log_probs;
+        own =
+            token_log_probs(run_.model->hidden(batch), run_.model->head(), batch.targets.positions,
+                            batch.targets.labels, {.temperature = layout_.temperature})
+                .log_probs;
       }
       if (objective_.needs_reference()) {
         TEMPER_CHECK(run_.reference != nullptr, "an objective with a reference has one");
@@ -265,8 +278,10 @@ Scores Rollouts::scores_of(const SampledGroups& groups) const {
       values.insert(values.end(), completion.scores.begin(), completion.scores.end());
     }
   }
-  Scores scores{.values = at::tensor(values, at::kFloat).view({-1, static_cast<int64_t>(rewards_.size())}),
-                .group = plan_.group};
+  Scores scores{
+      .values = at::tensor(values, at::kFloat).view({-1, static_cast<int64_t>(rewards_.size())}),
+      .group = plan_.group,
+      .weights = {}};
   for (const NamedReward& reward : rewards_) scores.weights.push_back(reward.weight);
   return scores;
 }
@@ -282,7 +297,8 @@ Advantages Rollouts::score(SampledGroups& groups) const {
   return advantages;
 }
 
-std::vector<MetricSum> Rollouts::metrics_of(const SampledGroups& groups, const Advantages& advantages) const {
+std::vector<MetricSum> Rollouts::metrics_of(const SampledGroups& groups,
+                                            const Advantages& advantages) const {
   const Scores scores = scores_of(groups);
   std::vector<std::string> names;
   for (const NamedReward& reward : rewards_) names.push_back(reward.name);
@@ -295,7 +311,8 @@ std::vector<MetricSum> Rollouts::metrics_of(const SampledGroups& groups, const A
         tokens += static_cast<double>(completion.old_log_probs.size());
       }
     }
-    metrics.push_back({"kl", reference_divergence(groups).sum(at::kDouble).item<double>(), std::max(tokens, 1.0)});
+    metrics.push_back({"kl", reference_divergence(groups).sum(at::kDouble).item<double>(),
+                       std::max(tokens, 1.0)});
   }
   for (MetricSum& metric : length_metrics(groups)) metrics.push_back(std::move(metric));
   return metrics;
@@ -306,7 +323,8 @@ void Rollouts::watch_variance(double zero_std_share) {
   if (batches_without_variance_ != kBatchesWithoutVariance) return;
   parallel::say("the rewards of each prompt's completions have all been equal for " +
                 std::to_string(kBatchesWithoutVariance) +
-                " generation batches: there is nothing to learn from them (samples/ shows completions and scores; "
+                " generation batches: there is nothing to learn from them (samples/ shows "
+                "completions and scores; "
                 "are the prompts too hard or too easy, or is generation.temperature too low?)");
 }
 
@@ -318,8 +336,8 @@ void Rollouts::warn_of_errors() {
     if (reward.reward->errors() > 0) last = reward.name + ": " + reward.reward->last_error();
   }
   if (errors == reported_errors_) return;
-  parallel::warn(std::to_string(errors - reported_errors_) + " completions could not be scored and do not count (" +
-                     last + ")",
+  parallel::warn(std::to_string(errors - reported_errors_) +
+                     " completions could not be scored and do not count (" + last + ")",
                  true);
   reported_errors_ = errors;
 }
@@ -371,7 +389,8 @@ void Rollouts::restore(const data::Json& state, const NamedTensors& tensors) {
     if (name == "integers") packed.integers = tensor;
     if (name == "numbers") packed.numbers = tensor;
   }
-  TEMPER_CHECK(packed.integers.defined() && packed.numbers.defined(), "a checkpoint with its generation batch");
+  TEMPER_CHECK(packed.integers.defined() && packed.numbers.defined(),
+               "a checkpoint with its generation batch");
   groups_ = unpack(packed);
   batch_ = state.at("batch");
 }
@@ -395,7 +414,8 @@ MetricLine Rollouts::evaluate() {
   warn_of_errors();
 
   StepSums sums = zero_sums(objective_);
-  for (const data::Batch& batch : micro_batches(groups, 0, run_.world.rank, run_.world.size, layout_)) {
+  for (const data::Batch& batch :
+       micro_batches(groups, 0, run_.world.rank, run_.world.size, layout_)) {
     add_terms(sums, objective_.loss(*run_.model, batch));
     sums.input_tokens += static_cast<double>(batch.input_tokens);
   }
@@ -403,7 +423,8 @@ MetricLine Rollouts::evaluate() {
   metrics.insert(metrics.end(), sums.metrics.begin(), sums.metrics.end());
   MetricLine line = {{"eval_loss", sums.loss / std::max(sums.count, 1.0)}};
   for (const MetricSum& metric : metrics) {
-    if (metric.denominator > 0) line.emplace_back("eval_" + metric.name, metric.numerator / metric.denominator);
+    if (metric.denominator > 0)
+      line.emplace_back("eval_" + metric.name, metric.numerator / metric.denominator);
   }
   line.emplace_back("eval_num_tokens", sums.input_tokens);
   line.emplace_back("eval_runtime", seconds_since(start));

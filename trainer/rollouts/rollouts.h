@@ -17,11 +17,12 @@
 /// Rollouts: the model answers the data set's prompts, rewards score the answers, and an objective
 /// learns from them.
 ///
-///     prompts of the loader -> sample() -> rewards, while others are still sampled -> gather over ranks
+///     prompts of the loader -> sample() -> rewards, while others are still sampled -> gather over
+///     ranks
 ///       -> advantages -> micro-batches
 ///
-/// Draws are functions of (run.seed, generation batch, prompt's place, sample): a run that is resumed,
-/// or has another number of ranks, samples the same from the same weights.
+/// Draws are functions of (run.seed, generation batch, prompt's place, sample): a run that is
+/// resumed, or has another number of ranks, samples the same from the same weights.
 namespace temper::trainer {
 
 struct NamedReward {
@@ -52,7 +53,8 @@ class Rollouts : public StepSource {
   void leave_out(SampledGroups& groups) const;
   void add_log_probs(SampledGroups& groups, bool old);
   Advantages score(SampledGroups& groups) const;
-  std::vector<MetricSum> metrics_of(const SampledGroups& groups, const Advantages& advantages) const;
+  std::vector<MetricSum> metrics_of(const SampledGroups& groups,
+                                    const Advantages& advantages) const;
   Scores scores_of(const SampledGroups& groups) const;
   void warn_of_errors();
   void watch_variance(double zero_std_share);
