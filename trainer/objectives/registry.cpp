@@ -11,6 +11,10 @@ namespace {
 constexpr ObjectiveRow kObjectives[] = {
     {"sft", build_sft, "Supervised fine-tuning: cross-entropy of the next token.",
      "arXiv:2203.02155; dft: arXiv:2508.05629"},
+    {"grpo", build_grpo, "Rewards of what the model says, compared within the answers to a prompt.",
+     "arXiv:2402.03300; variants: grpo_losses.h"},
+    {"rloo", build_rloo, "The same, each answer compared with the mean of the others.",
+     "arXiv:2402.14740"},
 };
 
 }  // namespace

@@ -17,5 +17,7 @@ struct ObjectiveRow {
 std::span<const ObjectiveRow> objectives();
 
 std::unique_ptr<Objective> build_sft(const recipes::Objective& objective);  // sft.cpp
+std::unique_ptr<Objective> build_grpo(const recipes::Objective& objective);  // grpo.cpp
+std::unique_ptr<Objective> build_rloo(const recipes::Objective& objective);  // grpo.cpp
 
 }  // namespace temper::trainer
