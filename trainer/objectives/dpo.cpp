@@ -2,7 +2,6 @@
 // loss is a function (dpo_losses.h) of four numbers, the log-probabilities of both completions under
 // the policy and under the reference. `loss` is the mean over the pairs of the global batch; losses
 // that look at other pairs (aot, sft) see those of their micro-batch, as in TRL.
-#include <algorithm>
 #include <utility>
 
 #include <ATen/ATen.h>
@@ -45,7 +44,9 @@ class Dpo : public Objective {
         .reference = pair_of(completion_log_probs(batch.reference_log_probs, targets.ends)),
         .lengths = pair_of(completion_lengths(batch)),
         .chosen_nll = mean_chosen_nll(tokens.log_probs, targets.ends)};
-    if (weighting_) inputs.weights = wpo_weights(tokens, targets.ends);
+    if (weighting_) {
+      inputs.weights = wpo_weights(tokens.log_probs, tokens.log_sum_squares, targets.ends);
+    }
     std::vector<MetricSum> metrics = pair_metrics(
         {.chosen_rewards = options_.beta * (policy.chosen - inputs.reference.chosen).detach(),
          .rejected_rewards = options_.beta * (policy.rejected - inputs.reference.rejected).detach(),
@@ -72,33 +73,14 @@ class Dpo : public Objective {
   double count(const data::Batch& batch) const override { return static_cast<double>(batch.rows); }
 
  private:
-  // LD-DPO (Liu et al. 2024, arXiv:2409.06411): of the longer completion of a pair the tokens beyond
-  // the other's length count ld_alpha.
   at::Tensor completion_log_probs(const at::Tensor& log_probs, const at::Tensor& ends) const {
     if (!ld_alpha_) return sum_per_completion(log_probs, ends);
-    at::Tensor weights = at::ones_like(log_probs);
-    float* weight = weights.mutable_data_ptr<float>();
-    const int64_t* end = ends.const_data_ptr<int64_t>();
-    for (int64_t c = 0; c + 1 < ends.numel(); ++c) {
-      const int64_t other = c ^ 1;
-      const int64_t shared = std::min(end[c + 1] - end[c], end[other + 1] - end[other]);
-      std::fill(weight + end[c] + shared, weight + end[c + 1], static_cast<float>(*ld_alpha_));
-    }
-    return sum_per_completion(log_probs * weights, ends);
+    return sum_per_completion(log_probs * ld_weights(ends, *ld_alpha_), ends);
   }
 
-  at::Tensor mean_chosen_nll(const at::Tensor& log_probs, const at::Tensor& ends) const {
+  static at::Tensor mean_chosen_nll(const at::Tensor& log_probs, const at::Tensor& ends) {
     const int64_t tokens = chosen_of(ends.diff()).sum().item<int64_t>();
     return -chosen_of(sum_per_completion(log_probs, ends)).sum() / static_cast<double>(tokens);
-  }
-
-  // WPO (Zhou et al. 2024, arXiv:2406.11827, eq. 2, with its alignment to sampling): the product of
-  // both completions' exp(mean of log p - log sum_v p_v^2).
-  static at::Tensor wpo_weights(const TokenLogProbs& tokens, const at::Tensor& ends) {
-    const at::Tensor aligned = tokens.log_probs.detach() - tokens.log_sum_squares;
-    const at::Tensor weights =
-        (sum_per_completion(aligned, ends) / ends.diff().clamp_min(1)).exp();
-    return chosen_of(weights) * rejected_of(weights);
   }
 
   DpoOptions options_;

@@ -1,12 +1,14 @@
 // With b = beta, e = label_smoothing, S = log sigmoid, sg = sigmoid and DpoTerms' c, r, s_c, s_r, d.
 #include "trainer/objectives/dpo_losses.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
 #include <ATen/ATen.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/objectives/completions.h"
 
 namespace temper::trainer {
 namespace {
@@ -129,6 +131,26 @@ const DpoLoss& find(const std::string& name) {
 }
 
 }  // namespace
+
+at::Tensor ld_weights(const at::Tensor& ends, double ld_alpha) {
+  const int64_t* end = ends.const_data_ptr<int64_t>();
+  const int64_t completions = ends.numel() - 1;
+  at::Tensor weights = at::ones({end[completions]}, at::kFloat);
+  float* weight = weights.mutable_data_ptr<float>();
+  for (int64_t c = 0; c < completions; ++c) {
+    const int64_t other = c ^ 1;
+    const int64_t shared = std::min(end[c + 1] - end[c], end[other + 1] - end[other]);
+    std::fill(weight + end[c] + shared, weight + end[c + 1], static_cast<float>(ld_alpha));
+  }
+  return weights;
+}
+
+at::Tensor wpo_weights(const at::Tensor& log_probs, const at::Tensor& log_sum_squares,
+                       const at::Tensor& ends) {
+  const at::Tensor sums = sum_per_completion(log_probs.detach() - log_sum_squares, ends);
+  const at::Tensor weights = (sums / ends.diff().clamp_min(1)).exp();
+  return chosen_of(weights) * rejected_of(weights);
+}
 
 std::span<const DpoLoss> dpo_losses() { return kLosses; }
 

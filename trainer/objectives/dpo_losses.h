@@ -37,7 +37,7 @@ struct DpoOptions {
 struct DpoTerms {
   const DpoInputs& in;
   const DpoOptions& options;
-  at::Tensor c, r, s_c, s_r, d;
+  at::Tensor c{}, r{}, s_c{}, s_r{}, d{};
 };
 
 struct DpoLoss {
@@ -53,5 +53,14 @@ void check(const DpoOptions& options);
 
 /// The losses of `options`, weighted and added up: per pair.
 at::Tensor dpo_loss(const DpoInputs& inputs, const DpoOptions& options);
+
+/// LD-DPO (Liu et al. 2024, arXiv:2409.06411): of the longer completion of a pair the tokens beyond the
+/// other's length count `ld_alpha`. Weights of the targets [n]; `ends`: data::Targets.
+at::Tensor ld_weights(const at::Tensor& ends, double ld_alpha);
+
+/// WPO (Zhou et al. 2024, arXiv:2406.11827, eq. 2, aligned to sampling): the product of both completions'
+/// exp(mean over tokens of log p - log sum_v p_v^2), [B]; a constant. Arguments [n].
+at::Tensor wpo_weights(const at::Tensor& log_probs, const at::Tensor& log_sum_squares,
+                       const at::Tensor& ends);
 
 }  // namespace temper::trainer
