@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,12 @@ struct LinearSlot {
 
 class KvCache;  // generation/kv_cache.h
 
+/// New tokens of a sequence of a KvCache.
+struct CachedRun {
+  int64_t sequence = 0;
+  int64_t tokens = 0;
+};
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -68,10 +75,11 @@ class Model {
   virtual std::vector<LinearSlot> linears() = 0;
   /// Final hidden states (after the last norm) [B, T, D] in the compute type; differentiable unless in no-grad mode.
   virtual at::Tensor hidden(const data::Batch& batch) = 0;
-  /// Hidden states [B, T, D] of the next T tokens of B sequences, given and extending what `cache` holds of them (no-grad).
-  virtual at::Tensor hidden_cached(const at::Tensor& token_ids, KvCache& cache) = 0;
+  /// Hidden states [N, D] of the next tokens [N] int64 of several sequences, one sequence after the other, given and extending
+  /// what `cache` holds of them (no-grad). Either all of them are new (prefill) or none is.
+  virtual at::Tensor hidden_cached(const at::Tensor& token_ids, std::span<const CachedRun> runs, KvCache& cache) = 0;
   virtual Embedding& embedding() = 0;
-  /// In front of every document that hidden() and hidden_cached() see (a new cache needs room for them); null: none.
+  /// In front of every document that hidden() and hidden_cached() see (they are part of a sequence's length); null: none.
   virtual std::shared_ptr<const VirtualTokens>& virtual_tokens() = 0;
   /// The output projection; its weight is the embedding's when tied, of a classifier "score.weight".
   virtual OutputHead& head() = 0;

@@ -76,7 +76,7 @@ struct Function : torch::autograd::Function<Function> {
       });
     }
     ctx->save_for_backward({hidden, positions, labels, entropy});
-    ctx->saved_data["values"] = values;
+    ctx->saved_data["values"] = at::IValue::make_capsule(values);
     ctx->saved_data["inputs"] = static_cast<int64_t>(4 + leaves.size());
     if (!values->options.entropy_gradient) ctx->mark_non_differentiable({entropy});
     return {log_probs, entropy};
@@ -84,7 +84,7 @@ struct Function : torch::autograd::Function<Function> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
-    const auto values = ctx->saved_data["values"].toCustomClass<Values>();
+    const auto values = c10::static_intrusive_pointer_cast<Values>(ctx->saved_data["values"].toCapsule());
     const at::Tensor &hidden = saved[0], &positions = saved[1], &labels = saved[2],
                      &entropy = saved[3];
     const at::Tensor of_log_prob = grads[0].contiguous();
