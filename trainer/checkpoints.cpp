@@ -45,6 +45,9 @@ NamedTensors tensors_of(Run& run) {
   if (run.adapters && run.adapters->allocator()) {
     for (auto& [name, tensor] : run.adapters->allocator()->state()) tensors.emplace_back("ranks/" + name, tensor);
   }
+  if (run.reference) {
+    for (auto& [name, tensor] : run.reference->state()) tensors.emplace_back("reference/" + name, tensor);
+  }
   for (auto& [name, tensor] : run.optimizer->state()) tensors.emplace_back("optimizer/" + name, tensor);
   return tensors;
 }
@@ -85,6 +88,7 @@ int64_t Checkpoints::resume() {
   Run& run = state_->run;
   const data::Json scalars = load_checkpoint(*state_->directory.checkpoint, tensors_of(run));
   refresh_values(*run.model);
+  if (run.reference) run.reference->restored();
   // A drawn base is the same on every machine; decompositions of stored weights need not be.
   if (run.adapters && !run.adapters->start().empty() && run.recipe.model.init == recipes::Init::kPretrained) {
     run.adapters->take_start_out_of(

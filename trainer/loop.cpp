@@ -29,7 +29,7 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 void begin_micro_batch(Run& run, int64_t step, int64_t micro_batch) {
   if (!run.adapters) return;
   const std::string purpose = "micro-batch/" + std::to_string(micro_batch);
-  run.adapters->context().training = true;
+  run.adapters->context().training = !run.recipe.objective.disable_dropout.value_or(false);
   run.adapters->context().seed = parallel::seed_of(run.recipe.run.seed, purpose, run.world.rank, step);
 }
 
@@ -91,6 +91,8 @@ Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& sto
       checkpoints.complete();  // one that is still being written is from before the fault
       return {Ending::kFailed, dump_failure(run, directory, step, sums, norm)};
     }
+
+    if (run.reference) run.reference->follow(*run.model, step);
 
     const bool stopping = sums.stopping > 0 && step < run.total_steps;
     const bool evaluating = run.datasets.eval && due(step, recipe.eval.every, run.total_steps);

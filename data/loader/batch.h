@@ -53,6 +53,7 @@ struct Batch {
   std::vector<int64_t> row_numbers;     // of the data set; empty for rows that come from nowhere
   at::Tensor reference_log_probs;       // [n] float32 of the targets, once an objective has asked for them
   Rollout rollout;                      // of sampled completions; else undefined
+  double baseline = 0;                  // what the loss compares with, where an objective has found one (KTO's KL)
 };
 
 }  // namespace temper::data

@@ -78,7 +78,8 @@ size_t shared_tokens(const TokenizedRow& row) {
                        document.ids.size() - 1});
     const auto [mine, theirs] = std::mismatch(first.begin(), first.begin() + std::ptrdiff_t(shared),
                                               document.ids.begin(), document.ids.end());
-    shared = static_cast<size_t>(mine - first.begin());
+    // A document keeps at least its last token.
+    shared = std::min(static_cast<size_t>(mine - first.begin()), document.ids.size() - 1);
   }
   return shared;
 }

@@ -93,10 +93,13 @@ Llama::Llama(const ModelConfig& config, const ModelOptions& options)
                              matrix(config.vocab_size, config.hidden_size), true);
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) add_layer(i);
   final_norm_ = add_norm("model.norm.weight", config.hidden_size);
-  head_.weight =
-      config.tie_word_embeddings
-          ? embedding_.weight
-          : add_parameter("lm_head.weight", matrix(config.vocab_size, config.hidden_size), true);
+  if (config.num_labels > 0) {
+    head_.weight = add_parameter("score.weight", matrix(config.num_labels, config.hidden_size), true);
+  } else if (config.tie_word_embeddings) {
+    head_.weight = embedding_.weight;
+  } else {
+    head_.weight = add_parameter("lm_head.weight", matrix(config.vocab_size, config.hidden_size), true);
+  }
 }
 
 at::Tensor Llama::add_parameter(const std::string& name, const at::Tensor& storage, bool decay) {

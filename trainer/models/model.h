@@ -81,7 +81,7 @@ class Model {
   virtual Embedding& embedding() = 0;
   /// In front of every document that hidden() and hidden_cached() see (they are part of a sequence's length); null: none.
   virtual std::shared_ptr<const VirtualTokens>& virtual_tokens() = 0;
-  /// The output projection; its weight is the embedding's when tied.
+  /// The output projection; its weight is the embedding's when tied, of a classifier "score.weight".
   virtual OutputHead& head() = 0;
 };
 
@@ -91,7 +91,8 @@ std::unique_ptr<Model> build_model(const ModelConfig& config, const ModelOptions
 
 /// Reads weights of `directory` (model.safetensors or model.safetensors.index.json) into values and masters. Checks everything
 /// before use: missing, unknown and misshapen tensors, NaN and infinities, pickle-only directories; throws UserError with all findings.
-/// Rows of embedding and head that the files lack (with_tokens) are the mean of those they have.
+/// Rows of embedding and head that the files lack (with_tokens) are the mean of those they have; a new head (with_score_head) is
+/// left to draw_head.
 void load_weights(Model& model, const ModelOptions& options, const std::filesystem::path& directory);
 
 /// One tensor of a model directory, as it is stored (quantised: the values it stands for), with the rows that `config` has added.
@@ -101,6 +102,9 @@ at::Tensor stored_tensor(const std::filesystem::path& directory, const std::stri
 /// Draws weights from config.json alone as transformers does (normal with initializer_range, norms one, biases zero),
 /// from the seed of each parameter's name: the same on every rank and layout.
 void draw_weights(Model& model, const ModelOptions& options, int64_t seed);
+
+/// Draws a head that the files lack (config.new_head) as draw_weights does; else nothing.
+void draw_head(Model& model, int64_t seed);
 
 /// Copies master into value, rounded to the parameter's dtype, where they differ. The optimizers do this in their own pass.
 void refresh_values(Model& model);
