@@ -423,7 +423,9 @@ class Reader {
     for (const auto& [key, value] : json_.items()) {
       if (known.contains(key) || is_ignored(key)) continue;
       if (key == "task_type") {
-        if (!value.is_null() && value != Json("CAUSAL_LM")) refuse(key, "must be \"CAUSAL_LM\"");
+        if (!value.is_null() && value != Json("CAUSAL_LM") && value != Json("SEQ_CLS")) {
+          refuse(key, "must be \"CAUSAL_LM\" or \"SEQ_CLS\"");
+        }
       } else if (key == "num_transformer_submodules") {
         if (!value.is_null() && value != Json(1)) refuse(key, "must be 1");
       } else if (!says_nothing(value)) {
@@ -563,7 +565,7 @@ Json adapter_config(const Peft& peft, const std::string& base, const NamesOrPatt
                {"peft_type", method->peft_type},
                {"peft_version", kPeftVersion},
                {"revision", nullptr},
-               {"task_type", "CAUSAL_LM"}};
+               {"task_type", model.num_labels > 0 ? "SEQ_CLS" : "CAUSAL_LM"}};
   for (const Field& field : method->fields) json[field.key] = value_of(peft, field);
   for (const Fixed& field : method->fixed) json[field.key] = field.value;
   if (json.contains("target_modules")) json["target_modules"] = to_json(target_modules);
