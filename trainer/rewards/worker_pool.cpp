@@ -34,7 +34,9 @@ constexpr double kSettle = 0.02;
 
 std::string in_apostrophes(const std::string& text) {
   constexpr size_t kShown = 120;
-  return "'" + (text.size() > kShown ? text.substr(0, kShown) + "..." : text) + "'";
+  std::string shown = text.substr(0, kShown);
+  if (text.size() > kShown) shown += "...";
+  return "'" + shown + "'";
 }
 
 struct Job {
