@@ -24,7 +24,7 @@ TEST(Objectives, AreFoundByKindAndRefusedWithWhatThereIs) {
     EXPECT_EQ(refusal(objective), "");
   }
   objective.kind = "stf";
-  EXPECT_EQ(refusal(objective), "objective.kind = \"stf\": not there; allowed: sft");
+  EXPECT_EQ(refusal(objective), "objective.kind = \"stf\": not there; allowed: sft, dpo, kto, orpo, cpo, reward");
   objective = {};
   objective.loss_type = "mse";
   EXPECT_EQ(refusal(objective),
