@@ -14,7 +14,9 @@
 #include "recipes/diagnostic.h"
 #include "trainer/adapters/adapter_files.h"
 #include "trainer/make_reference.h"
+#include "trainer/objectives/rollout_objective.h"
 #include "trainer/ops/cpu_allocator.h"
+#include "trainer/rollouts/plan.h"
 #include "trainer/models/quantization.h"
 
 namespace temper::trainer {
@@ -192,9 +194,16 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
                         .packing_window = r.data.packing_window};
   run.objective = build_objective(r.objective);
   run.loader_options.row_layout = run.objective->row_layout();
+  int64_t steps_of_a_row = 1;
+  if (dynamic_cast<const RolloutObjective*>(run.objective.get()) != nullptr) {
+    const RolloutPlan plan = rollout_plan(r, world.size);
+    run.loader_options.global = plan.prompts();
+    run.loader_options.micro = 1;
+    steps_of_a_row = plan.iterations;
+  }
   if (run.datasets.train) {
     run.loader = std::make_unique<data::DataLoader>(run.datasets.train, run.loader_options);
-    run.steps_per_epoch = run.loader->steps_per_epoch();
+    run.steps_per_epoch = run.loader->steps_per_epoch() * steps_of_a_row;
     run.total_steps = total_steps(r, run.steps_per_epoch);
     if (run.total_steps < 1) {
       throw UserError("data.train: " + std::to_string(run.loader->sequences()) + " sequences make no step of batch.global = " +
@@ -264,6 +273,7 @@ void prepare_training(Run& run) {
   recipes::Optimizer optimizer = run.recipe.optimizer;
   if (optimizer.loraplus_lr_ratio) optimizer.weight_decay = optimizer.loraplus_weight_decay;
   run.optimizer = build_optimizer(optimizer, run.model->parameters());
+  run.source = make_step_source(run);
 }
 
 }  // namespace temper::trainer

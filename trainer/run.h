@@ -20,6 +20,7 @@
 #include "trainer/objectives/objective.h"
 #include "trainer/objectives/reference.h"
 #include "trainer/optimizers/optimizer.h"
+#include "trainer/step_source.h"
 
 /// Everything that a recipe and a world make, put together in one readable place:
 ///     read_inputs -> prepare_datasets -> assemble -> fill_model -> prepare_training -> loop.h
@@ -67,6 +68,7 @@ struct Run {
   std::unique_ptr<Reference> reference{};                   // null unless the objective needs one
   std::unique_ptr<Reference> eval_reference{};              // of [[data.eval]], where that is another: stored log-probabilities
   std::unique_ptr<data::DataLoader> loader{};               // null when only evaluating
+  std::unique_ptr<StepSource> source{};                     // null when only evaluating
   std::unique_ptr<parallel::GradientReducer> reducer{};     // null when only evaluating
   std::unique_ptr<Optimizer> optimizer{};                   // null when only evaluating
   int64_t total_steps = 0;
@@ -88,8 +90,8 @@ void fill_model(Run& run);
 /// What the objective needs before the step's losses (Objective::prepare), in no-grad mode. Collective.
 void prepare(Run& run, data::StepBatches& batches, int64_t step);
 
-/// Gradient buckets and optimizer states; and the reference's log-probabilities, where they are computed once. Needs the
-/// communicator. Collective.
+/// Gradient buckets, optimizer states, where batches come from, and the reference's log-probabilities where they are computed
+/// once. Needs the communicator; `run` stays where it is. Collective.
 void prepare_training(Run& run);
 
 }  // namespace temper::trainer

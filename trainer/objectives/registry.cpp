@@ -21,6 +21,10 @@ constexpr ObjectiveRow kObjectives[] = {
      "arXiv:2401.08417, arXiv:2405.14734, arXiv:2501.03884"},
     {"reward", build_reward_model, "A reward model: one score a text, from pairs.",
      "arXiv:2203.02155"},
+    {"grpo", build_grpo, "Rewards of what the model says, compared within the answers to a prompt.",
+     "arXiv:2402.03300; variants: grpo_losses.h"},
+    {"rloo", build_rloo, "The same, each answer compared with the mean of the others.",
+     "arXiv:2402.14740"},
 };
 
 }  // namespace

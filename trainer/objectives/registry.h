@@ -27,5 +27,7 @@ std::unique_ptr<Objective> build_kto(const recipes::Objective& objective);      
 std::unique_ptr<Objective> build_orpo(const recipes::Objective& objective);          // orpo.cpp
 std::unique_ptr<Objective> build_reward_model(const recipes::Objective& objective);  // reward.cpp
 std::unique_ptr<Objective> build_sft(const recipes::Objective& objective);  // sft.cpp
+std::unique_ptr<Objective> build_grpo(const recipes::Objective& objective);  // grpo.cpp
+std::unique_ptr<Objective> build_rloo(const recipes::Objective& objective);  // grpo.cpp
 
 }  // namespace temper::trainer
