@@ -71,7 +71,7 @@ int64_t Checkpoints::resume() {
   refresh_values(*run.model);
   // A drawn base is the same on every machine; decompositions of stored weights need not be.
   if (run.adapters && !run.adapters->start().empty() && run.recipe.model.init == recipes::Init::kPretrained) {
-    run.adapters->take_start_out_of(
+    run.adapters->change_base_again(
         [&](const std::string& name) { return stored_tensor(run.inputs.model_directory, name, run.inputs.config); });
   }
   run.optimizer->updates = scalars.at("updates");

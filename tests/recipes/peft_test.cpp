@@ -282,12 +282,15 @@ const Refused kCases[] = {
     {"ModulesThatAreNoPattern",
      "[peft]\ntarget_modules = \"q(\"\nexclude_modules = \"*\"",
      {},
-     {"r.toml:3: peft.target_modules = \"q(\": \"q(\" is not a regular expression (ECMAScript)",
-      "r.toml:4: peft.exclude_modules = \"*\": \"*\" is not a regular expression (ECMAScript)"}},
+     {"r.toml:3: peft.target_modules = \"q(\": \"q(\" is not a regular expression: "
+      "missing closing parenthesis at character 2",
+      "r.toml:4: peft.exclude_modules = \"*\": \"*\" is not a regular expression: "
+      "quantifier does not follow a repeatable item at character 0"}},
     {"RankOfNoPattern",
      "[peft]\nalpha_pattern = { \"q[\" = 4 }",
      {},
-     {"r.toml:3: peft.alpha_pattern: \"q[\" is not a regular expression (ECMAScript)"}},
+     {"r.toml:3: peft.alpha_pattern: \"q[\" is not a regular expression: missing terminating ] for "
+      "character class at character 2"}},
     {"InitMisspelt",
      "[peft]\ninit_lora_weights = \"pisa\"",
      {},

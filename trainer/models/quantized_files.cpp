@@ -17,7 +17,6 @@ namespace temper::trainer {
 
 namespace {
 
-constexpr int64_t kBlock4 = 64;
 constexpr const char* kQuantState = ".quant_state.bitsandbytes__";
 constexpr std::array kCompanions4 = {".absmax", ".quant_map", ".nested_absmax",
                                      ".nested_quant_map"};
