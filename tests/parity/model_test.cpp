@@ -102,7 +102,9 @@ Outcome run(const std::string& name, const ModelOptions& options, const data::Js
             bool packed, const std::string& loss_type = "nll") {
   const auto model = build_model(load_config(goldens() / name), options);
   load_weights(*model, options, goldens() / name);
-  const auto objective = build_objective({.kind = "sft", .loss_type = loss_type});
+  recipes::Objective sft;
+  sft.loss_type = loss_type;
+  const auto objective = build_objective(sft);
   Outcome outcome;
   for (const data::Batch& batch : batches_of(expected, packed)) {
     const LossTerms terms = objective->loss(*model, batch);

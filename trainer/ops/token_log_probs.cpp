@@ -35,19 +35,15 @@ at::Tensor add_at(const at::Tensor& rows, const at::Tensor& positions, at::IntAr
   constexpr int64_t kBlock = 64;
   const int64_t count = rows.size(0), dim = rows.size(1);
   at::Tensor sum = at::zeros(shape, rows.options().dtype(at::kFloat)).view({-1, dim});
+  const at::Tensor wide = rows.to(at::kFloat);
   const int64_t* position = positions.const_data_ptr<int64_t>();
-  with_kernel_type(rows.scalar_type(), [&](auto type) {
-    using T = decltype(type);
-    const T* in = input<T>(rows);
-    float* out = output<float>(sum);
-    at::parallel_for(0, (dim + kBlock - 1) / kBlock, 1, [&](int64_t first, int64_t last) {
-      const int64_t begin = first * kBlock, end = std::min(dim, last * kBlock);
-      for (int64_t i = 0; i < count; ++i) {
-        for (int64_t c = begin; c < end; ++c) {
-          out[position[i] * dim + c] += static_cast<float>(in[i * dim + c]);
-        }
-      }
-    });
+  const float* in = input<float>(wide);
+  float* out = output<float>(sum);
+  at::parallel_for(0, (dim + kBlock - 1) / kBlock, 1, [&](int64_t first, int64_t last) {
+    const int64_t begin = first * kBlock, end = std::min(dim, last * kBlock);
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t c = begin; c < end; ++c) out[position[i] * dim + c] += in[i * dim + c];
+    }
   });
   return sum.view(shape).to(rows.scalar_type());
 }
@@ -85,7 +81,7 @@ struct Function : torch::autograd::Function<Function> {
       });
     }
     ctx->save_for_backward({hidden, positions, labels, entropy});
-    ctx->saved_data["values"] = values;
+    ctx->saved_data["values"] = at::IValue::make_capsule(values);
     ctx->saved_data["inputs"] = static_cast<int64_t>(4 + leaves.size());
     if (!values->options.entropy_gradient) ctx->mark_non_differentiable({entropy});
     return {log_probs, entropy};
@@ -93,7 +89,7 @@ struct Function : torch::autograd::Function<Function> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
-    const auto values = ctx->saved_data["values"].toCustomClass<Values>();
+    const auto values = c10::static_intrusive_pointer_cast<Values>(ctx->saved_data["values"].toCapsule());
     const at::Tensor &hidden = saved[0], &positions = saved[1], &labels = saved[2],
                      &entropy = saved[3];
     const at::Tensor of_log_prob = grads[0].contiguous();

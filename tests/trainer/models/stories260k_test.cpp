@@ -56,7 +56,7 @@ data::Batch batch_of(const std::vector<int64_t>& ids) {
 
 TEST_F(Stories, LossAndGradientNormsEqualTheReference) {
   const data::Batch batch = batch_of(reference["loss"]["ids"].get<std::vector<int64_t>>());
-  const auto objective = build_objective({.kind = "sft"});
+  const auto objective = build_objective({});
   const LossTerms terms = objective->loss(*model, batch);
   EXPECT_NEAR(terms.sum.item<double>() / terms.count, reference["loss"]["mean_loss"].get<double>(),
               2e-6);

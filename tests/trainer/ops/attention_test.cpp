@@ -93,7 +93,7 @@ TEST(Attention, ContinuingFromACacheEqualsTheWholeDocument) {
     const AttentionHeads heads{4, 2, 16, window};
     constexpr int64_t kLength = 150;
     const at::Tensor qkv = at::randn({kLength, 8 * 16});
-    const at::Tensor whole = attention(qkv, at::tensor({int64_t{0}, kLength}, at::kInt), heads);
+    const at::Tensor whole = attention(qkv, {.ends = at::tensor({int64_t{0}, kLength}, at::kInt)}, heads);
     const at::Tensor parts = qkv.view({kLength, 8, 16});
     const at::Tensor keys = parts.narrow(1, 4, 2).transpose(0, 1).unsqueeze(0).contiguous();
     const at::Tensor values = parts.narrow(1, 6, 2).transpose(0, 1).unsqueeze(0).contiguous();
