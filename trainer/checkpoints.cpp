@@ -9,7 +9,6 @@
 #include "recipes/diagnostic.h"
 #include "recipes/resolve.h"
 #include "trainer/adapters/adapter_config.h"
-#include "trainer/adapters/adapter_files.h"
 #include "trainer/checkpoint/state.h"
 #include "trainer/recorder.h"
 #include "trainer/run.h"

@@ -10,8 +10,6 @@
 #include "parallel/seed.h"
 #include "recipes/diagnostic.h"
 #include "recipes/enum_names.h"
-#include "recipes/peft_methods.h"
-#include "trainer/adapters/adapter_files.h"
 #include "recipes/name_pattern.h"
 #include "trainer/adapters/targets.h"
 

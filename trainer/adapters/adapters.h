@@ -119,9 +119,12 @@ class Adapters {
   std::map<std::string, at::Tensor> start_;  // by key, see start()
 };
 
+/// The [peft] of a directory's adapter as it is gone on with: without the encoder that made virtual
+/// tokens (without_encoder), kept in the type that it is stored in.
+recipes::Peft peft_of_directory(const std::filesystem::path& directory);
+
 /// The adapter of a directory that PEFT or export wrote, on `model`, whose weights must be there
-/// and frozen. Virtual tokens come without the encoder that made them (without_encoder). Throws
-/// UserError.
+/// and frozen. Throws UserError.
 std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, Model& model,
                                        const ModelOptions& options);
 

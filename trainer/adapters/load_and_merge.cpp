@@ -49,11 +49,16 @@ std::unique_ptr<Adapters> adapters_of(const CombinedLora& combined, Model& model
   return adapters;
 }
 
+recipes::Peft peft_of_directory(const std::filesystem::path& directory) {
+  recipes::Peft peft = without_encoder(read_adapter_config(directory));
+  peft.dtype = stored_dtype(SafetensorsFile(adapter_weights(directory)));
+  return peft;
+}
+
 std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, Model& model,
                                        const ModelOptions& options) {
   const at::NoGradGuard off;
-  recipes::Peft peft = without_encoder(read_adapter_config(directory));
-  peft.dtype = stored_dtype(SafetensorsFile(adapter_weights(directory)));
+  const recipes::Peft peft = peft_of_directory(directory);
   check_base_of_start(peft, model.config(), options.weights);
   auto adapters = std::make_unique<Adapters>(peft, model, options, /*from_file=*/true);
   // What is stored is all there is, but for a base that the init has changed.
