@@ -12,6 +12,7 @@
 #include "data/shards/token_dataset.h"
 #include "data/text/chat_template.h"
 #include "recipes/diagnostic.h"
+#include "trainer/adapter_start.h"
 #include "trainer/adapters/adapter_files.h"
 #include "trainer/make_reference.h"
 #include "trainer/objectives/rollout_objective.h"
@@ -214,7 +215,7 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
   return run;
 }
 
-void fill_model(Run& run) {
+void fill_model(Run& run, const std::optional<fs::path>& checkpoint) {
   const ModelOptions options = model_options(run.recipe);
   run.model = build_model(run.inputs.config, options);
   if (!options.frozen) choose_trainable(*run.model, run.recipe.train);
@@ -227,9 +228,7 @@ void fill_model(Run& run) {
   if (const fs::path adapter = run.recipe.model.adapter; !adapter.empty()) {
     run.adapters = load_adapter(adapter, *run.model, options);
   } else if (options.frozen) {
-    run.adapters = std::make_unique<Adapters>(run.recipe.peft, *run.model, options);
-    const std::string text = run.recipe.peft.prompt_tuning_init_text.value_or("");
-    run.adapters->initialize(run.recipe.run.seed, run.inputs.tokenizer.encode(text));
+    run.adapters = start_adapters(run, options, checkpoint);
   }
   if (run.adapters && run.recipe.export_.merge) {
     if (run.recipe.model.init == recipes::Init::kRandom) {
