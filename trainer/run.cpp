@@ -132,12 +132,13 @@ Inputs read_inputs(const recipes::Recipe& recipe) {
 Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, const parallel::World& world) {
   std::optional<data::ChatTemplate> chat = data::ChatTemplate::load(inputs.tokenizer_files.directory);
   if (!chat) chat = data::ChatTemplate::load(inputs.model_directory);
-  const data::RowEncoderOptions encoder{.format = recipe.data.format, .loss_on = recipe.data.loss_on};
+  const data::RowEncoderOptions encoder{.format = recipe.data.format, .loss_on = recipe.data.loss_on, .kind = recipe.objective.kind};
   const data::EncoderFactory factory = [&](const recipes::DataSource& source, const data::Row& first_row) {
     const data::RowEncoder made = data::RowEncoder::make(encoder, source, first_row, inputs.tokenizer, chat);
     return data::SourceEncoder{.encode = [made](const data::Row& row) { return made.encode(row); },
                                .fingerprint = made.fingerprint(),
                                .format = made.format(),
+                               .rules = made.rules(),
                                .statement = made.statement()};
   };
   const data::PrepareOptions options{.cache = recipe.data.cache,
