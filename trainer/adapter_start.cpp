@@ -56,7 +56,8 @@ EvaStart eva_start(Run& run, recipes::Peft peft) {
 
 std::unique_ptr<Adapters> start_adapters(Run& run, const ModelOptions& options,
                                          const std::optional<fs::path>& checkpoint) {
-  EvaStart start{.peft = run.recipe.peft};
+  EvaStart start;
+  start.peft = run.recipe.peft;
   if (run.recipe.model.init == recipes::Init::kPretrained) {
     check_base_of_start(start.peft, run.inputs.config, options.weights);
   }
