@@ -196,14 +196,4 @@ bool may_differ_on_resume(std::string_view key) {
                      [&](auto table) { return key.starts_with(table); });
 }
 
-const std::vector<DataSource>* sources_of(const Recipe& recipe, std::string_view list) {
-  if (list == "data.train") return &recipe.data.train;
-  if (list == "data.eval") return &recipe.data.eval;
-  return nullptr;
-}
-
-std::vector<DataSource>* sources_of(Recipe& recipe, std::string_view list) {
-  return const_cast<std::vector<DataSource>*>(sources_of(std::as_const(recipe), list));
-}
-
 }  // namespace temper::recipes

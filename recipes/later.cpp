@@ -1,24 +1,34 @@
 #include <sstream>
 
+#include "recipes/objective_kinds.h"
 #include "recipes/schema.h"
 
 namespace temper::recipes {
 namespace {
 
-// Names, separated by blanks, of TRL's configuration fields (and product keys beside them) that
-// change the losses to come.
+// Names, separated by blanks, of the reference libraries' fields (and product keys beside them)
+// that belong to the objectives to come.
 constexpr const char* kKeysOfLaterObjectives =
-    "alpha beta center_rewards_coefficient cpo_alpha delta desirable_weight disable_dropout "
-    "discopop_tau entropy_coef epsilon epsilon_high f_alpha_divergence_coef f_divergence_type "
-    "importance_sampling_level label_smoothing ld_alpha lmbda loss loss_weights mask_replace_prob "
-    "mask_truncated_completions max_completion_length missing_eos_penalty mlm_probability "
-    "multi_objective_aggregation normalize_advantages num_generations num_iterations "
-    "off_policy_mask_threshold precompute_ref_log_probs random_replace_prob ref_model "
-    "ref_model_mixup_alpha ref_model_sync_steps reward_clip_range reward_weights "
-    "sapo_temperature_neg sapo_temperature_pos scale_rewards seq_kd simpo_gamma "
-    "steps_per_generation sync_ref_model teacher top_entropy_quantile undesirable_weight "
-    "use_bias_correction_kl use_weighting vespo_k_neg vespo_k_pos vespo_lambda_neg "
-    "vespo_lambda_pos zero_variance";
+    "cliprange cliprange_value gamma kl_coef lam lmbda loss mask_replace_prob missing_eos_penalty "
+    "mlm_probability random_replace_prob seq_kd teacher value_model vf_coef whiten_rewards";
+
+// Fields of TRL 1.16.0's configs that are no keys of [objective].
+std::vector<Later> fields_of_trl() {
+  const std::string unneeded = "is not needed: ";
+  return {
+      {"objective.max_length", unneeded + "data.max_length says it"},
+      {"objective.truncation_mode", unneeded + "rows are cut at the end, see data.on_long_row"},
+      {"objective.padding_free", unneeded + "Temper never pads rows that are compared"},
+      {"objective.reward_weights", unneeded + "each of [[objective.rewards]] has a weight"},
+      {"objective.temperature", unneeded + "generation.temperature says it"},
+      {"objective.top_p", unneeded + "generation.top_p says it"},
+      {"objective.top_k", unneeded + "generation.top_k says it"},
+      {"objective.min_p", unneeded + "generation.min_p says it"},
+      {"objective.repetition_penalty", unneeded + "generation.repetition_penalty says it"},
+      {"objective.generation_batch_size", unneeded + "objective.steps_per_generation says it"},
+      {"objective.num_generations_eval", "is not in this version: leave it out"},
+  };
+}
 
 // Fields of the configs of PEFT 0.21.2 that are no keys of [peft].
 std::vector<Later> fields_of_peft() {
@@ -67,13 +77,15 @@ std::vector<Later> fields_of_peft() {
 
 std::vector<Later> make_table() {
   std::vector<Later> rows = fields_of_peft();
-  rows.push_back({"objective.rewards",
-                  "rewards are not in this version, which has only objective.kind = \"sft\""});
+  const std::vector<Later> of_trl = fields_of_trl();
+  rows.insert(rows.end(), of_trl.begin(), of_trl.end());
+  std::vector<std::string> kinds;
+  for (const ObjectiveKind& kind : objective_kinds()) kinds.push_back(kind.name);
   std::istringstream names(kKeysOfLaterObjectives);
   for (std::string name; names >> name;) {
     rows.push_back({"objective." + name,
-                    "belongs to an objective that is not in this version, which has only kind = "
-                    "\"sft\" (its keys: kind, loss_type)"});
+                    "belongs to an objective that is not in this version, which has only kind = " +
+                        all_in_quotes(kinds)});
   }
   return rows;
 }

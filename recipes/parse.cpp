@@ -70,11 +70,30 @@ bool is_table(const std::string& name) {
                      [&](const Key& key) { return key.name.starts_with(name + "."); });
 }
 
-std::vector<std::string> source_key_names() {
-  std::vector<std::string> names;
-  for (const SourceKey& key : source_keys()) names.push_back(key.name);
-  return names;
+// ---- lists of tables ---------------------------------------------------------------------------
+
+template <class Entry>
+const KeyOf<Entry>* find_entry_key(const std::string& name) {
+  for (const KeyOf<Entry>& key : keys_of<Entry>()) {
+    if (key.name == name) return &key;
+  }
+  return nullptr;
 }
+
+template <class Entry>
+std::string unknown_entry_key(const std::string& name) {
+  std::vector<std::string> names;
+  for (const KeyOf<Entry>& key : keys_of<Entry>()) names.push_back(key.name);
+  return unknown("key", nearest_name(name, names));
+}
+
+template <class Entry>
+constexpr const char* kMustBeEntry = "";
+template <>
+constexpr const char* kMustBeEntry<DataSource> =
+    "must be a table with a path: { path = \"rows.jsonl\" }";
+template <>
+constexpr const char* kMustBeEntry<Reward> = "must be a table with a kind: { kind = \"accuracy\" }";
 
 // ---- reading -----------------------------------------------------------------------------------
 
@@ -96,16 +115,21 @@ class Reader {
                      const std::vector<fs::path>& chain);
   void read_table(const toml::table& table, const std::string& prefix);
   void read_member(const std::string& name, const toml::node& node, const Place& place);
-  void read_sources(const std::string& list, const toml::node& node, const Place& place);
-  void read_source(DataSource& source, const std::string& prefix, const toml::node& node,
-                   const Place& place);
+  template <class Entry>
+  void read_list(std::vector<Entry>& entries, const std::string& list, const toml::node& node,
+                 const Place& place);
+  template <class Entry>
+  void read_entry(Entry& entry, const std::string& prefix, const toml::node& node,
+                  const Place& place);
   template <class Owner>
   void store(const KeyOf<Owner>& key, Owner& owner, const std::string& name, const toml::node& node,
              const Place& place);
   void read_override(const std::string& text);
-  void read_source_override(const std::vector<std::string>& path, const std::string& value,
-                            const Place& place);
-  void forget_source(const std::string& entry);
+  template <class Entry>
+  void read_entry_override(std::vector<Entry>& entries, const std::vector<std::string>& path,
+                           const std::string& value, const Place& place);
+  template <class Entry>
+  void forget_entry(const std::string& entry);
   void settle_length_of_training();
   Place place_of(const std::string& name, const toml::source_region& region,
                  const std::string& value) const;
@@ -209,7 +233,10 @@ void Reader::read_member(const std::string& name, const toml::node& node, const 
   adapted_ = adapted_ || name == "peft";
   if (const Later* later = find_later(name)) return findings.add(name, place, later->line);
   if (const Key* key = find_key(name)) return store(*key, recipe, name, node, place);
-  if (sources_of(recipe, name)) return read_sources(name, node, place);
+  if (is_list(name)) {
+    return use_list(recipe, name,
+                    [&](auto& entries) { read_list(entries, name, node, place); });
+  }
   if (!is_table(name)) {
     const bool inside = name.find('.') != std::string::npos;
     if (!node.is_table() || inside) return findings.add(name, place, unknown_key(name));
@@ -230,43 +257,45 @@ void Reader::store(const KeyOf<Owner>& key, Owner& owner, const std::string& nam
 }
 
 // The entry is about to be replaced as a whole.
-void Reader::forget_source(const std::string& entry) {
-  for (const SourceKey& key : source_keys()) findings.forget(entry + "." + key.name);
+template <class Entry>
+void Reader::forget_entry(const std::string& entry) {
+  for (const KeyOf<Entry>& key : keys_of<Entry>()) findings.forget(entry + "." + key.name);
 }
 
-void Reader::read_sources(const std::string& list, const toml::node& node, const Place& place) {
+template <class Entry>
+void Reader::read_list(std::vector<Entry>& entries, const std::string& list, const toml::node& node,
+                       const Place& place) {
   const toml::array* array = node.as_array();
   if (!array)
     return findings.add(list, place,
                         "must be a list of tables, each under its own [[" + list + "]]");
-  std::vector<DataSource>& sources = *sources_of(recipe, list);
-  for (size_t i = 0; i < sources.size(); ++i) forget_source(list + "." + std::to_string(i));
-  sources.assign(array->size(), DataSource{});
+  for (size_t i = 0; i < entries.size(); ++i) forget_entry<Entry>(list + "." + std::to_string(i));
+  entries.assign(array->size(), Entry{});
   findings.wrote(list, place);
-  for (size_t i = 0; i < sources.size(); ++i) {
+  for (size_t i = 0; i < entries.size(); ++i) {
     const toml::node& element = (*array)[i];
     const std::string name = list + "." + std::to_string(i);
     const Place at = layer_.command_line ? place
                                          : place_of(name, element.source(),
                                                     element.is_table() ? "" : shown(element));
-    read_source(sources[i], name, element, at);
+    read_entry(entries[i], name, element, at);
   }
 }
 
-void Reader::read_source(DataSource& source, const std::string& prefix, const toml::node& node,
-                         const Place& place) {
+template <class Entry>
+void Reader::read_entry(Entry& entry, const std::string& prefix, const toml::node& node,
+                        const Place& place) {
   findings.wrote(prefix, place);
   const toml::table* table = node.as_table();
-  if (!table)
-    return findings.add(prefix, place, "must be a table with a path: { path = \"rows.jsonl\" }");
+  if (!table) return findings.add(prefix, place, kMustBeEntry<Entry>);
   for (const auto& [key, value] : *table) {
     const std::string last(key.str());
     const std::string name = prefix + "." + last;
     const Place at = place_of(name, key.source(), shown(value));
-    if (const SourceKey* row = find_source_key(last)) {
-      store(*row, source, name, value, at);
+    if (const KeyOf<Entry>* row = find_entry_key<Entry>(last)) {
+      store(*row, entry, name, value, at);
     } else {
-      findings.add(name, at, unknown("key", nearest_name(last, source_key_names())));
+      findings.add(name, at, unknown_entry_key<Entry>(last));
     }
   }
 }
@@ -321,9 +350,12 @@ void Reader::read_override(const std::string& text) {
   if (name == "extends") return findings.add(name, place, "stands in recipe files only");
   if (const Key* key = find_key(name))
     return store(*key, recipe, name, *override_value(*key, value), place);
-  if (path.size() > 2 && sources_of(recipe, path[0] + "." + path[1]))
-    return read_source_override(path, value, place);
-  const bool table = sources_of(recipe, name) || is_table(name);
+  const std::string list = path.size() > 2 ? path[0] + "." + path[1] : "";
+  if (is_list(list)) {
+    return use_list(recipe, list,
+                    [&](auto& entries) { read_entry_override(entries, path, value, place); });
+  }
+  const bool table = is_list(name) || is_table(name);
   if (!table) return findings.add(name, place, unknown_key(name));
   const auto node = toml_value(value);
   if (!node)
@@ -333,10 +365,10 @@ void Reader::read_override(const std::string& text) {
 }
 
 // path: data, train, INDEX[, KEY[, COLUMN]]
-void Reader::read_source_override(const std::vector<std::string>& path, const std::string& value,
-                                  const Place& place) {
+template <class Entry>
+void Reader::read_entry_override(std::vector<Entry>& entries, const std::vector<std::string>& path,
+                                 const std::string& value, const Place& place) {
   const std::string list = path[0] + "." + path[1];
-  std::vector<DataSource>& sources = *sources_of(recipe, list);
   const std::string& digits = path[2];
   const bool is_index = !digits.empty() && digits.size() < 7 &&
                         digits.find_first_not_of("0123456789") == std::string::npos;
@@ -344,37 +376,39 @@ void Reader::read_source_override(const std::vector<std::string>& path, const st
     return findings.add(list, place, "a list: say which entry, as " + list + ".0." + digits);
   }
   const size_t index = std::stoul(digits);
-  const std::string count = std::to_string(sources.size());
-  if (index > sources.size()) {
+  const std::string count = std::to_string(entries.size());
+  if (index > entries.size()) {
     return findings.add(list, place,
-                        list + " has " + count + (sources.size() == 1 ? " entry" : " entries") +
+                        list + " has " + count + (entries.size() == 1 ? " entry" : " entries") +
                             ": the index must be at most " + count + ", which appends");
   }
-  const std::string entry = list + "." + std::to_string(index);
-  const SourceKey* key = path.size() > 3 ? find_source_key(path[3]) : nullptr;
+  const std::string name = list + "." + std::to_string(index);
+  const KeyOf<Entry>* key = path.size() > 3 ? find_entry_key<Entry>(path[3]) : nullptr;
   const bool is_column = key && path.size() == 5 && key->type == Type::kMap && !path[4].empty();
   if (path.size() > 3 && (!key || (path.size() > 4 && !is_column))) {
-    return findings.add(entry, place, unknown("key", nearest_name(path[3], source_key_names())));
+    return findings.add(name, place, unknown_entry_key<Entry>(path[3]));
   }
-  if (index == sources.size()) {
-    sources.emplace_back();
-    findings.wrote(entry, place);
+  if (index == entries.size()) {
+    entries.emplace_back();
+    findings.wrote(name, place);
   }
-  DataSource& source = sources[index];
+  Entry& entry = entries[index];
   if (is_column) {
     const toml::table columns{{path[4], value}};
     // One more column beside those that are there.
-    const std::map<std::string, std::string> before = source.columns;
-    store(*key, source, entry + "." + key->name, columns, place);
-    source.columns.insert(before.begin(), before.end());
+    auto before = std::get<std::map<std::string, std::string>>(key->get(entry));
+    store(*key, entry, name + "." + key->name, columns, place);
+    auto all = std::get<std::map<std::string, std::string>>(key->get(entry));
+    all.merge(before);
+    key->set(entry, all);
   } else if (key) {
-    store(*key, source, entry + "." + key->name, *override_value(*key, value), place);
+    store(*key, entry, name + "." + key->name, *override_value(*key, value), place);
   } else if (const auto node = toml_value(value)) {
-    source = DataSource{};
-    forget_source(entry);
-    read_source(source, entry, *node, place);
+    entry = Entry{};
+    forget_entry<Entry>(name);
+    read_entry(entry, name, *node, place);
   } else {
-    findings.add(entry, place, "must be a table with a path: { path = \"rows.jsonl\" }");
+    findings.add(name, place, kMustBeEntry<Entry>);
   }
 }
 

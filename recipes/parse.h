@@ -12,7 +12,7 @@
 /// `extends` (each with its own, in order), the file itself, then the `key=value` overrides of the
 /// command line. Within train.steps and train.epochs the later layer wins, so that an override may
 /// replace one by the other;
-/// [[data.train]] and [[data.eval]] of a later layer replace the list.
+/// [[data.train]], [[data.eval]] and [[objective.rewards]] of a later layer replace the list.
 ///
 ///     const Recipe recipe = parse("sft.toml", {"optimizer.lr=1e-4",
 ///     "data.train.0.path=rows.jsonl"});

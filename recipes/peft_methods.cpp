@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <sstream>
 #include <utility>
 
 #include "recipes/schema.h"
@@ -10,14 +9,7 @@
 namespace temper::recipes {
 namespace {
 
-// Blank-separated names of fields whose default is None, then those with a default.
-std::vector<PeftField> fields(const char* without_default, std::vector<PeftField> with_default) {
-  std::vector<PeftField> all;
-  std::istringstream names(without_default);
-  for (std::string name; names >> name;) all.push_back({name});
-  all.insert(all.end(), with_default.begin(), with_default.end());
-  return all;
-}
+constexpr auto& fields = make_fields;
 
 const std::map<std::string, int64_t> kNoPattern;
 

@@ -4,8 +4,8 @@
 #include <string_view>
 #include <vector>
 
+#include "recipes/kinds.h"
 #include "recipes/recipe.h"
-#include "recipes/value.h"
 
 /// Which keys of [peft] belong to which method, with the defaults of PEFT 0.21.2's configs: the one
 /// place that says so. tests/parity holds it against PEFT.
@@ -14,12 +14,8 @@
 /// peft_rows.cpp.
 namespace temper::recipes {
 
-/// A key of [peft] as one method has it.
-struct PeftField {
-  std::string key;               // without "peft."
-  Value initial{};               // unset: PEFT's None
-  std::vector<Value> allowed{};  // where a method takes fewer values than the key; empty: all
-};
+/// A key of [peft] as one method has it; initial is PEFT's default.
+using PeftField = Field;
 
 struct PeftMethod {
   std::string name;

@@ -14,20 +14,6 @@ namespace {
 
 using Keys = std::vector<std::string>;
 
-std::string no_effect(const std::string& with) { return "has no effect with " + with; }
-
-// "a, b and c", by " and "
-std::string listed(const std::vector<std::string>& texts, const std::string& before_last) {
-  if (texts.size() < 2) return join(texts);
-  return join({texts.begin(), texts.end() - 1}) + before_last + texts.back();
-}
-
-std::string one_of(const std::vector<Value>& values) {
-  std::vector<std::string> texts;
-  for (const Value& value : values) texts.push_back(to_toml(value));
-  return listed(texts, " or ");
-}
-
 bool is_set(const Value& value) {
   return value != Value{} && value != Value{std::map<std::string, int64_t>{}};
 }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "recipes/diagnostic.h"
+#include "recipes/objective_kinds.h"
 #include "recipes/peft_methods.h"
 #include "recipes/schema.h"
 
@@ -12,7 +13,8 @@ namespace {
 
 constexpr const char* kIntroduction = R"(# The recipe
 
-This page is made from the rows of `recipes/schema.cpp`, `peft_rows.cpp` and `peft_methods.cpp`; after a change there:
+This page is made from the rows of `recipes/schema.cpp`, `peft_rows.cpp`, `peft_methods.cpp`, `objective_rows.cpp` and
+`objective_kinds.cpp`; after a change there:
 
     ninja -C build temper_recipe_reference && build/bin/temper_recipe_reference > docs/recipe.md
 
@@ -73,7 +75,56 @@ std::string row(const KeyOf<Owner>& key, const std::string& shown_name, bool dif
 
 constexpr const char* kHead = "| key | values | default | meaning |\n|---|---|---|---|\n";
 
-// ---- [peft] ------------------------------------------------------------------------------------
+// ---- tables whose keys depend on a kind ---------------------------------------------------------
+
+constexpr const char* kKindsHead =
+    "\n| key | of | values | default | meaning |\n|---|---|---|---|---|\n";
+
+// A kind by its name, and the key as it has it.
+struct Owner {
+  std::string name;
+  const Field* field;
+};
+
+template <class Kinds>
+std::vector<Owner> owners_of(const Kinds& kinds, const std::string& key) {
+  std::vector<Owner> owners;
+  for (const auto& kind : kinds) {
+    if (const Field* field = kind.field(key)) owners.push_back({kind.name, field});
+  }
+  return owners;
+}
+
+// "`8`", or "`8` (vera: `256`)": the first kind's default, and where others differ.
+std::string default_cell(const std::vector<Owner>& owners) {
+  std::string usual;
+  std::vector<std::string> others;
+  for (const Owner& owner : owners) {
+    const Value& initial = owner.field->initial;
+    const std::string shown = initial == Value{} || initial == Value{""} ? "" : code(initial);
+    if (&owner == &owners.front()) usual = shown;
+    if (shown != usual) others.push_back(owner.name + ": " + (shown.empty() ? "none" : shown));
+  }
+  return usual + (others.empty() ? "" : (usual.empty() ? "(" : " (") + join(others) + ")");
+}
+
+// The row of a key that some of `kinds` have, or, where none says so, all.
+template <class Table, class Kinds>
+std::string kinds_row(const KeyOf<Table>& key, const std::string& name, const Kinds& kinds,
+                      const Table& unset) {
+  const std::vector<Owner> owners = owners_of(kinds, key.name);
+  std::vector<std::string> names;
+  for (const Owner& owner : owners) names.push_back(owner.name);
+  KeyInfo values = key;
+  values.optional = false;  // said above the table
+  const bool all = owners.empty() || owners.size() == kinds.size();
+  const Value of_all = key.get(unset);
+  const std::string initial = !owners.empty()       ? default_cell(owners)
+                              : of_all == Value{""} ? ""
+                                                    : code(of_all);
+  return "| `" + name + "` | " + (all ? "all" : join(names)) + " | " + cell(values_cell(values)) +
+         " | " + cell(initial) + " | " + cell(key.meaning) + " |\n";
+}
 
 constexpr const char* kPeft = R"(
 Leave the table out for full fine-tuning. Which keys there are depends on `method`, and so do their defaults, which are those
@@ -84,50 +135,60 @@ of PEFT 0.21.2; a key of another method is refused. A key without a default here
 |---|---|
 )";
 
-constexpr const char* kPeftHead =
-    "\n| key | of | values | default | meaning |\n|---|---|---|---|---|\n";
-
-std::string methods_cell(const std::string& key) {
-  const std::vector<std::string> methods = methods_with(key);
-  return methods.size() == peft_methods().size() ? "all" : join(methods);
-}
-
-// "`8`", or "`8` (vera: `256`)": the first method's default, and where others differ.
-std::string peft_default_cell(const Key& key) {
-  if (is_of_every_method(key.name)) {
-    Recipe recipe;
-    recipe.peft.method = "lora";
-    return code(key.get(recipe));
-  }
-  std::string usual;
-  bool first = true;
-  std::vector<std::string> others;
-  for (const PeftMethod& method : peft_methods()) {
-    const PeftField* field = method.field(key.name);
-    if (!field) continue;
-    const std::string initial = field->initial == Value{} ? "" : code(field->initial);
-    if (first) usual = initial;
-    if (!first && initial != usual) {
-      others.push_back(method.name + ": " + (initial.empty() ? "none" : initial));
-    }
-    first = false;
-  }
-  return usual + (others.empty() ? "" : " (" + join(others) + ")");
-}
-
 std::string peft_markdown() {
   std::string text = kPeft;
   for (const PeftMethod& method : peft_methods()) {
     text += "| `" + method.name + "` | " + cell(method.meaning) + " |\n";
   }
-  text += kPeftHead;
+  text += kKindsHead;
+  Recipe lora;
+  lora.peft.method = "lora";
   for (const Key& key : keys()) {
     if (!key.name.starts_with("peft.")) continue;
-    KeyInfo values = key;
-    values.optional = false;  // said above the table
-    text += "| `" + key.name.substr(std::string("peft.").size()) + "` | " + methods_cell(key.name) +
-            " | " + cell(values_cell(values)) + " | " + cell(peft_default_cell(key)) + " | " +
-            cell(key.meaning) + " |\n";
+    text += kinds_row(key, key.name.substr(std::string("peft.").size()), peft_methods(), lora);
+  }
+  return text;
+}
+
+constexpr const char* kObjective = R"(
+Which keys there are depends on `kind`, and so do their defaults, which are those of TRL 1.16.0; a key of another kind is
+refused. A key without a default here is unset; `"auto"` is the default, too.
+
+| kind | what is learnt | `loss_type` |
+|---|---|---|
+)";
+
+constexpr const char* kRewards = R"(
+### [[objective.rewards]]
+
+What scores a completion; grpo and rloo need at least one. Which keys there are depends on `kind`.
+
+| kind | its score |
+|---|---|
+)";
+
+std::string objective_markdown() {
+  std::string text = kObjective;
+  for (const ObjectiveKind& kind : objective_kinds()) {
+    std::vector<std::string> losses;
+    if (const Field* field = kind.field("loss_type")) {
+      for (const Value& loss : field->allowed) losses.push_back(code(loss));
+    }
+    text += "| `" + kind.name + "` | " + cell(kind.meaning) + " | " + join(losses) + " |\n";
+  }
+  text += kKindsHead;
+  for (const Key& key : keys()) {
+    if (!key.name.starts_with("objective.")) continue;
+    text += kinds_row(key, key.name.substr(std::string("objective.").size()), objective_kinds(),
+                      Recipe{});
+  }
+  text += kRewards;
+  for (const Kind& kind : reward_kinds()) {
+    text += "| `" + kind.name + "` | " + cell(kind.meaning) + " |\n";
+  }
+  text += kKindsHead;
+  for (const RewardKey& key : reward_keys()) {
+    text += kinds_row(key, key.name, reward_kinds(), Reward{});
   }
   return text;
 }
@@ -138,8 +199,8 @@ std::string reference_markdown() {
   std::string text = kIntroduction;
   for (const std::string& table : table_names()) {
     text += "\n## [" + table + "]\n";
-    if (table == "peft") {
-      text += peft_markdown();
+    if (table == "peft" || table == "objective") {
+      text += table == "peft" ? peft_markdown() : objective_markdown();
       continue;
     }
     text += std::string("\n") + kHead;

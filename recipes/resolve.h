@@ -10,8 +10,8 @@
 namespace temper::recipes {
 
 /// Defaults that depend on other keys are filled in: optimizer.lr by the objective and by whether
-/// an adapter is trained, the fields of [peft] by its method (those whose default in PEFT is None
-/// stay unset).
+/// an adapter is trained, the fields of [peft] by its method and those of [objective] by its kind
+/// (those whose default in PEFT and TRL is None stay unset), and what goes with the kind.
 Recipe resolve(Recipe recipe);
 
 /// A valid recipe file with every key written out; parsing it gives `recipe` again (once resolved).

@@ -12,7 +12,7 @@
 #include "recipes/enum_names.h"
 #include "recipes/schema.h"
 
-/// How schema.cpp and peft_rows.cpp make a row of the registry from a member of recipe.h: the key's
+/// How schema.cpp, peft_rows.cpp and objective_rows.cpp make a row of the registry from a member of recipe.h: the key's
 /// name, type and accessors come from the member, the rest from what is said about it.
 namespace temper::recipes {
 
@@ -166,7 +166,7 @@ KeyOf<Owner> make_row(std::string name, Member, About about) {
   return key;
 }
 
-// A row of recipe_rows() or peft_rows(), or of source_rows(): the member, then a designated About:
+// A row of the recipe's keys, of source_rows() or reward_rows(): the member, then a designated About:
 // ROW(run.seed, .meaning = "...", .range = at_least(0)).
 #define ROW(member, ...) NAMED_ROW(#member, member, __VA_ARGS__)
 #define NAMED_ROW(name, member, ...)   \
@@ -175,8 +175,13 @@ KeyOf<Owner> make_row(std::string name, Member, About about) {
 #define SOURCE_ROW(member, ...)            \
   ::temper::recipes::make_row<DataSource>( \
       #member, [](auto& owner) -> auto& { return owner.member; }, About{__VA_ARGS__})
+#define REWARD_ROW(member, ...)        \
+  ::temper::recipes::make_row<Reward>( \
+      #member, [](auto& owner) -> auto& { return owner.member; }, About{__VA_ARGS__})
 
-// The rows of [peft]; in keys() they follow those of [model].
+// The rows of [peft] and [objective]; in keys() they follow those of [model] and [data].
 std::vector<Key> peft_rows();
+std::vector<Key> objective_rows();
+std::vector<RewardKey> reward_rows();
 
 }  // namespace temper::recipes

@@ -45,12 +45,16 @@ std::vector<Key> recipe_rows() {
       ROW(data.format, .meaning = "What a row is; `auto` recognises it by its columns.",
           .choices = {"auto", "text", "messages", "prompt-completion", "preference",
                       "unpaired-preference", "prompt", "classification", "pairs"},
-          .works = {"auto", "text", "messages", "prompt-completion"}),
-      ROW(data.max_length, .meaning = "Longest sequence trained on.", .unit = "tokens",
+          .works = {"auto", "text", "messages", "prompt-completion", "preference",
+                    "unpaired-preference", "prompt"}),
+      ROW(data.max_length,
+          .meaning = "Longest sequence trained on, prompt and completion; grpo, rloo: longest "
+                     "prompt.",
+          .unit = "tokens",
           .range = between(2, kLargestCount)),
       ROW(data.packing,
           .meaning = "How examples share a row: one each (`none`), or best-fit decreasing (`bfd`); "
-                     "packed documents never attend to each other.",
+                     "packed documents never attend to each other. Other kinds than sft: `none`.",
           .works = {"none", "bfd"}),
       ROW(data.packing_window, .meaning = "Bins are made once per window, in file order.",
           .unit = "rows", .range = at_least(1)),
@@ -60,32 +64,23 @@ std::vector<Key> recipe_rows() {
           .unit = "rows", .range = at_least(1), .works = {100000}),
       ROW(data.group_by_length, .meaning = "Batches of rows of similar length.", .works = {false}),
       ROW(data.drop_last, .meaning = "Leave out the last, smaller step of an epoch."),
-      ROW(data.loss_on, .meaning = "Supervised tokens; `auto`: all of a text, the completion of a "
-                                   "prompt-completion row, the assistant's turns of messages."),
+      ROW(data.loss_on, .meaning = "sft: supervised tokens; `auto`: all of a text, the completion "
+                                   "of a prompt-completion row, the assistant's turns of "
+                                   "messages."),
       ROW(data.on_bad_row,
           .meaning = "A row that cannot be used stops the run, or is counted and skipped."),
       ROW(data.on_long_row,
-          .meaning =
-              "Rows above max_length; `auto` splits text and truncates the rest at the end."),
+          .meaning = "Rows above max_length; `auto` splits text, drops rows of reward, grpo and "
+                     "rloo, and truncates the rest at the end (orpo, cpo: the completion)."),
       ROW(data.shuffle,
           .meaning = "A new order every epoch; false: file order, whatever the layout."),
       ROW(data.workers, .meaning = "Threads that prepare batches, per rank.",
           .range = between(1, 256)),
       ROW(data.cache, .meaning = "Directory of the token shards.", .not_empty = true),
 
-      ROW(objective.kind, .meaning = "What is learnt.",
-          .choices = {"sft", "dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo", "online_dpo",
-                      "gkd", "distill", "ppo", "classify", "tokens", "qa", "embed", "cross_encoder",
-                      "mlm"},
-          .works = {"sft"}),
-      ROW(objective.loss_type,
-          .meaning = "`nll`: cross-entropy; `dft`: cross-entropy weighted by the token's own "
-                     "probability (arXiv:2508.05629).",
-          .choices = {"nll", "dft"}),
-
       ROW(generation.temperature,
           .meaning = "Sampling temperature; 0 is greedy. `auto`, here and below: the model's "
-                     "generation_config.json.",
+                     "generation_config.json; grpo, rloo: 1, and nothing cut off.",
           .range = at_least(0)),
       ROW(generation.top_p,
           .meaning = "Sample from the smallest set of tokens with this probability.",
@@ -97,19 +92,20 @@ std::vector<Key> recipe_rows() {
           .range = between(0, 1)),
       ROW(generation.repetition_penalty,
           .meaning = "Divides the logits of tokens seen before; 1: off.", .range = above(0)),
-      ROW(generation.max_new_tokens, .meaning = "Longest completion.", .unit = "tokens",
+      ROW(generation.max_new_tokens,
+          .meaning = "Longest completion; grpo, rloo: objective.max_completion_length.",
+          .unit = "tokens",
           .range = at_least(1)),
       ROW(generation.stop, .meaning = "Strings that end a completion."),
       ROW(generation.exact,
-          .meaning = "Generation gives the training forward's log-probabilities to the bit.",
-          .works = {false}),
+          .meaning = "Generation gives the training forward's log-probabilities to the bit."),
 
       ROW(optimizer.kind, .meaning = "transformers' name without `_torch`.",
           .choices = {"adamw", "sgd", "adafactor", "lion", "adamw_8bit", "paged_adamw_8bit"},
           .works = {"adamw", "sgd", "adamw_8bit", "paged_adamw_8bit"}),
       ROW(optimizer.lr,
           .meaning = "Peak learning rate; `auto`: 2e-4 where an adapter is trained, else the "
-                     "objective's (sft 2e-5).",
+                     "objective's (sft 2e-5, reward 1e-4, others 1e-6).",
           .range = above(0)),
       ROW(optimizer.betas, .meaning = "AdamW kinds: decay of the first and second moment.",
           .range = from_to_below(0, 1)),
@@ -167,7 +163,8 @@ std::vector<Key> recipe_rows() {
 
       ROW(batch.global,
           .meaning = "Sequences per optimizer step over all ranks, a multiple of micro x "
-                     "data-parallel ranks; gradient accumulation follows.",
+                     "data-parallel ranks; gradient accumulation follows. A pair is 1; grpo, rloo: "
+                     "completions.",
           .unit = "rows", .range = between(1, kLargestCount)),
       ROW(batch.micro, .meaning = "Sequences (packed rows) per rank and forward pass.",
           .unit = "rows", .range = between(1, kLargestCount)),
@@ -236,7 +233,8 @@ std::vector<Key> recipe_rows() {
           .unit = "steps", .range = at_least(0)),
       ROW(eval.at_start, .meaning = "Also evaluate before the first step."),
       ROW(eval.metric, .meaning = "What best and early stopping go by.",
-          .choices = {"eval_loss", "eval_mean_token_accuracy"}),
+          .choices = {"eval_loss", "eval_mean_token_accuracy", "eval_rewards/accuracies",
+                      "eval_rewards/margins", "eval_accuracy", "eval_margin", "eval_reward"}),
       ROW(eval.greater_is_better, .meaning = "Whether a greater metric is better."),
       ROW(eval.early_stopping_patience,
           .meaning = "Stop after this many evaluations without improvement; 0: off.",
@@ -273,8 +271,8 @@ std::vector<SourceKey> source_rows() {
                             "follow each other in order.",
                  .range = above(0), .works = {1.0}),
       SOURCE_ROW(columns, .meaning = "Temper's name of a column = its name in the file.",
-                 .choices = {"text", "prompt", "completion", "messages", "conversations", "tools",
-                             "chat_template_kwargs"}),
+                 .choices = {"text", "prompt", "completion", "messages", "conversations", "chosen",
+                             "rejected", "label", "margin", "tools", "chat_template_kwargs"}),
   };
 }
 
@@ -294,6 +292,11 @@ const std::vector<Key>& keys() {
     const auto after_model = std::find_if(
         rows.begin(), rows.end(), [](const Key& key) { return key.name.starts_with("data."); });
     rows.insert(after_model, peft.begin(), peft.end());
+    const std::vector<Key> objective = objective_rows();
+    const auto after_data = std::find_if(rows.begin(), rows.end(), [](const Key& key) {
+      return key.name.starts_with("generation.");
+    });
+    rows.insert(after_data, objective.begin(), objective.end());
     return rows;
   }();
   return all;
@@ -304,9 +307,26 @@ const std::vector<SourceKey>& source_keys() {
   return rows;
 }
 
+const std::vector<RewardKey>& reward_keys() {
+  static const std::vector<RewardKey> rows = reward_rows();
+  return rows;
+}
+
 const Key* find_key(std::string_view name) { return find_by_name(keys(), name); }
 const SourceKey* find_source_key(std::string_view name) {
   return find_by_name(source_keys(), name);
+}
+const RewardKey* find_reward_key(std::string_view name) {
+  return find_by_name(reward_keys(), name);
+}
+
+const std::vector<std::string>& list_names() {
+  static const std::vector<std::string> names = {"data.train", "data.eval", "objective.rewards"};
+  return names;
+}
+
+bool is_list(std::string_view name) {
+  return std::find(list_names().begin(), list_names().end(), name) != list_names().end();
 }
 
 const std::vector<std::string>& table_names() {

@@ -13,7 +13,7 @@
 /// from these rows; defaults come from Recipe{}.
 ///
 /// To add a key: a member in recipe.h and a row in schema.cpp (of [peft]: in peft_rows.cpp, and its
-/// methods in peft_methods.cpp).
+/// methods in peft_methods.cpp; of [objective]: in objective_rows.cpp and objective_kinds.cpp).
 namespace temper::recipes {
 
 enum class Type {
@@ -44,7 +44,7 @@ struct Range {
 };
 
 struct KeyInfo {
-  std::string name;  // dotted ("optimizer.lr"); for the keys of a data source, the last part alone
+  std::string name;  // dotted ("optimizer.lr"); for the keys of a list's entries, the last part
   Type type;
   bool optional;  // "auto" is allowed and means unset
   // Of kChoice and kBoolOrChoice, and of the elements of kStrings; the end "<k>" of a choice stands
@@ -65,12 +65,15 @@ struct KeyOf : KeyInfo {
 };
 using Key = KeyOf<Recipe>;
 using SourceKey = KeyOf<DataSource>;
+using RewardKey = KeyOf<Reward>;
 
 /// In the order of the recipe's tables.
 const std::vector<Key>& keys();
 const std::vector<SourceKey>& source_keys();
+const std::vector<RewardKey>& reward_keys();
 const Key* find_key(std::string_view name);
 const SourceKey* find_source_key(std::string_view name);
+const RewardKey* find_reward_key(std::string_view name);
 
 /// "run", "model", ... in order.
 const std::vector<std::string>& table_names();
@@ -95,8 +98,34 @@ std::string not_yet(const KeyInfo& key, const Value& value);
 /// Whether a resumed run may have another value of this key than the run had before.
 bool may_differ_on_resume(std::string_view key);
 
-/// Data.train or Data.eval by the list's name ("data.train"), or nullptr.
-std::vector<DataSource>* sources_of(Recipe& recipe, std::string_view list);
-const std::vector<DataSource>* sources_of(const Recipe& recipe, std::string_view list);
+// ---- lists of tables ---------------------------------------------------------------------------
+
+/// "data.train", "data.eval", "objective.rewards".
+const std::vector<std::string>& list_names();
+bool is_list(std::string_view name);
+
+/// The keys of a list's entries, by what they are entries of.
+template <class Entry>
+const std::vector<KeyOf<Entry>>& keys_of();
+template <>
+inline const std::vector<SourceKey>& keys_of<DataSource>() {
+  return source_keys();
+}
+template <>
+inline const std::vector<RewardKey>& keys_of<Reward>() {
+  return reward_keys();
+}
+
+/// Calls `use` with the recipe's list of that name: a vector of DataSource or Reward.
+template <class AnyRecipe, class Use>
+void use_list(AnyRecipe& recipe, std::string_view name, Use use) {
+  if (name == "data.train") {
+    use(recipe.data.train);
+  } else if (name == "data.eval") {
+    use(recipe.data.eval);
+  } else if (name == "objective.rewards") {
+    use(recipe.objective.rewards);
+  }
+}
 
 }  // namespace temper::recipes

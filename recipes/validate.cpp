@@ -5,6 +5,7 @@
 #include <cmath>
 #include <regex>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "recipes/diagnostic.h"
@@ -13,22 +14,6 @@
 #include "recipes/schema.h"
 
 namespace temper::recipes {
-
-void Judgement::require(bool holds, const std::vector<std::string>& keys,
-                        const std::string& problem) {
-  if (holds || !findings.clean(keys)) return;
-  const Key* key = find_key(keys.front());
-  const bool has_value = key && key->get(recipe) != Value{""};
-  findings.add(keys, keys.front() + (has_value ? " = " + to_toml(key->get(recipe)) : ""), problem);
-}
-
-void Judgement::require_pattern(const std::string& pattern, const std::string& key) {
-  try {
-    std::regex compiled(pattern);
-  } catch (const std::regex_error&) {
-    require(false, {key}, in_quotes(pattern) + " is not a regular expression (ECMAScript)");
-  }
-}
 
 namespace {
 
@@ -42,15 +27,17 @@ void judge_what_works(Judgement& judge) {
     const std::string problem = not_yet(key, key.get(judge.recipe));
     judge.require(problem.empty(), {key.name}, problem);
   }
-  for (const char* list : {"data.train", "data.eval"}) {
-    const std::vector<DataSource>& sources = *sources_of(judge.recipe, list);
-    for (size_t i = 0; i < sources.size(); ++i) {
-      const std::string entry = std::string(list) + "." + std::to_string(i);
-      for (const SourceKey& key : source_keys()) {
-        const std::string problem = not_yet(key, key.get(sources[i]));
-        judge.require(problem.empty(), {entry + "." + key.name}, problem);
+  const auto judge_list = [&](const std::string& list, const auto& entries) {
+    using Entry = typename std::remove_cvref_t<decltype(entries)>::value_type;
+    for (size_t i = 0; i < entries.size(); ++i) {
+      for (const KeyOf<Entry>& key : keys_of<Entry>()) {
+        const std::string problem = not_yet(key, key.get(entries[i]));
+        judge.require(problem.empty(), {list + "." + std::to_string(i) + "." + key.name}, problem);
       }
     }
+  };
+  for (const std::string& list : list_names()) {
+    use_list(judge.recipe, list, [&](const auto& entries) { judge_list(list, entries); });
   }
 }
 
@@ -72,14 +59,15 @@ void judge_presence(Judgement& judge, Purpose purpose) {
     judge.require(!recipe.run.name.empty(), {"run.name"},
                   "needed: the run's directory is run.output/run.name");
   }
-  for (const char* list : {"data.train", "data.eval"}) {
-    const std::vector<DataSource>& sources = *sources_of(recipe, list);
+  const auto judge_paths = [&](const std::string& list, const std::vector<DataSource>& sources) {
     for (size_t i = 0; i < sources.size(); ++i) {
-      const std::string entry = std::string(list) + "." + std::to_string(i);
+      const std::string entry = list + "." + std::to_string(i);
       judge.require(!sources[i].path.empty() || !judge.findings.clean({entry}),
                     {entry + ".path", entry}, "needs a path: the rows to read");
     }
-  }
+  };
+  judge_paths("data.train", recipe.data.train);
+  judge_paths("data.eval", recipe.data.eval);
 }
 
 void judge_run_name(Judgement& judge) {
@@ -96,6 +84,7 @@ void judge_run_name(Judgement& judge) {
 
 void judge_data(Judgement& judge) {
   const Data& data = judge.recipe.data;
+  // Of other objectives that pack nothing: objective_rules.cpp.
   judge.require(data.packing != Packing::kNone || data.packing_window == Data{}.packing_window,
                 {"data.packing_window"}, "has no effect with data.packing = \"none\"");
 }
@@ -184,6 +173,7 @@ void judge_schedule_numbers(Judgement& judge) {
         std::string("warm-up") + (schedule.num_decay_steps ? " and decay" : "") +
             " must fit into train.steps = " + text(*steps));
   }
+  if (!judge.findings.clean({"objective.kind"})) return;
   const double lr = *resolve(judge.recipe).optimizer.lr;
   judge.require(schedule.min_lr.value_or(0) <= lr, {"schedule.min_lr", "optimizer.lr"},
                 "must be at most optimizer.lr = " + text(lr));
@@ -211,11 +201,11 @@ void judge_evaluation(Judgement& judge) {
     judge.require(!recipe.eval.at_start, {"eval.at_start"}, problem);
   }
   if (recipe.checkpoint.best || stops) {
-    const bool accuracy = recipe.eval.metric == "eval_mean_token_accuracy";
+    const bool greater = recipe.eval.metric != "eval_loss";
     judge.require(
-        recipe.eval.greater_is_better == accuracy, {"eval.greater_is_better", "eval.metric"},
-        "of " + recipe.eval.metric + " the " + (accuracy ? "greater" : "lower") +
-            " is better: eval.greater_is_better must be " + (accuracy ? "true" : "false"));
+        recipe.eval.greater_is_better == greater, {"eval.greater_is_better", "eval.metric"},
+        "of " + recipe.eval.metric + " the " + (greater ? "greater" : "lower") +
+            " is better: eval.greater_is_better must be " + (greater ? "true" : "false"));
   }
 }
 
@@ -286,11 +276,15 @@ void validate(const Recipe& recipe, const Setting& setting, Findings& findings) 
   judge_evaluation(judge);
   judge_export(judge);
   judge_peft(judge, setting.purpose);
+  judge_objective(judge);
   if (setting.purpose != Purpose::kTrain) return;
   const int64_t world_size = setting.world_size.value_or(1);
   if (setting.world_size) judge_axes(judge, world_size);
-  if (findings.clean(axes()))
-    judge_batch(judge, std::max<int64_t>(1, data_parallel_ranks(recipe.parallel, world_size)));
+  if (!findings.clean(axes())) return;
+  const int64_t ranks =
+      std::max<int64_t>(1, data_parallel_ranks(recipe.parallel, world_size));
+  judge_batch(judge, ranks);
+  judge_rollouts(judge, ranks);
 }
 
 }  // namespace temper::recipes

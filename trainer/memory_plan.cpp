@@ -48,7 +48,8 @@ int64_t parameter_count(const ModelConfig& c) {
   if (c.output_bias) layer += d;
   if (c.mlp_bias) layer += 2 * c.intermediate_size + d;
   if (c.qk_norm) layer += 2 * c.head_dim;
-  return c.num_hidden_layers * layer + (c.tie_word_embeddings ? 1 : 2) * c.vocab_size * d + d;
+  const int64_t head = c.num_labels > 0 ? c.num_labels : c.tie_word_embeddings ? 0 : c.vocab_size;
+  return c.num_hidden_layers * layer + (c.vocab_size + head) * d + d;
 }
 
 namespace {
@@ -131,20 +132,43 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
 
 }  // namespace
 
+namespace {
+
+// Documents of a row: pairs stand side by side, whatever they share.
+int64_t documents_of_row(const std::string& kind) {
+  return kind == "dpo" || kind == "orpo" || kind == "cpo" || kind == "reward" ? 2 : 1;
+}
+
+// A reference model of its own: not where adapters are switched off or log-probabilities are stored.
+int64_t reference_bytes(const recipes::Recipe& recipe, int64_t parameters, bool adapters) {
+  const recipes::Objective& objective = recipe.objective;
+  if (!build_objective(objective)->needs_reference()) return 0;
+  const bool given = !objective.ref_model.value_or("").empty();
+  const bool stored = objective.precompute_ref_log_probs.value_or(false);
+  if (!given && (adapters || stored)) return 0;
+  const int64_t compute = bytes_of(recipe.train.precision);
+  const bool masters = objective.sync_ref_model.value_or(false) && (compute != 4 || recipe.model.dtype != recipes::Dtype::kFp32);
+  return parameters * (compute + (masters ? 4 : 0));
+}
+
+}  // namespace
+
 MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks) {
   MemoryPlan plan;
   plan.parameters = parameter_count(config);
   const int64_t compute = bytes_of(recipe.train.precision);
   const Tensors tensors = count_tensors(recipe, config);
   plan.trainable = tensors.trainable;
-  plan.weights = tensors.weights + tensors.start;
+  const bool adapters = !recipe.peft.method.empty() || !recipe.model.adapter.empty();
+  plan.weights = tensors.weights + tensors.start + reference_bytes(recipe, plan.parameters, adapters);
   plan.gradients = plan.trainable * 4;
   const int64_t states = recipe.optimizer.kind.find("adamw") != std::string::npos ? 2 : (recipe.optimizer.momentum > 0 ? 1 : 0);
   const int64_t state_bytes = recipe.optimizer.kind.ends_with("adamw_8bit") ? 1 : 4;
   plan.optimizer = plan.trainable * state_bytes * states + tensors.ranks;
 
   // With packing, rows hold more documents than one, as many as the data has it.
-  const int64_t tokens = recipe.batch.micro * (recipe.data.max_length + tensors.virtual_tokens);
+  const int64_t tokens =
+      recipe.batch.micro * documents_of_row(recipe.objective.kind) * (recipe.data.max_length + tensors.virtual_tokens);
   const auto mode = recipe.train.activation_checkpointing;
   int64_t elements = config.num_hidden_layers * (saved_elements(config, mode) + 4 * tensors.inner);
   // A checkpointed block is whole again while its backward runs.
@@ -152,13 +176,13 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   elements += 3 * config.hidden_size;  // embedding, final norm, its gradient
   plan.activations = tokens * elements * compute;
 
-  const bool adapters = !recipe.peft.method.empty() || !recipe.model.adapter.empty();
   const int64_t stored = adapters ? plan.trainable : plan.parameters;
   plan.checkpoint_bytes = stored * 4 + tensors.start + plan.optimizer;
   const int64_t snapshot = recipe.checkpoint.async ? plan.checkpoint_bytes / std::max<int64_t>(1, ranks) : 0;
   // Float32 logits; their gradient overwrites them in float32 and stands beside them in bfloat16.
-  const int64_t rows = head_chunk(tokens, config.vocab_size);
-  const int64_t logits = rows * config.vocab_size * (compute == 4 ? 4 : 4 + compute);
+  const int64_t outputs = config.num_labels > 0 ? config.num_labels : config.vocab_size;
+  const int64_t rows = head_chunk(tokens, outputs);
+  const int64_t logits = rows * outputs * (compute == 4 ? 4 : 4 + compute);
   plan.buffers = kProgram + logits + snapshot + tensors.largest * compute;
   const bool merged = !adapters || recipe.export_.merge;
   const bool full = recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32;

@@ -68,7 +68,7 @@ TEST(ChatParity, TokensAndAssistantMasksEqualTransformers) {
     const RowEncoder encoder = RowEncoder::make(
         {.format = "auto", .loss_on = marked ? recipes::LossOn::kAuto : recipes::LossOn::kAll}, {},
         row, tokenizer, load_template(expected["template"]));
-    const Example example = encoder.encode(row);
+    const Example example = encoder.encode(row).documents.at(0);
     EXPECT_EQ(Json(example.ids).dump(), expected["ids"].dump()) << expected["text"];
     if (marked) {
       EXPECT_EQ(bits(example.supervised), expected["mask"].get<std::string>()) << expected["text"];
@@ -87,7 +87,7 @@ TEST(ChatParity, RowsEqualTrl) {
     const RowEncoder encoder = RowEncoder::make(
         {.format = "auto", .loss_on = loss_on.at(expected["loss_on"].get<std::string>())}, {}, row,
         tokenizer, load_template(expected["template"]));
-    const Example example = encoder.encode(row);
+    const Example example = encoder.encode(row).documents.at(0);
     EXPECT_EQ(Json(example.ids).dump(), expected["ids"].dump()) << expected["row"];
     EXPECT_EQ(bits(example.supervised), expected["mask"].get<std::string>()) << expected["row"];
   }

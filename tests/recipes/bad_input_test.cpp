@@ -11,12 +11,11 @@ const std::string kSchedules =
     "\"constant_with_warmup\", \"inverse_sqrt\", \"cosine_with_min_lr\", "
     "\"cosine_warmup_with_min_lr\", "
     "\"warmup_stable_decay\"";
-const std::string kOnlySft =
-    "belongs to an objective that is not in this version, which has only kind = \"sft\" (its keys: "
-    "kind, loss_type)";
+const std::string kKinds =
+    "\"sft\", \"dpo\", \"kto\", \"orpo\", \"cpo\", \"reward\", \"grpo\", \"rloo\"";
 const std::string kColumns =
-    "one of \"text\", \"prompt\", \"completion\", \"messages\", \"conversations\", \"tools\", "
-    "\"chat_template_kwargs\"";
+    "one of \"text\", \"prompt\", \"completion\", \"messages\", \"conversations\", \"chosen\", "
+    "\"rejected\", \"label\", \"margin\", \"tools\", \"chat_template_kwargs\"";
 
 const Refused kCases[] = {
     // Names.
@@ -252,22 +251,19 @@ const Refused kCases[] = {
      {"r.toml:2: data.eval.0: needs a path: the rows to read"}},
     // What later versions bring.
     {"LaterObjective",
-     "[objective]\nkind = \"dpo\"\nbeta = 0.1\nloss_type = [\"sigmoid\"]",
+     "[objective]\nkind = \"gkd\"\nbeta = 0.1\nteacher = \"big\"",
      {},
-     {"r.toml:3: objective.kind = \"dpo\": not in this version, which has only \"sft\""}},
+     {"r.toml:3: objective.kind = \"gkd\": not in this version, which has only " + kKinds}},
     {"KeyOfALaterObjective",
-     "[objective]\nbeta = 0.1",
+     "[objective]\nteacher = \"big\"",
      {},
-     {"r.toml:3: objective.beta = 0.1: " + kOnlySft}},
+     {"r.toml:3: objective.teacher = \"big\": belongs to an objective that is not in this version, "
+      "which has only kind = " +
+      kKinds}},
     {"UnknownKeyOfObjectives",
      "[objective]\nlos_type = \"nll\"",
      {},
      {"r.toml:3: objective.los_type = \"nll\": unknown key (nearest: objective.loss_type)"}},
-    {"Rewards",
-     "[[objective.rewards]]\nkind = \"length\"",
-     {},
-     {"r.toml:2: objective.rewards = [{...}]: rewards are not in this version, which has only "
-      "objective.kind = \"sft\""}},
     {"Packing",
      "[data]\npacking = \"wrapped\"",
      {},

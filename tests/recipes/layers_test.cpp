@@ -17,6 +17,7 @@ TEST(Recipe, KeepsDefaultsForWhatIsNotWritten) {
   expected.model.path = "models/tiny";
   expected.data.train = {{.path = "rows.jsonl", .weight = 1.0, .columns = {}}};
   expected.optimizer.lr = 2e-5;
+  expected.objective.loss_type = "nll";
   EXPECT_EQ(recipe, expected);
 }
 

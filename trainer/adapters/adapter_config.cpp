@@ -110,7 +110,7 @@ Json adapter_config(const Peft& peft, const std::string& base, const NamesOrPatt
                {"peft_type", peft_type_of(peft.method)},
                {"peft_version", kPeftVersion},
                {"revision", nullptr},
-               {"task_type", "CAUSAL_LM"}};
+               {"task_type", model.num_labels > 0 ? "SEQ_CLS" : "CAUSAL_LM"}};
   recipes::Recipe recipe;
   recipe.peft = peft;
   for (const recipes::PeftField& field : method->fields) {

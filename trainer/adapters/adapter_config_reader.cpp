@@ -207,7 +207,9 @@ class Reader {
     for (const auto& [key, value] : json_.items()) {
       if (known_.contains(key) || is_ignored(key)) continue;
       if (key == "task_type") {
-        if (!value.is_null() && value != Json("CAUSAL_LM")) refuse(key, "must be \"CAUSAL_LM\"");
+        if (!value.is_null() && value != Json("CAUSAL_LM") && value != Json("SEQ_CLS")) {
+          refuse(key, "must be \"CAUSAL_LM\" or \"SEQ_CLS\"");
+        }
       } else if (key == "num_transformer_submodules") {
         if (!value.is_null() && value != Json(1)) refuse(key, "must be 1");
       } else if (!says_nothing(value)) {

@@ -20,6 +20,8 @@ namespace {
 constexpr const char* kPrefix = "base_model.model.";
 constexpr const char* kEmbedding = "model.embed_tokens";
 constexpr const char* kHead = "lm_head";
+constexpr const char* kScore = "score";
+constexpr const char* kClassifier = "classifier";
 
 std::string module_of(const std::string& parameter) {
   return parameter.substr(0, parameter.rfind('.'));
@@ -37,6 +39,15 @@ bool names_embedding(const recipes::NamesOrPattern& targets) {
   }
   const recipes::NamePattern pattern(std::get<std::string>(targets), "peft.target_modules");
   return pattern.matches(kEmbedding) || pattern.matches(kHead);
+}
+
+// PEFT's SEQ_CLS trains and saves the head under either of its usual names.
+void save_classification_head(recipes::Peft& peft) {
+  std::vector<std::string> modules = peft.modules_to_save.value_or(std::vector<std::string>{});
+  for (const char* name : {kClassifier, kScore}) {
+    if (std::find(modules.begin(), modules.end(), name) == modules.end()) modules.push_back(name);
+  }
+  peft.modules_to_save = std::move(modules);
 }
 
 bool is_lora_a(const std::string& key) {
@@ -68,6 +79,7 @@ Adapters::Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& 
       context_(std::make_shared<AdapterContext>()) {
   const std::vector<LinearSlot> slots = model.linears();
   const std::vector<TargetModule> modules = modules_of(model);
+  if (model.config().num_labels > 0) save_classification_head(peft_);
   set_default_targets(peft_, model.config().model_type);
   targets_ = find_targets(peft_, model.config().model_type, modules, /*strict=*/!from_file);
   if (peft_.target_modules) saved_targets_ = trainer::saved_targets(peft_, modules);
@@ -119,7 +131,8 @@ bool Adapters::has_target(const std::string& module) const {
 void Adapters::train_added_tokens() {
   const std::vector<int64_t>& ids = model_.config().added_ids;
   if (ids.empty()) return;
-  const bool tied = model_.config().tie_word_embeddings;
+  // A classifier has no row for each token in its head.
+  const bool tied = model_.config().tie_word_embeddings || model_.config().num_labels > 0;
   const auto whole = [&](const char* module) {
     return has_target(module) ||
            names_module(peft_.modules_to_save.value_or(std::vector<std::string>{}), module);
@@ -287,6 +300,7 @@ void Adapters::set_base_free(const ModelOptions& options) {
       modules.push_back(module_of(parameter.name));
     for (const LinearSlot& slot : model_.linears()) modules.push_back(slot.module);
     modules.push_back(kHead);
+    if (model_.config().num_labels > 0) modules.push_back(kClassifier);
     const auto named = [&](const std::string& module) { return names_module({name}, module); };
     if (std::any_of(modules.begin(), modules.end(), named)) continue;
     for (std::string& module : modules) module = module.substr(module.rfind('.') + 1);

@@ -90,7 +90,7 @@ TEST_F(AdapterFiles, SettingsThatTemperDoesNotDoAreRefusedByName) {
                      {"future_switch", false},
                      {"future_thing", nullptr},
                      {"megatron_core", "megatron.core"},
-                     {"task_type", "SEQ_CLS"},
+                     {"task_type", "TOKEN_CLS"},
                      {"init_lora_weights", "corda"}}),
             (Names{"adapter/adapter_config.json: r = \"8\": must be a whole number",
                    "adapter/adapter_config.json: layer_replication = [[0,2]]: is a setting that "
@@ -102,7 +102,7 @@ TEST_F(AdapterFiles, SettingsThatTemperDoesNotDoAreRefusedByName) {
                    "save_pretrained with path_initial_model_for_weight_conversion)",
                    "adapter/adapter_config.json: future_field = 3: is a setting that Temper does "
                    "not know",
-                   "adapter/adapter_config.json: task_type = \"SEQ_CLS\": must be \"CAUSAL_LM\""}));
+                   "adapter/adapter_config.json: task_type = \"TOKEN_CLS\": must be \"CAUSAL_LM\" or \"SEQ_CLS\""}));
 }
 
 TEST_F(AdapterFiles, UnknownMethodsAreRefusedWithTheList) {

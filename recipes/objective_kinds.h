@@ -1,0 +1,38 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "recipes/kinds.h"
+#include "recipes/recipe.h"
+
+/// Which keys of [objective] belong to which kind, with the defaults of TRL 1.16.0's configs, and
+/// which keys of [[objective.rewards]] belong to which reward: the one place that says so.
+/// tests/parity holds it against TRL.
+///
+/// To add a kind: a row in objective_kinds.cpp; its new fields are members of Objective and rows in
+/// objective_rows.cpp.
+namespace temper::recipes {
+
+struct ObjectiveKind : Kind {
+  double learning_rate;              // of full fine-tuning
+  std::vector<std::string> metrics;  // of an evaluation, besides eval_loss: the greater the better
+  bool samples = false;              // completions are sampled and scored by rewards
+};
+
+/// The kinds of this version, in the order of the page.
+const std::vector<ObjectiveKind>& objective_kinds();
+/// nullptr: no kind of this version.
+const ObjectiveKind* find_objective_kind(std::string_view name);
+/// The kinds that have the key, with or without "objective.".
+std::vector<std::string> objectives_with(std::string_view key);
+
+const std::vector<Kind>& reward_kinds();
+
+/// What each kind has in [objective] and [[objective.rewards]], where unset, and what goes with it:
+/// [generation] of the kinds that sample, data.packing of those whose rows are compared. dpo's
+/// loss_type becomes a list, cpo's "alphapo" what it stands for.
+void fill_in_objective(Recipe& recipe);
+
+}  // namespace temper::recipes
