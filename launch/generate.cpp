@@ -158,6 +158,9 @@ int generate(const std::vector<std::string>& arguments) {
   const auto prompt = prompt_ids(source.tokenizer.directory, tokenizer, (*given)["prompt"].as<std::string>(),
                                  given->count("chat") != 0);
 
+  if (source.load_config().num_labels > 0) {
+    throw UserError(model_path.string() + ": a model that gives scores, not text: nothing to generate with");
+  }
   return run_on_all_ranks([&](parallel::Session& session) {
     if (session.world().rank != 0) return int{kDone};
     // A token of a small model is so little work that sharing it out costs more than doing it.

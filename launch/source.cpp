@@ -68,12 +68,38 @@ Source model_source(const fs::path& model) {
           .tokenizer = {.directory = model}};
 }
 
+namespace {
+
+/// A reward model's checkpoint or adapter on a language model brings its own head.
+trainer::ModelConfig with_own_head(const Source& source, trainer::ModelConfig config) {
+  if (config.num_labels > 0) return config;
+  const data::Tokenizer tokenizer = source.load_tokenizer();
+  const auto with_head = [&](int64_t labels) {
+    return trainer::with_score_head(config, labels,
+                                    tokenizer.pad_id() ? tokenizer.pad_id() : tokenizer.eos_id());
+  };
+  if (source.kind == Source::Kind::kCheckpoint && source.state.contains("config")) {
+    const data::Json& own = source.state.at("config");
+    const data::Json names = own.value("architectures", data::Json::array());
+    const bool scores = !names.empty() && names.front().is_string() &&
+                        names.front().get<std::string>().ends_with("ForSequenceClassification");
+    if (scores) return with_head(static_cast<int64_t>(own.at("id2label").size()));
+  }
+  if (source.kind == Source::Kind::kAdapter) {
+    const data::Json own = data::read_json(source.weights / "adapter_config.json");
+    if (own.is_object() && own.value("task_type", data::Json()) == data::Json("SEQ_CLS")) return with_head(1);
+  }
+  return config;
+}
+
+}  // namespace
+
 data::Tokenizer Source::load_tokenizer() const {
   return data::Tokenizer::load(tokenizer.directory, tokenizer.added_tokens);
 }
 
 trainer::ModelConfig Source::load_config() const {
-  trainer::ModelConfig config = trainer::load_config(model);
+  trainer::ModelConfig config = with_own_head(*this, trainer::load_config(model));
   if (tokenizer.directory == model && tokenizer.added_tokens.empty()) return config;
   return trainer::with_tokens(std::move(config), load_tokenizer().size());
 }
@@ -202,7 +228,7 @@ LoadedModel load_model(const Source& source, trainer::ModelOptions options) {
   trainer::load_checkpoint(source.weights, masters);
   trainer::refresh_values(model);
   if (!start.empty() && !drawn) {
-    loaded.adapters->take_start_out_of([&](const std::string& name) {
+    loaded.adapters->change_base_again([&](const std::string& name) {
       return trainer::stored_tensor(source.model, name, config);
     });
   }

@@ -9,7 +9,6 @@
 #include "recipes/diagnostic.h"
 #include "recipes/resolve.h"
 #include "trainer/adapters/adapter_config.h"
-#include "trainer/adapters/adapter_files.h"
 #include "trainer/checkpoint/state.h"
 #include "trainer/recorder.h"
 #include "trainer/run.h"
@@ -45,7 +44,26 @@ NamedTensors tensors_of(Run& run) {
   if (run.adapters && run.adapters->allocator()) {
     for (auto& [name, tensor] : run.adapters->allocator()->state()) tensors.emplace_back("ranks/" + name, tensor);
   }
+  if (run.reference) {
+    for (auto& [name, tensor] : run.reference->state()) tensors.emplace_back("reference/" + name, tensor);
+  }
   for (auto& [name, tensor] : run.optimizer->state()) tensors.emplace_back("optimizer/" + name, tensor);
+  return tensors;
+}
+
+// What batches come from: of sizes that only the checkpoint knows.
+constexpr const char* kSource = "source/";
+
+NamedTensors with_source(NamedTensors tensors, const StepSource& source) {
+  for (auto& [name, tensor] : source.tensors()) tensors.emplace_back(kSource + name, tensor);
+  return tensors;
+}
+
+NamedTensors source_of(const std::filesystem::path& checkpoint) {
+  NamedTensors tensors;
+  for (auto& [name, tensor] : read_checkpoint(checkpoint)) {
+    if (name.starts_with(kSource)) tensors.emplace_back(name.substr(std::string_view(kSource).size()), tensor);
+  }
   return tensors;
 }
 
@@ -69,13 +87,15 @@ int64_t Checkpoints::resume() {
   Run& run = state_->run;
   const data::Json scalars = load_checkpoint(*state_->directory.checkpoint, tensors_of(run));
   refresh_values(*run.model);
+  if (run.reference) run.reference->restored();
   // A drawn base is the same on every machine; decompositions of stored weights need not be.
   if (run.adapters && !run.adapters->start().empty() && run.recipe.model.init == recipes::Init::kPretrained) {
-    run.adapters->take_start_out_of(
+    run.adapters->change_base_again(
         [&](const std::string& name) { return stored_tensor(run.inputs.model_directory, name, run.inputs.config); });
   }
   run.optimizer->updates = scalars.at("updates");
   state_->recorder.restore(scalars.at("recorder"));
+  run.source->restore(scalars.at("source"), source_of(*state_->directory.checkpoint));
   if (scalars.contains("best_step")) {
     state_->best_step = scalars.at("best_step").get<int64_t>();
     state_->best_metric = scalars.at("best_metric").get<double>();
@@ -126,6 +146,7 @@ void Checkpoints::begin(int64_t step) {
                         {"total_steps", s.run.total_steps},
                         {"updates", s.run.optimizer->updates},
                         {"recorder", s.recorder.state()},
+                        {"source", s.run.source->state()},
                         {"evaluations_without_improvement", s.evaluations_without_improvement},
                         {"early_stopped", out_of_patience()},
                         {"recipe", recipes::to_toml(s.run.recipe)},
@@ -148,7 +169,7 @@ void Checkpoints::begin(int64_t step) {
     scalars["pending_line"] = {{"grad_norm", s.pending_line.grad_norm}, {"learning_rate", s.pending_line.learning_rate}};
   }
   try {
-    s.writer.begin(step, {.tensors = tensors_of(s.run), .scalars = std::move(scalars)});
+    s.writer.begin(step, {.tensors = with_source(tensors_of(s.run), *s.run.source), .scalars = std::move(scalars)});
   } catch (const RunError& error) {
     s.failure = error.what();
   }

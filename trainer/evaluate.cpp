@@ -6,11 +6,17 @@
 #include <utility>
 
 #include "data/loader/eval_loader.h"
+#include "trainer/objectives/rollout_objective.h"
+#include "trainer/rollouts/rollouts.h"
 #include "trainer/step.h"
 
 namespace temper::trainer {
 
 MetricLine evaluate(Run& run) {
+  if (dynamic_cast<const RolloutObjective*>(run.objective.get()) != nullptr) {
+    auto* training = dynamic_cast<Rollouts*>(run.source.get());
+    return training != nullptr ? training->evaluate() : Rollouts(run).evaluate();
+  }
   const auto start = std::chrono::steady_clock::now();
   const at::NoGradGuard no_grad;
   StepSums sums = zero_sums(*run.objective);

@@ -29,7 +29,7 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 void begin_micro_batch(Run& run, int64_t step, int64_t micro_batch) {
   if (!run.adapters) return;
   const std::string purpose = "micro-batch/" + std::to_string(micro_batch);
-  run.adapters->context().training = true;
+  run.adapters->context().training = !run.recipe.objective.disable_dropout.value_or(false);
   run.adapters->context().seed = parallel::seed_of(run.recipe.run.seed, purpose, run.world.rank, step);
 }
 
@@ -53,7 +53,7 @@ Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& sto
   const auto evaluate_now = [&](int64_t at) {
     const MetricLine evaluation = evaluate(run);
     checkpoints.judge(at, evaluation);
-    write_samples(run, directory, at);
+    if (!run.source->write_samples(directory, at)) write_samples(run, directory, at);
     return evaluation;
   };
   if (step == 0 && recipe.eval.at_start && run.datasets.eval) recorder.write(0, 0, 0, evaluate_now(0));
@@ -64,23 +64,26 @@ Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& sto
 
   while (step < run.total_steps && !checkpoints.out_of_patience()) {
     const auto start = Clock::now();
-    data::StepBatches batches = run.loader->step(step);
     ++step;
-    prepare(run, batches, step);
+    const data::StepBatches batches = run.source->next(step);
     StepSums sums = forward_backward(*run.model, *run.objective, *run.reducer, batches,
                                      [&](int64_t micro_batch) { begin_micro_batch(run, step, micro_batch); });
     end_training(run);
     sums.stopping = stop_requested() != 0 ? 1 : 0;
     checkpoints.report(sums);
     exchange(sums, *run.communicator);
+    run.source->finished(sums);
 
-    if (RankAllocator* ranks = allocator(run)) sums.loss += ranks->regularize(sums.count);
-    const double norm = global_norm(run.reducer->buckets()) / sums.count;
+    // Without anything to learn from (rollouts whose rewards are all equal) weights stay as they are.
+    const bool learning = sums.count > 0;
+    const double count = learning ? sums.count : 1;
+    if (RankAllocator* ranks = allocator(run)) sums.loss += ranks->regularize(count);
+    const double norm = global_norm(run.reducer->buckets()) / count;
     const double lr = base_lr * schedule_factor(recipe.schedule, base_lr, step, run.total_steps);
     if (std::isfinite(sums.loss) && std::isfinite(norm)) {
-      const double scale = clip_factor(norm, recipe.optimizer.max_grad_norm) / sums.count;
-      run.optimizer->step(lr, scale);
-      if (RankAllocator* ranks = allocator(run)) ranks->step(step, scale);
+      const double scale = clip_factor(norm, recipe.optimizer.max_grad_norm) / count;
+      if (learning) run.optimizer->step(lr, scale);
+      if (RankAllocator* ranks = allocator(run); ranks && learning) ranks->step(step, scale);
       recorder.add(sums, seconds_since(start), run.reducer->exposed_seconds());
     } else if (recipe.train.on_nan == recipes::OnNan::kSkip) {
       recorder.add_skipped();
@@ -89,12 +92,15 @@ Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& sto
       return {Ending::kFailed, dump_failure(run, directory, step, sums, norm)};
     }
 
+    if (run.reference) run.reference->follow(*run.model, step);
+
     const bool stopping = sums.stopping > 0 && step < run.total_steps;
     const bool evaluating = run.datasets.eval && due(step, recipe.eval.every, run.total_steps);
     if (evaluating && stopping) {
       // A signal leaves no time for an evaluation: the resumed run makes it, and the step's line, before it goes on.
       checkpoints.pending_line() = {.due = true, .grad_norm = norm, .learning_rate = lr};
     } else if (evaluating || due(step, recipe.log.every, run.total_steps)) {
+      if (!evaluating) run.source->write_samples(directory, step);
       recorder.write(step, norm, lr, evaluating ? evaluate_now(step) : MetricLine{});
     } else {
       recorder.show(step);

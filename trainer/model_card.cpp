@@ -8,14 +8,16 @@ namespace temper::trainer {
 std::string model_card(const Run& run, int64_t steps) {
   const recipes::Recipe& recipe = run.recipe;
   const bool drawn = recipe.model.init == recipes::Init::kRandom;
-  std::string card = "---\nlibrary_name: transformers\npipeline_tag: text-generation\n";
+  std::string card = "---\nlibrary_name: transformers\npipeline_tag: ";
+  card += run.inputs.config.num_labels > 0 ? "text-classification\n" : "text-generation\n";
   if (!drawn) card += "base_model: " + recipe.model.path + "\n";
   card += "tags:\n- temper\n- " + recipe.objective.kind + "\n---\n\n# " + recipe.run.name + "\n\n";
   card += run.inputs.config.architecture + (drawn ? ", trained from random weights" : ", fine-tuned from `" + recipe.model.path + "`");
   card += " with the objective `" + recipe.objective.kind + "` for " + std::to_string(steps) + " steps of " +
           std::to_string(recipe.batch.global) + " sequences.\n\n";
-  card += "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-          "model = AutoModelForCausalLM.from_pretrained(\"PATH\")\n"
+  const std::string loader = run.inputs.config.num_labels > 0 ? "AutoModelForSequenceClassification" : "AutoModelForCausalLM";
+  card += "```python\nfrom transformers import " + loader + ", AutoTokenizer\n\n"
+          "model = " + loader + ".from_pretrained(\"PATH\")\n"
           "tokenizer = AutoTokenizer.from_pretrained(\"PATH\")\n```\n\n";
   card += "## Recipe\n\n```toml\n" + recipes::to_toml(recipe) + "```\n";
   return card;

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <system_error>
@@ -30,6 +31,13 @@ bool output_is_a_terminal(const parallel::World& world) {
   return target.starts_with("/dev/pts/") || target.starts_with("/dev/tty");
 }
 
+// A metric's ratio of each step that had a denominator.
+struct Mean {
+  std::string name;
+  double sum = 0;
+  int64_t steps = 0;
+};
+
 }  // namespace
 
 struct Recorder::State {
@@ -44,8 +52,7 @@ struct Recorder::State {
   // Since the last line.
   int64_t steps = 0;
   double loss = 0;                           // sum of the steps' losses
-  std::vector<double> metrics{};               // sums of the steps' ratios, in the objective's order
-  std::vector<int64_t> metric_steps{};         // steps in which the metric had a denominator
+  std::vector<Mean> metrics{};                 // in the order in which they came up
   double tokens = 0;
   double seconds = 0;
   double exposed_seconds = 0;
@@ -57,16 +64,13 @@ struct Recorder::State {
   void clear() {
     steps = 0;
     loss = tokens = seconds = exposed_seconds = 0;
-    metrics.assign(metrics.size(), 0);
-    metric_steps.assign(metric_steps.size(), 0);
+    metrics.clear();
   }
 };
 
 Recorder::Recorder(const Run& run, const RunDirectory& directory)
     : state_(new State{.run = run, .directory = directory}) {
   State& s = *state_;
-  s.metrics.assign(run.objective->metric_names().size(), 0);
-  s.metric_steps.assign(s.metrics.size(), 0);
   s.flops_per_token = training_flops_per_token(run.inputs.config, run.mean_attended_length, run.adapters != nullptr);
   if (run.world.rank != 0) return;
   s.jsonl.emplace(directory.path / "metrics.jsonl", directory.resume_step);
@@ -81,12 +85,14 @@ Recorder::~Recorder() = default;
 void Recorder::add(const StepSums& sums, double seconds, double exposed_seconds) {
   State& s = *state_;
   ++s.steps;
-  s.last_loss = sums.loss / sums.count;
+  s.last_loss = sums.count > 0 ? sums.loss / sums.count : 0;
   s.loss += s.last_loss;
-  for (size_t i = 0; i < sums.metrics.size(); ++i) {
-    if (sums.metrics[i].denominator == 0) continue;
-    s.metrics[i] += sums.metrics[i].numerator / sums.metrics[i].denominator;
-    ++s.metric_steps[i];
+  for (const MetricSum& metric : sums.metrics) {
+    if (metric.denominator == 0) continue;
+    auto found = std::find_if(s.metrics.begin(), s.metrics.end(), [&](const Mean& m) { return m.name == metric.name; });
+    if (found == s.metrics.end()) found = s.metrics.insert(found, {.name = metric.name});
+    found->sum += metric.numerator / metric.denominator;
+    ++found->steps;
   }
   s.tokens += sums.input_tokens;
   s.num_tokens += sums.input_tokens;
@@ -104,10 +110,7 @@ void Recorder::write(int64_t step, double grad_norm, double learning_rate, const
     line.emplace_back("grad_norm", grad_norm);
     line.emplace_back("learning_rate", learning_rate);
     line.emplace_back("num_tokens", s.num_tokens);
-    const std::vector<std::string> names = s.run.objective->metric_names();
-    for (size_t i = 0; i < names.size(); ++i) {
-      if (s.metric_steps[i] > 0) line.emplace_back(names[i], s.metrics[i] / static_cast<double>(s.metric_steps[i]));
-    }
+    for (const Mean& mean : s.metrics) line.emplace_back(mean.name, mean.sum / static_cast<double>(mean.steps));
   }
   if (s.skipped > 0) line.emplace_back("skipped_steps", static_cast<double>(s.skipped));
   line.insert(line.end(), evaluation.begin(), evaluation.end());
@@ -144,16 +147,18 @@ void Recorder::report() const {
 
 data::Json Recorder::state() const {
   const State& s = *state_;
-  return {{"steps", s.steps},           {"loss", s.loss},       {"metrics", s.metrics}, {"metric_steps", s.metric_steps},
-          {"num_tokens", s.num_tokens}, {"skipped", s.skipped}};
+  data::Json metrics = data::Json::array();
+  for (const Mean& mean : s.metrics) metrics.push_back({mean.name, mean.sum, mean.steps});
+  return {{"steps", s.steps}, {"loss", s.loss}, {"metrics", metrics}, {"num_tokens", s.num_tokens}, {"skipped", s.skipped}};
 }
 
 void Recorder::restore(const data::Json& state) {
   State& s = *state_;
   s.steps = state.at("steps");
   s.loss = state.at("loss");
-  s.metrics = state.at("metrics").get<std::vector<double>>();
-  s.metric_steps = state.at("metric_steps").get<std::vector<int64_t>>();
+  for (const data::Json& mean : state.at("metrics")) {
+    s.metrics.push_back({.name = mean.at(0), .sum = mean.at(1), .steps = mean.at(2)});
+  }
   s.num_tokens = state.at("num_tokens");
   s.skipped = state.at("skipped");
 }

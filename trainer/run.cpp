@@ -12,8 +12,12 @@
 #include "data/shards/token_dataset.h"
 #include "data/text/chat_template.h"
 #include "recipes/diagnostic.h"
+#include "trainer/adapter_start.h"
 #include "trainer/adapters/adapter_files.h"
+#include "trainer/make_reference.h"
+#include "trainer/objectives/rollout_objective.h"
 #include "trainer/ops/cpu_allocator.h"
+#include "trainer/rollouts/plan.h"
 #include "trainer/models/quantization.h"
 
 namespace temper::trainer {
@@ -56,6 +60,22 @@ std::vector<std::string> describe(const std::string& set, const data::PrepareRep
 
 }  // namespace
 
+namespace {
+
+// The model that the objective is for: a reward model has a head with one output.
+ModelConfig with_head_for(const std::string& kind, ModelConfig config, const data::Tokenizer& tokenizer, const fs::path& directory) {
+  if (kind != "reward") {
+    if (config.num_labels == 0) return config;
+    throw UserError(directory.string() + ": a " + config.architecture + " gives scores, not text: use objective.kind = \"reward\", or the model it was made of");
+  }
+  if (config.num_labels == 0) return with_score_head(std::move(config), 1, tokenizer.pad_id() ? tokenizer.pad_id() : tokenizer.eos_id());
+  if (config.num_labels == 1) return config;
+  throw UserError(directory.string() + ": a head of " + std::to_string(config.num_labels) +
+                  " labels, but a reward model has one (id2label in config.json)");
+}
+
+}  // namespace
+
 void choose_trainable(Model& model, const recipes::Train& train) {
   const auto matches = [](const std::vector<std::string>& patterns, const std::string& name) {
     return std::any_of(patterns.begin(), patterns.end(),
@@ -63,8 +83,10 @@ void choose_trainable(Model& model, const recipes::Train& train) {
   };
   int64_t trainable = 0;
   for (Parameter& parameter : model.parameters()) {
-    const bool trained = (train.trainable.empty() || matches(train.trainable, parameter.name)) &&
-                         !matches(train.frozen, parameter.name);
+    // A new head is noise until it is trained.
+    const bool new_head = model.config().new_head && parameter.name == "score.weight";
+    const bool trained = new_head || ((train.trainable.empty() || matches(train.trainable, parameter.name)) &&
+                                      !matches(train.frozen, parameter.name));
     parameter.value.set_requires_grad(trained);
     if (!trained) parameter.master = parameter.value;  // nothing to add small steps to
     trainable += trained;
@@ -83,6 +105,7 @@ Inputs read_inputs(const recipes::Recipe& recipe) {
                 .tokenizer = data::Tokenizer::load(files.directory, files.added_tokens),
                 .model_directory = directory,
                 .tokenizer_files = files};
+  inputs.config = with_head_for(recipe.objective.kind, std::move(inputs.config), inputs.tokenizer, directory);
   const std::vector<int32_t>& added = inputs.tokenizer.added_ids();
   if (!added.empty() && !adapter.empty()) {
     throw UserError("model.add_tokens: " + adapter.string() + " has been trained without them: leave model.adapter out, or model.add_tokens");
@@ -173,9 +196,16 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
                         .packing_window = r.data.packing_window};
   run.objective = build_objective(r.objective);
   run.loader_options.row_layout = run.objective->row_layout();
+  int64_t steps_of_a_row = 1;
+  if (dynamic_cast<const RolloutObjective*>(run.objective.get()) != nullptr) {
+    const RolloutPlan plan = rollout_plan(r, world.size);
+    run.loader_options.global = plan.prompts();
+    run.loader_options.micro = 1;
+    steps_of_a_row = plan.iterations;
+  }
   if (run.datasets.train) {
     run.loader = std::make_unique<data::DataLoader>(run.datasets.train, run.loader_options);
-    run.steps_per_epoch = run.loader->steps_per_epoch();
+    run.steps_per_epoch = run.loader->steps_per_epoch() * steps_of_a_row;
     run.total_steps = total_steps(r, run.steps_per_epoch);
     if (run.total_steps < 1) {
       throw UserError("data.train: " + std::to_string(run.loader->sequences()) + " sequences make no step of batch.global = " +
@@ -186,21 +216,20 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
   return run;
 }
 
-void fill_model(Run& run) {
+void fill_model(Run& run, const std::optional<fs::path>& checkpoint) {
   const ModelOptions options = model_options(run.recipe);
   run.model = build_model(run.inputs.config, options);
   if (!options.frozen) choose_trainable(*run.model, run.recipe.train);
   if (run.recipe.model.init == recipes::Init::kPretrained) {
     load_weights(*run.model, options, run.inputs.model_directory);
+    draw_head(*run.model, run.recipe.run.seed);
   } else {
     draw_weights(*run.model, options, run.recipe.run.seed);
   }
   if (const fs::path adapter = run.recipe.model.adapter; !adapter.empty()) {
     run.adapters = load_adapter(adapter, *run.model, options);
   } else if (options.frozen) {
-    run.adapters = std::make_unique<Adapters>(run.recipe.peft, *run.model, options);
-    const std::string text = run.recipe.peft.prompt_tuning_init_text.value_or("");
-    run.adapters->initialize(run.recipe.run.seed, run.inputs.tokenizer.encode(text));
+    run.adapters = start_adapters(run, options, checkpoint);
   }
   if (run.adapters && run.recipe.export_.merge) {
     if (run.recipe.model.init == recipes::Init::kRandom) {
@@ -208,15 +237,17 @@ void fill_model(Run& run) {
     }
     run.adapters->check_mergeable();
   }
+  if (run.objective->needs_reference()) run.reference = make_reference(run);
   release_idle_cpu_memory();
 }
 
 void prepare(Run& run, data::StepBatches& batches, int64_t step) {
   const at::NoGradGuard no_grad;
   run.objective->prepare(batches, {.model = *run.model,
-                                   .reference = run.reference.get(),
+                                   .reference = step == 0 && run.eval_reference ? run.eval_reference.get() : run.reference.get(),
                                    .communicator = *run.communicator,
-                                   .step = step});
+                                   .step = step,
+                                   .max_length = run.recipe.data.max_length});
 }
 
 // LoRA+ (Hayou et al. 2024, arXiv:2402.12354): B and whatever is a vector learn faster than A, an adapted embedding at a rate of its own
@@ -233,6 +264,7 @@ void set_rates(std::vector<Parameter>& parameters, const recipes::Optimizer& opt
 }
 
 void prepare_training(Run& run) {
+  if (run.reference && run.recipe.objective.precompute_ref_log_probs.value_or(false)) store_references(run);
   set_rates(run.model->parameters(), run.recipe.optimizer);
   std::vector<at::Tensor> values;
   for (const Parameter& parameter : run.model->parameters()) values.push_back(parameter.value);
@@ -241,6 +273,7 @@ void prepare_training(Run& run) {
   recipes::Optimizer optimizer = run.recipe.optimizer;
   if (optimizer.loraplus_lr_ratio) optimizer.weight_decay = optimizer.loraplus_weight_decay;
   run.optimizer = build_optimizer(optimizer, run.model->parameters());
+  run.source = make_step_source(run);
 }
 
 }  // namespace temper::trainer

@@ -20,6 +20,7 @@
 #include "trainer/objectives/objective.h"
 #include "trainer/objectives/reference.h"
 #include "trainer/optimizers/optimizer.h"
+#include "trainer/step_source.h"
 
 /// Everything that a recipe and a world make, put together in one readable place:
 ///     read_inputs -> prepare_datasets -> assemble -> fill_model -> prepare_training -> loop.h
@@ -65,7 +66,9 @@ struct Run {
   std::unique_ptr<Adapters> adapters{};                     // null for full fine-tuning
   std::unique_ptr<Objective> objective{};
   std::unique_ptr<Reference> reference{};                   // null unless the objective needs one
+  std::unique_ptr<Reference> eval_reference{};              // of [[data.eval]], where that is another: stored log-probabilities
   std::unique_ptr<data::DataLoader> loader{};               // null when only evaluating
+  std::unique_ptr<StepSource> source{};                     // null when only evaluating
   std::unique_ptr<parallel::GradientReducer> reducer{};     // null when only evaluating
   std::unique_ptr<Optimizer> optimizer{};                   // null when only evaluating
   int64_t total_steps = 0;
@@ -81,13 +84,15 @@ int64_t total_steps(const recipes::Recipe& recipe, int64_t steps_per_epoch);
 Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const parallel::World& world);
 
 /// The model with its weights: read from model.path, or drawn from the seed; frozen and trainable as the recipe says, with the
-/// adapters of [peft] or model.adapter. Throws UserError.
-void fill_model(Run& run);
+/// adapters of [peft] or model.adapter; and the reference that the objective needs. `checkpoint`: what is going to be loaded into
+/// it. Throws UserError.
+void fill_model(Run& run, const std::optional<std::filesystem::path>& checkpoint = {});
 
 /// What the objective needs before the step's losses (Objective::prepare), in no-grad mode. Collective.
 void prepare(Run& run, data::StepBatches& batches, int64_t step);
 
-/// Gradient buckets and optimizer states. Needs the communicator.
+/// Gradient buckets, optimizer states, where batches come from, and the reference's log-probabilities where they are computed
+/// once. Needs the communicator; `run` stays where it is. Collective.
 void prepare_training(Run& run);
 
 }  // namespace temper::trainer

@@ -30,14 +30,14 @@ int64_t prompt_length(const data::Example& example) {
 }  // namespace
 
 void write_samples(Run& run, const RunDirectory& directory, int64_t step) {
-  if (!run.recipe.log.samples || run.world.rank != 0) return;
+  if (!run.recipe.log.samples || run.world.rank != 0 || run.inputs.config.num_labels > 0) return;
   SamplingSettings settings;  // greedy: comparable from step to step
   if (const auto eos = run.inputs.tokenizer.eos_id()) settings.eos_ids = {*eos};
   settings.max_new_tokens = std::min(kLongestSample, run.recipe.generation.max_new_tokens);
   std::string lines;
   const int64_t rows = std::min(kSamples, run.datasets.eval->size());
   for (int64_t row = 0; row < rows; ++row) {
-    const data::Example example = run.datasets.eval->example(row);
+    const data::Example example = run.datasets.eval->row(row).documents.front();
     const int64_t length = prompt_length(example);
     if (length < 1 || length > kLongestPrompt) continue;
     const std::vector<int32_t> prompt(example.ids.begin(), example.ids.begin() + length);

@@ -18,6 +18,17 @@ struct Targets {
   at::Tensor last_tokens;  // [C] int64: position of each completion's last token, in [B * T]
 };
 
+/// What is known of sampled completions besides their tokens, for losses that learn from rewards
+/// (trainer/rollouts.h): C completions, n targets, float32.
+struct Rollout {
+  at::Tensor advantages;          // [C]
+  at::Tensor old_log_probs;       // [n] of the policy as it was when it sampled; undefined: as it is
+  at::Tensor sampling_log_probs;  // [n] under what the sampler drew from
+  double mean_tokens = 1;         // targets of the mean completion of the whole generation batch
+  double temperature = 1;         // that logits are divided by
+  double entropy_coef = 0;        // of the entropy bonus of this step
+};
+
 /// A micro-batch of B rows of T tokens, several documents packed in a row; documents never attend
 /// to each other. T is the longest row of this micro-batch: with packing rows are nearly full;
 /// without it shorter rows are padded at the end, and padding is a document of its own without
@@ -41,6 +52,8 @@ struct Batch {
   std::vector<TokenizedRow> tokenized;  // the rows
   std::vector<int64_t> row_numbers;     // of the data set; empty for rows that come from nowhere
   at::Tensor reference_log_probs;       // [n] float32 of the targets, once an objective has asked for them
+  Rollout rollout;                      // of sampled completions; else undefined
+  double baseline = 0;                  // what the loss compares with, where an objective has found one (KTO's KL)
 };
 
 }  // namespace temper::data

@@ -73,10 +73,13 @@ size_t shared_tokens(const TokenizedRow& row) {
   for (const Example& document : row.documents) {
     const auto supervised =
         std::find(document.supervised.begin() + 1, document.supervised.end(), uint8_t{1});
-    shared = std::min(shared, static_cast<size_t>(supervised - document.supervised.begin()));
+    // Each keeps a token of its own.
+    shared = std::min({shared, static_cast<size_t>(supervised - document.supervised.begin()),
+                       document.ids.size() - 1});
     const auto [mine, theirs] = std::mismatch(first.begin(), first.begin() + std::ptrdiff_t(shared),
                                               document.ids.begin(), document.ids.end());
-    shared = static_cast<size_t>(mine - first.begin());
+    // A document keeps at least its last token.
+    shared = std::min(static_cast<size_t>(mine - first.begin()), document.ids.size() - 1);
   }
   return shared;
 }

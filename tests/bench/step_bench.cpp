@@ -20,6 +20,7 @@
 
 #include "data/loader/batch.h"
 #include "recipes/recipe.h"
+#include "tests/bench/llama_58m.h"
 #include "trainer/metrics/memory.h"
 #include "trainer/models/model.h"
 #include "trainer/ops/cpu_allocator.h"
@@ -50,22 +51,6 @@ double gemm_rate(at::ScalarType dtype) {
   std::vector<double> seconds;
   for (int i = 0; i < 9; ++i) seconds.push_back(seconds_of([&] { at::mm_out(c, a, b); }));
   return 2.0 * kSize * kSize * kSize / median(seconds);
-}
-
-ModelConfig llama_58m() {
-  ModelConfig config;
-  config.architecture = "LlamaForCausalLM";
-  config.model_type = "llama";
-  config.vocab_size = 32000;
-  config.hidden_size = 512;
-  config.intermediate_size = 1536;
-  config.num_hidden_layers = 8;
-  config.num_attention_heads = 8;
-  config.num_key_value_heads = 4;
-  config.head_dim = 64;
-  config.max_position_embeddings = 512;
-  config.sliding_window.assign(8, 0);
-  return config;
 }
 
 data::Batch synthetic_batch(int64_t rows, int64_t length, int64_t vocabulary) {

@@ -12,7 +12,7 @@ namespace temper::data {
 class Tokenizer;
 }
 
-/// Text from a model: greedy or sampled, one sequence (the batching engine is a later issue),
+/// Text from a model: greedy or sampled, one sequence (of many together: engine.h),
 /// streamed.
 namespace temper::trainer {
 

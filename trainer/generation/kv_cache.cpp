@@ -1,33 +1,95 @@
 #include "trainer/generation/kv_cache.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include <ATen/ATen.h>
 
 #include "recipes/diagnostic.h"
 
 namespace temper::trainer {
 
-KvCache::KvCache(int64_t layers, int64_t batch, int64_t kv_heads, int64_t head_dim,
-                 int64_t capacity, at::ScalarType dtype)
-    : capacity_(capacity) {
-  const auto options = at::TensorOptions().dtype(dtype);
-  for (int64_t layer = 0; layer < layers; ++layer) {
-    // Not filled: pages that no token reaches are never touched.
-    keys_.push_back(at::empty({batch, kv_heads, capacity, head_dim}, options));
-    values_.push_back(at::empty({batch, kv_heads, capacity, head_dim}, options));
-  }
+namespace {
+
+constexpr int64_t kPagesAChunk = 64;
+
+}  // namespace
+
+const KvCache::Sequence& KvCache::of(int64_t sequence) const {
+  const auto index = static_cast<size_t>(sequence);
+  TEMPER_CHECK(index < sequences_.size() && sequences_[index].alive, "no such sequence");
+  return sequences_[index];
 }
 
-std::pair<at::Tensor, at::Tensor> KvCache::append(int64_t layer, const at::Tensor& keys,
-                                                  const at::Tensor& values) {
-  const int64_t tokens = keys.size(2);
-  TEMPER_CHECK(length_ + tokens <= capacity_,
-               "the cache holds " + std::to_string(capacity_) + " tokens");
-  const auto extend = [&](at::Tensor& cached, const at::Tensor& fresh) {
-    cached.narrow(2, length_, tokens).copy_(fresh);
-    return cached.narrow(2, 0, length_ + tokens);
-  };
-  const auto index = static_cast<size_t>(layer);
-  return {extend(keys_[index], keys), extend(values_[index], values)};
+KvCache::Sequence& KvCache::of(int64_t sequence) {
+  return const_cast<Sequence&>(static_cast<const KvCache*>(this)->of(sequence));
+}
+
+int64_t KvCache::add() {
+  if (unused_ids_.empty()) {
+    unused_ids_.push_back(static_cast<int64_t>(sequences_.size()));
+    sequences_.emplace_back();
+  }
+  const int64_t id = unused_ids_.back();
+  unused_ids_.pop_back();
+  sequences_[static_cast<size_t>(id)] = {.alive = true, .length = 0, .pages = {}, .addresses = {}};
+  return id;
+}
+
+int64_t KvCache::fork(int64_t sequence) {
+  const int64_t id = add();
+  of(id) = of(sequence);
+  for (const int64_t page : of(id).pages) ++references_[static_cast<size_t>(page)];
+  return id;
+}
+
+void KvCache::remove(int64_t sequence) {
+  for (const int64_t page : of(sequence).pages) drop_page(page);
+  of(sequence) = {};
+  unused_ids_.push_back(sequence);
+}
+
+PagedRun KvCache::extend(int64_t sequence, int64_t tokens) {
+  Sequence& s = of(sequence);
+  const int64_t position = s.length;
+  if (position % kPageTokens != 0 && references_[static_cast<size_t>(s.pages.back())] > 1) {
+    const int64_t own = take_page();
+    std::memcpy(address(own), s.addresses.back(), static_cast<size_t>(shape_.bytes()));
+    drop_page(s.pages.back());
+    s.pages.back() = own;
+    s.addresses.back() = address(own);
+  }
+  s.length += tokens;
+  while (static_cast<int64_t>(s.pages.size()) * kPageTokens < s.length) {
+    s.pages.push_back(take_page());
+    s.addresses.push_back(address(s.pages.back()));
+  }
+  return {.pages = s.addresses, .position = position, .tokens = tokens};
+}
+
+int64_t KvCache::take_page() {
+  if (free_.empty()) {
+    const auto first = static_cast<int64_t>(references_.size());
+    chunks_.push_back(at::empty({kPagesAChunk, shape_.bytes()}, at::kByte));
+    references_.resize(references_.size() + kPagesAChunk, 0);
+    for (int64_t page = first + kPagesAChunk; page > first; --page) free_.push_back(page - 1);
+  }
+  const int64_t page = free_.back();
+  free_.pop_back();
+  references_[static_cast<size_t>(page)] = 1;
+  ++in_use_;
+  return page;
+}
+
+void KvCache::drop_page(int64_t page) {
+  if (--references_[static_cast<size_t>(page)] > 0) return;
+  free_.push_back(page);
+  --in_use_;
+}
+
+char* KvCache::address(int64_t page) const {
+  return static_cast<char*>(chunks_[static_cast<size_t>(page / kPagesAChunk)].data_ptr()) +
+         page % kPagesAChunk * shape_.bytes();
 }
 
 }  // namespace temper::trainer

@@ -1,31 +1,62 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
+#include "trainer/ops/paged_attention.h"
+
 namespace temper::trainer {
 
-/// Keys and values of the tokens seen so far: per layer [B, K, capacity, E] in the compute type,
-/// rope already applied.
+/// Keys and values of the tokens seen so far of several sequences, in pages of 16 tokens (Kwon et
+/// al. 2023, arXiv:2309.06180). Sequences that begin alike share pages; the page that one of them
+/// goes on writing in becomes its own first. Pages come from a free list and go back to it; memory
+/// grows as needed and is given back with the cache.
+///
+///     const int64_t prompt = cache.add();
+///     model.hidden_cached(ids, {{prompt, 100}}, cache);      // prefill
+///     const int64_t sample = cache.fork(prompt);
+///     model.hidden_cached(next, {{sample, 1}}, cache);       // decode
 class KvCache {
  public:
-  KvCache(int64_t layers, int64_t batch, int64_t kv_heads, int64_t head_dim, int64_t capacity,
-          at::ScalarType dtype);
-  int64_t length() const { return length_; }
-  int64_t capacity() const { return capacity_; }
-  /// Appends keys and values [B, K, T, E] of `layer`; returns views of all of that layer's, [B, K,
-  /// length + T, E].
-  std::pair<at::Tensor, at::Tensor> append(int64_t layer, const at::Tensor& keys,
-                                           const at::Tensor& values);
-  /// Called once a forward pass has appended to every layer.
-  void advance(int64_t tokens) { length_ += tokens; }
+  explicit KvCache(const PageShape& shape) : shape_(shape) {}
+
+  /// A new sequence without tokens. Ids are used again.
+  int64_t add();
+  /// A new sequence with the tokens of `sequence`.
+  int64_t fork(int64_t sequence);
+  void remove(int64_t sequence);
+
+  int64_t length(int64_t sequence) const { return of(sequence).length; }
+  /// Room for `tokens` more, to be written at once (ops/paged_attention.h). The run's pages stay
+  /// valid until the sequence's next extend or remove.
+  PagedRun extend(int64_t sequence, int64_t tokens);
+
+  const PageShape& shape() const { return shape_; }
+  int64_t pages_in_use() const { return in_use_; }
 
  private:
-  std::vector<at::Tensor> keys_, values_;
-  int64_t capacity_;
-  int64_t length_ = 0;
+  struct Sequence {
+    bool alive = false;
+    int64_t length = 0;
+    std::vector<int64_t> pages;      // by number
+    std::vector<char*> addresses;    // of the same
+  };
+  const Sequence& of(int64_t sequence) const;
+  Sequence& of(int64_t sequence);
+  int64_t take_page();
+  void drop_page(int64_t page);
+  char* address(int64_t page) const;
+
+  PageShape shape_;
+  std::vector<Sequence> sequences_;
+  std::vector<int64_t> unused_ids_;
+  std::vector<at::Tensor> chunks_;   // of kPagesAChunk pages each; not filled
+  std::vector<int32_t> references_;  // of each page
+  std::vector<int64_t> free_;
+  int64_t in_use_ = 0;
 };
 
 }  // namespace temper::trainer

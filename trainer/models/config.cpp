@@ -213,6 +213,17 @@ std::vector<int64_t> read_windows(const Reader& top, const ModelConfig& config) 
   return windows;
 }
 
+constexpr const char* kScores = "ForSequenceClassification";
+
+// transformers keeps no count, only the labels' names; without them there are two.
+int64_t read_labels(const Reader& top) {
+  const Json* names = top.find("id2label");
+  if (names == nullptr) return top.integer("num_labels", 2);
+  if (names->is_object() && !names->empty()) return static_cast<int64_t>(names->size());
+  top.fail("id2label", "must be an object with a name for each label");
+  return 1;
+}
+
 }  // namespace
 
 ModelConfig load_config(const std::filesystem::path& model_directory) {
@@ -242,8 +253,10 @@ ModelConfig load_config(const std::filesystem::path& model_directory) {
                        join(known) + (nearest.empty() ? "" : " (did you mean " + nearest + "?)"));
     throw UserError(findings);
   }
-  config.architecture = row->name;
+  const bool scores = config.architecture.ends_with(kScores);
+  if (!scores) config.architecture = row->name;
   config.model_type = row->model_type;
+  if (scores) config.num_labels = read_labels(top);
 
   config.vocab_size = top.integer("vocab_size", std::nullopt);
   config.hidden_size = top.integer("hidden_size", std::nullopt);
@@ -262,7 +275,7 @@ ModelConfig load_config(const std::filesystem::path& model_directory) {
   config.max_position_embeddings = top.integer("max_position_embeddings", row->default_positions);
   config.rms_norm_eps = top.number("rms_norm_eps", 1e-6);
   config.initializer_range = top.number("initializer_range", 0.02);
-  config.tie_word_embeddings = top.boolean("tie_word_embeddings", false);
+  config.tie_word_embeddings = top.boolean("tie_word_embeddings", false) && !scores;
   const bool attention_bias = top.boolean("attention_bias", false);
   const bool is_llama = config.model_type == "llama";
   config.qk_norm = config.model_type == "qwen3";
@@ -296,6 +309,24 @@ ModelConfig with_tokens(ModelConfig config, int64_t tokens, const std::vector<in
   config.vocab_size = std::max(config.vocab_size, tokens);
   config.added_ids.assign(added.begin(), added.end());
   config.json["vocab_size"] = config.vocab_size;
+  return config;
+}
+
+ModelConfig with_score_head(ModelConfig config, int64_t labels, std::optional<int32_t> pad_id) {
+  const std::string base = config.architecture.substr(0, config.architecture.find("For"));
+  config.architecture = base + kScores;
+  config.num_labels = labels;
+  config.new_head = true;
+  config.tie_word_embeddings = false;
+  Json names = Json::object(), ids = Json::object();
+  for (int64_t i = 0; i < labels; ++i) {
+    names[std::to_string(i)] = "LABEL_" + std::to_string(i);
+    ids["LABEL_" + std::to_string(i)] = i;
+  }
+  config.json["architectures"] = {config.architecture};
+  config.json["id2label"] = names;
+  config.json["label2id"] = ids;
+  config.json["pad_token_id"] = pad_id ? Json(*pad_id) : Json(nullptr);
   return config;
 }
 

@@ -35,6 +35,8 @@ struct ModelConfig {
   int64_t vocab_size = 0;
   int64_t added_rows = 0;          // of vocab_size: those that the files lack (with_tokens)
   std::vector<int64_t> added_ids;  // tokens that are new to the model: adapters train their rows
+  int64_t num_labels = 0;          // outputs of a classification head, "score.weight"; 0: a language model
+  bool new_head = false;           // the files have no such head: draw_head
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
   int64_t num_hidden_layers = 0;
@@ -44,7 +46,7 @@ struct ModelConfig {
   int64_t max_position_embeddings = 0;
   double rms_norm_eps = 1e-6;
   double initializer_range = 0.02;
-  bool tie_word_embeddings = false;
+  bool tie_word_embeddings = false;  // never with a classification head
   bool attention_bias = false;     // on q, k, v (qwen2: always; llama: also on o)
   bool output_bias = false;        // on o
   bool mlp_bias = false;
@@ -62,5 +64,9 @@ ModelConfig load_config(const std::filesystem::path& model_directory);
 /// The same model with rows for at least `tokens` ids, in config.json too; `added` of them are new. Rows that the files lack are the
 /// mean of those they have.
 ModelConfig with_tokens(ModelConfig config, int64_t tokens, const std::vector<int32_t>& added = {});
+
+/// The language model of `config` with a new head of `labels` outputs in place of its own, in config.json too
+/// ("LlamaForSequenceClassification"). `pad_id`: transformers reads the scores at the last token that is another one.
+ModelConfig with_score_head(ModelConfig config, int64_t labels, std::optional<int32_t> pad_id);
 
 }  // namespace temper::trainer

@@ -44,7 +44,8 @@ class Llama : public Model {
   std::vector<Parameter>& parameters() override { return parameters_; }
   std::vector<LinearSlot> linears() override;
   at::Tensor hidden(const data::Batch& batch) override;
-  at::Tensor hidden_cached(const at::Tensor& token_ids, KvCache& cache) override;
+  at::Tensor hidden_cached(const at::Tensor& token_ids, std::span<const CachedRun> runs,
+                           KvCache& cache) override;
   Embedding& embedding() override { return embedding_; }
   std::shared_ptr<const VirtualTokens>& virtual_tokens() override { return virtual_tokens_; }
   OutputHead& head() override { return head_; }
@@ -72,7 +73,6 @@ class Llama : public Model {
     return virtual_tokens_ && virtual_tokens_->context->enabled ? virtual_tokens_.get() : nullptr;
   }
   at::Tensor keys_values(const at::Tensor& prefix, size_t layer) const;
-  void start_cache(const VirtualTokens& prefix, int64_t sequences, KvCache& cache) const;
 
   ModelConfig config_;
   ModelOptions options_;
@@ -93,10 +93,13 @@ Llama::Llama(const ModelConfig& config, const ModelOptions& options)
                              matrix(config.vocab_size, config.hidden_size), true);
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) add_layer(i);
   final_norm_ = add_norm("model.norm.weight", config.hidden_size);
-  head_.weight =
-      config.tie_word_embeddings
-          ? embedding_.weight
-          : add_parameter("lm_head.weight", matrix(config.vocab_size, config.hidden_size), true);
+  if (config.num_labels > 0) {
+    head_.weight = add_parameter("score.weight", matrix(config.num_labels, config.hidden_size), true);
+  } else if (config.tie_word_embeddings) {
+    head_.weight = embedding_.weight;
+  } else {
+    head_.weight = add_parameter("lm_head.weight", matrix(config.vocab_size, config.hidden_size), true);
+  }
 }
 
 at::Tensor Llama::add_parameter(const std::string& name, const at::Tensor& storage, bool decay) {
@@ -278,59 +281,59 @@ at::Tensor Llama::hidden(const data::Batch& batch) {
       .second.view({rows, length, config_.hidden_size});
 }
 
-void Llama::start_cache(const VirtualTokens& front, int64_t sequences, KvCache& cache) const {
-  const at::Tensor prefix = front.vectors().to(options_.compute);
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    // [2, K, n, E]
-    const at::Tensor both =
-        keys_values(prefix, i)
-            .view({front.count, 2, config_.num_key_value_heads, config_.head_dim})
-            .permute({1, 2, 0, 3});
-    const auto of_all = [&](int64_t which) {
-      return both.select(0, which).unsqueeze(0).expand({sequences, -1, -1, -1});
-    };
-    cache.append(static_cast<int64_t>(i), of_all(0), of_all(1));
-  }
-  cache.advance(front.count);
-}
-
-at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, KvCache& cache) {
+// New sequences are a packed batch, as in hidden(); of others each new token looks at its pages.
+at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, std::span<const CachedRun> runs,
+                                KvCache& cache) {
   const at::AutoGradMode off(false);
-  const int64_t batch = token_ids.size(0), real = token_ids.size(1);
-  at::Tensor x = embed(token_ids.reshape({-1}), embedding_);
-  int64_t length = real;
-  if (const VirtualTokens* front = in_front(); front && cache.length() == 0) {
+  const bool fresh = cache.length(runs.front().sequence) == 0;
+  at::Tensor positions = at::empty_like(token_ids);
+  DocumentLayout documents{at::zeros({static_cast<int64_t>(runs.size()) + 1}, at::kInt)};
+  int64_t* position = positions.mutable_data_ptr<int64_t>();
+  int32_t* end = documents.ends.mutable_data_ptr<int32_t>();
+  for (const CachedRun& run : runs) {
+    const int64_t before = cache.length(run.sequence);
+    TEMPER_CHECK((before == 0) == fresh, "new sequences and others in one call");
+    for (int64_t i = 0; i < run.tokens; ++i) *position++ = before + i;
+    end[1] = end[0] + static_cast<int32_t>(run.tokens);
+    ++end;
+  }
+  at::Tensor x = embed(token_ids, embedding_);
+  const VirtualTokens* front = fresh ? in_front() : nullptr;
+  Longer longer;
+  at::Tensor prefix;
+  if (front) {
+    longer = longer_batch(positions, documents, front->count);
+    const at::Tensor vectors = front->vectors();
     if (front->prefix) {
-      start_cache(*front, batch, cache);
+      prefix = vectors;
+      positions = positions + front->count;
     } else {
-      const at::Tensor prompt = front->vectors().to(x.scalar_type()).expand({batch, -1, -1});
-      length += front->count;
-      x = at::cat({prompt, x.view({batch, real, -1})}, 1).view({batch * length, -1});
+      x = insert_rows(x, vectors, longer);
+      positions = longer.positions;
+      documents = longer.documents;
     }
   }
-  const at::Tensor positions =
-      at::arange(cache.length(), cache.length() + length, at::kLong).repeat({batch}).contiguous();
-  const at::Tensor ends = at::arange(0, (batch + 1) * length, length, at::kInt);
-  const RopeAngles angles = rope_angles(config_, positions, ends);
+  const RopeAngles angles = rope_angles(config_, positions, documents.ends);
+  if (prefix.defined()) documents = longer.documents;
+  std::vector<PagedRun> pages;
+  for (const CachedRun& run : runs) {
+    pages.push_back(cache.extend(run.sequence, run.tokens + (front ? front->count : 0)));
+  }
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
-    const AttentionHeads& h = layer.heads;
+    const auto index = static_cast<int64_t>(i);
     at::Tensor residual;
-    const at::Tensor qkv =
-        queries_keys_values(layer, x, angles, residual).view({batch, length, -1, h.head_dim});
-    const at::Tensor queries =
-        qkv.narrow(2, 0, h.heads).reshape({batch, length, h.heads * h.head_dim}).contiguous();
-    const auto [keys, values] =
-        cache.append(static_cast<int64_t>(i), qkv.narrow(2, h.heads, h.kv_heads).transpose(1, 2),
-                     qkv.narrow(2, h.heads + h.kv_heads, h.kv_heads).transpose(1, 2));
-    const at::Tensor attended =
-        attention_cached(queries, keys, values, h).view({batch * length, -1});
+    at::Tensor qkv = queries_keys_values(layer, x, angles, residual);
+    if (prefix.defined()) qkv = insert_rows(qkv, keys_values(prefix, i), longer);
+    store_in_pages(qkv, pages, cache.shape(), index);
+    at::Tensor attended =
+        fresh ? attention(qkv, documents, layer.heads)
+              : attention_in_pages(qkv, pages, cache.shape(), index, layer.heads);
+    if (prefix.defined()) attended = take_tokens(attended, longer);
     x = mlp(layer, linear(attended, layer.output, residual));
   }
-  cache.advance(length);
-  return rms_norm(x, final_norm_, config_.rms_norm_eps)
-      .second.view({batch, length, config_.hidden_size})
-      .narrow(1, length - real, real);
+  if (front && !front->prefix) x = take_tokens(x, longer);
+  return rms_norm(x, final_norm_, config_.rms_norm_eps).second;
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,12 @@ struct LinearSlot {
 
 class KvCache;  // generation/kv_cache.h
 
+/// New tokens of a sequence of a KvCache.
+struct CachedRun {
+  int64_t sequence = 0;
+  int64_t tokens = 0;
+};
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -68,12 +75,13 @@ class Model {
   virtual std::vector<LinearSlot> linears() = 0;
   /// Final hidden states (after the last norm) [B, T, D] in the compute type; differentiable unless in no-grad mode.
   virtual at::Tensor hidden(const data::Batch& batch) = 0;
-  /// Hidden states [B, T, D] of the next T tokens of B sequences, given and extending what `cache` holds of them (no-grad).
-  virtual at::Tensor hidden_cached(const at::Tensor& token_ids, KvCache& cache) = 0;
+  /// Hidden states [N, D] of the next tokens [N] int64 of several sequences, one sequence after the other, given and extending
+  /// what `cache` holds of them (no-grad). Either all of them are new (prefill) or none is.
+  virtual at::Tensor hidden_cached(const at::Tensor& token_ids, std::span<const CachedRun> runs, KvCache& cache) = 0;
   virtual Embedding& embedding() = 0;
-  /// In front of every document that hidden() and hidden_cached() see (a new cache needs room for them); null: none.
+  /// In front of every document that hidden() and hidden_cached() see (they are part of a sequence's length); null: none.
   virtual std::shared_ptr<const VirtualTokens>& virtual_tokens() = 0;
-  /// The output projection; its weight is the embedding's when tied.
+  /// The output projection; its weight is the embedding's when tied, of a classifier "score.weight".
   virtual OutputHead& head() = 0;
 };
 
@@ -83,7 +91,8 @@ std::unique_ptr<Model> build_model(const ModelConfig& config, const ModelOptions
 
 /// Reads weights of `directory` (model.safetensors or model.safetensors.index.json) into values and masters. Checks everything
 /// before use: missing, unknown and misshapen tensors, NaN and infinities, pickle-only directories; throws UserError with all findings.
-/// Rows of embedding and head that the files lack (with_tokens) are the mean of those they have.
+/// Rows of embedding and head that the files lack (with_tokens) are the mean of those they have; a new head (with_score_head) is
+/// left to draw_head.
 void load_weights(Model& model, const ModelOptions& options, const std::filesystem::path& directory);
 
 /// One tensor of a model directory, as it is stored (quantised: the values it stands for), with the rows that `config` has added.
@@ -93,6 +102,9 @@ at::Tensor stored_tensor(const std::filesystem::path& directory, const std::stri
 /// Draws weights from config.json alone as transformers does (normal with initializer_range, norms one, biases zero),
 /// from the seed of each parameter's name: the same on every rank and layout.
 void draw_weights(Model& model, const ModelOptions& options, int64_t seed);
+
+/// Draws a head that the files lack (config.new_head) as draw_weights does; else nothing.
+void draw_head(Model& model, int64_t seed);
 
 /// Copies master into value, rounded to the parameter's dtype, where they differ. The optimizers do this in their own pass.
 void refresh_values(Model& model);

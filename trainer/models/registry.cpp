@@ -1,5 +1,7 @@
 #include "trainer/models/registry.h"
 
+#include <string_view>
+
 #include "recipes/diagnostic.h"
 
 namespace temper::trainer {
@@ -21,8 +23,11 @@ constexpr Architecture kArchitectures[] = {
 std::span<const Architecture> architectures() { return kArchitectures; }
 
 const Architecture* find_architecture(const std::string& name, const std::string& model_type) {
+  constexpr std::string_view kScores = "ForSequenceClassification";
+  const std::string language_model =
+      name.ends_with(kScores) ? name.substr(0, name.size() - kScores.size()) + "ForCausalLM" : name;
   for (const Architecture& row : kArchitectures) {
-    if (name.empty() ? model_type == row.model_type : name == row.name) return &row;
+    if (name.empty() ? model_type == row.model_type : language_model == row.name) return &row;
   }
   return nullptr;
 }

@@ -23,7 +23,8 @@ struct Architecture {
 };
 
 std::span<const Architecture> architectures();
-/// Null when there is none of that name or model type.
+/// Null when there is none of that name or model type. A classifier ("LlamaForSequenceClassification") is found as the language
+/// model it is made of.
 const Architecture* find_architecture(const std::string& name, const std::string& model_type);
 
 std::unique_ptr<Model> build_llama(const ModelConfig& config,

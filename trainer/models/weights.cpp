@@ -145,6 +145,8 @@ void store(Parameter& parameter, const at::Tensor& stored) {
   }
 }
 
+constexpr const char* kScore = "score.weight";
+
 bool has_row_per_token(const std::string& name) {
   return name == "model.embed_tokens.weight" || name == "lm_head.weight";
 }
@@ -216,6 +218,7 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
     return tensor;
   };
   for (Parameter& parameter : model.parameters()) {
+    if (parameter.name == kScore && model.config().new_head) continue;
     std::vector<int64_t> shape = parameter.value.sizes().vec();
     if (has_row_per_token(parameter.name)) shape[0] -= model.config().added_rows;
     const at::Tensor tensor = find(parameter.name, shape);
@@ -224,6 +227,14 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
   for (const LinearSlot& slot : model.linears()) {
     if (slot.projection->quantized.empty()) continue;
     const std::string name = slot.module + ".weight";
+    if (const std::string entry = kept_in_full(model.config().json, slot.module); !entry.empty()) {
+      findings.push_back((directory / "config.json").string() +
+                         ": quantization_config.llm_int8_skip_modules: \"" + entry + "\" keeps " +
+                         slot.module +
+                         " in full precision, and Temper quantises every linear layer of the "
+                         "blocks: use the original model");
+      break;
+    }
     QuantizedMatrix matrix = read_quantized(look_up, name);
     if (!matrix.defined()) {
       const at::Tensor tensor = find(name, {slot.out_features, slot.in_features});
@@ -242,8 +253,10 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
     slot.projection->quantized[slot.part] = std::move(matrix);
   }
   for (const auto& [name, file] : stored.file_of) {
-    const bool tied_head = name == "lm_head.weight" && model.config().tie_word_embeddings;
-    if (wanted.contains(name) || tied_head || is_known_buffer(name)) continue;
+    // Of the embedding, or given up for a classification head.
+    const bool unused_head = name == "lm_head.weight" &&
+                             (model.config().tie_word_embeddings || model.config().num_labels > 0);
+    if (wanted.contains(name) || unused_head || is_known_buffer(name)) continue;
     findings.push_back((directory / file).string() + ": '" + name + "' is not part of a " +
                        model.config().architecture + " with this config.json");
   }
@@ -265,12 +278,28 @@ at::Tensor stored_tensor(const fs::path& directory, const std::string& name,
   return dequantize(matrix, matrix.kind == QuantKind::kInt8 ? at::kFloat : matrix.stored);
 }
 
+namespace {
+
+at::Tensor draw_normal(const Model& model, int64_t seed, const std::string& name,
+                       at::IntArrayRef shape) {
+  const auto generator = at::detail::createCPUGenerator(parallel::seed_of(seed, "weights/" + name));
+  return at::empty(shape, at::kFloat).normal_(0.0, model.config().initializer_range, generator);
+}
+
+}  // namespace
+
+void draw_head(Model& model, int64_t seed) {
+  const at::NoGradGuard off;
+  for (Parameter& parameter : model.parameters()) {
+    if (parameter.name != kScore || !model.config().new_head) continue;
+    store(parameter, draw_normal(model, seed, parameter.name, parameter.value.sizes()));
+  }
+}
+
 void draw_weights(Model& model, const ModelOptions& options, int64_t seed) {
   const at::NoGradGuard off;
   const auto normal = [&](const std::string& name, at::IntArrayRef shape) {
-    const auto generator =
-        at::detail::createCPUGenerator(parallel::seed_of(seed, "weights/" + name));
-    return at::empty(shape, at::kFloat).normal_(0.0, model.config().initializer_range, generator);
+    return draw_normal(model, seed, name, shape);
   };
   for (Parameter& parameter : model.parameters()) {
     const at::IntArrayRef shape = parameter.value.sizes();
@@ -300,9 +329,10 @@ double training_flops_per_token(const ModelConfig& config, double mean_attended_
   const double queries = static_cast<double>(config.num_attention_heads * config.head_dim);
   const double keys = static_cast<double>(config.num_key_value_heads * config.head_dim);
   const double layers = static_cast<double>(config.num_hidden_layers);
+  const int64_t outputs = config.num_labels > 0 ? config.num_labels : config.vocab_size;
   const double weights = layers * (d * (2 * queries + 2 * keys) +
                                    3 * d * static_cast<double>(config.intermediate_size)) +
-                         d * static_cast<double>(config.vocab_size);
+                         d * static_cast<double>(outputs);
   return (frozen ? 4 : 6) * weights + 12 * layers * queries * mean_attended_length;
 }
 

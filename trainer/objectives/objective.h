@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -42,6 +43,7 @@ struct Preparation {
   Reference* reference;  // null unless needs_reference()
   parallel::Communicator& communicator;
   int64_t step;          // from 1; 0: an evaluation
+  int64_t max_length = std::numeric_limits<int64_t>::max();  // data.max_length
 };
 
 class Objective {

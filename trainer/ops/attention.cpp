@@ -499,29 +499,4 @@ at::Tensor attention(const at::Tensor& qkv, const DocumentLayout& documents,
                           heads.head_dim, heads.window);
 }
 
-at::Tensor attention_cached(const at::Tensor& queries, const at::Tensor& keys,
-                            const at::Tensor& values, const AttentionHeads& heads) {
-  const Geometry g = geometry_of(heads);
-  const int64_t batch = queries.size(0), count = queries.size(1), stride = queries.size(2),
-                length = keys.size(2);
-  at::Tensor out = at::empty_like(queries);
-  with_kernel_type(queries.scalar_type(), [&](auto type) {
-    using T = decltype(type);
-    run_tasks(batch * heads.kv_heads, [&](int64_t i) {
-      const int64_t row = i / heads.kv_heads, head = i % heads.kv_heads;
-      const int64_t query = row * count * stride + head * g.group * g.dim;
-      attend<T>(g,
-                {.queries = input<T>(queries) + query,
-                 .keys = input<T>(keys) + row * keys.stride(0) + head * keys.stride(1),
-                 .values = input<T>(values) + row * values.stride(0) + head * values.stride(1),
-                 .query_stride = stride,
-                 .key_stride = keys.stride(2),
-                 .begin = length - count,
-                 .end = length},
-                output<T>(out) + query, stride, nullptr, 0);
-    });
-  });
-  return out;
-}
-
 }  // namespace temper::trainer

@@ -31,9 +31,4 @@ struct DocumentLayout {
 at::Tensor attention(const at::Tensor& qkv, const DocumentLayout& documents,
                      const AttentionHeads& heads);
 
-/// No-grad: T new queries [B, T, H E] of B sequences against all keys and values [B, K, L, E] so
-/// far, the new ones at the end (L >= T).
-at::Tensor attention_cached(const at::Tensor& queries, const at::Tensor& keys,
-                            const at::Tensor& values, const AttentionHeads& heads);
-
 }  // namespace temper::trainer

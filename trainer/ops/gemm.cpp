@@ -14,8 +14,10 @@
 // LibTorch's product in float32 is MKL's, which on some processors runs far below what they can do;
 // oneDNN's micro-kernels (brgemm) do not. So: B is copied into panels of kPanel columns, a group of
 // panels at a time that the shared cache holds; rows of A go against all panels of the group in
-// blocks that a core's own cache holds. Sums over k run in order within blocks of kDepth, whatever
-// the other sizes and the threads.
+// blocks that a core's own cache holds. Few rows (decoding) share no packed B that is worth keeping:
+// there the threads share the columns, and each packs what it multiplies with next. Sums over k run
+// in order within blocks of kDepth, whatever the other sizes and the threads, so that a token has
+// the same bits alone and in a batch.
 namespace temper::trainer {
 namespace {
 
@@ -24,7 +26,7 @@ constexpr int64_t kRows = 128;            // rows of A, at most
 constexpr int64_t kDepth = 512;           // k
 constexpr int64_t kGroupBytes = 8 << 20;  // packed B
 constexpr int64_t kTileColumns = 1024;    // of float32 sums that are rounded at the end
-constexpr int64_t kFewRows = 16;          // below: packing B would cost more than the product
+constexpr int64_t kFewRows = 64;          // at most: each thread packs its own columns of B
 
 template <class T>
 using ScalarOf = std::conditional_t<std::is_same_v<T, float>, float, at::BFloat16>;
@@ -103,6 +105,20 @@ class Product {
   }
 
   void run() {
+    const bool by_rows =
+        std::any_of(factors_.begin(), factors_.end(), [](const Factors& f) { return f.a.transposed; });
+    if (m_ <= kFewRows && !by_rows) {
+      run_by_columns();
+    } else {
+      run_by_rows();
+    }
+  }
+
+ private:
+  static constexpr int64_t kWord = sizeof(float) / sizeof(T);
+  static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+  void run_by_rows() {
     const int64_t group =
         std::clamp(kGroupBytes / static_cast<int64_t>(sizeof(T)) / depth_ / kPanel * kPanel, kPanel,
                    std::min(round_up(n_, kPanel), direct_ ? n_ + kPanel : kTileColumns));
@@ -126,9 +142,35 @@ class Product {
     }
   }
 
- private:
-  static constexpr int64_t kWord = sizeof(float) / sizeof(T);
-  static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+  void run_by_columns() {
+    at::parallel_for(0, (n_ + kPanel - 1) / kPanel, 1, [&](int64_t begin, int64_t end) {
+      thread_local std::unique_ptr<char[]> buffer;
+      thread_local int64_t bytes = 0;
+      T* packed = scratch<T>(buffer, bytes, kPanel * kDepth + m_ * kPanel * kWord);
+      for (int64_t panel = begin; panel < end; ++panel) {
+        multiply_columns(panel * kPanel, std::min(kPanel, n_ - panel * kPanel), packed);
+      }
+    });
+  }
+
+  void multiply_columns(int64_t column, int64_t columns, T* packed) {
+    const int64_t stride = direct_ ? c_.stride(0) : kPanel;
+    float* sums = direct_ ? output<float>(c_) + column
+                          : reinterpret_cast<float*>(packed + kPanel * kDepth);
+    bool add = start(sums, stride, 0, m_, column, columns);
+    const auto& pack = cpu::pack_kernels<T>();
+    for (const Factors& f : factors_) {
+      for (int64_t k = 0; k < f.k; k += kDepth) {
+        const int64_t count = std::min(kDepth, f.k - k);
+        (f.b.transposed ? pack.columns : pack.rows)(f.b.at(k, column), f.b.stride, packed, kPanel,
+                                                    count, columns);
+        multiply(m_, columns, round_up(count, kWord), f.a.at(0, k), f.a.stride, packed, sums,
+                 stride, add);
+        add = true;
+      }
+    }
+    finish(sums, stride, 0, m_, column, columns);
+  }
 
   int64_t width(int64_t first, int64_t panel) const {
     return std::min(kPanel, n_ - first - panel * kPanel);
@@ -157,12 +199,7 @@ class Product {
     const int64_t stride = direct_ ? c_.stride(0) : columns;
     float* sums = direct_ ? output<float>(c_) + begin * stride + first
                           : reinterpret_cast<float*>(turned + kRows * depth);
-    const bool start_from_add = direct_ && options_.add.defined();
-    if (start_from_add) {
-      cpu::row_kernels<float>().store(added<float>(begin, first), options_.add.stride(0), sums,
-                                      stride, rows, columns);
-    }
-    bool add = options_.accumulate || start_from_add;
+    bool add = start(sums, stride, begin, rows, first, columns);
     for (const Factors& f : factors_) {
       for (int64_t k = 0; k < f.k; k += kDepth) {
         const int64_t count = std::min(kDepth, f.k - k);
@@ -174,10 +211,26 @@ class Product {
         add = true;
       }
     }
+    finish(sums, stride, begin, rows, first, columns);
+  }
+
+  // Whether products are added to what `sums` holds.
+  bool start(float* sums, int64_t stride, int64_t row, int64_t rows, int64_t column,
+             int64_t columns) const {
+    const bool start_from_add = direct_ && options_.add.defined();
+    if (start_from_add) {
+      cpu::row_kernels<float>().store(added<float>(row, column), options_.add.stride(0), sums,
+                                      stride, rows, columns);
+    }
+    return options_.accumulate || start_from_add;
+  }
+
+  void finish(const float* sums, int64_t stride, int64_t row, int64_t rows, int64_t column,
+              int64_t columns) const {
     if (direct_) return;
-    T* out = output<T>(c_) + begin * c_.stride(0) + first;
+    T* out = output<T>(c_) + row * c_.stride(0) + column;
     if (options_.add.defined()) {
-      cpu::row_kernels<T>().store_sum(sums, stride, added<T>(begin, first), options_.add.stride(0),
+      cpu::row_kernels<T>().store_sum(sums, stride, added<T>(row, column), options_.add.stride(0),
                                       out, c_.stride(0), rows, columns);
     } else {
       cpu::row_kernels<T>().store(sums, stride, out, c_.stride(0), rows, columns);
@@ -265,7 +318,7 @@ void gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const GemmOpti
       return left.defined() && left.size(1) % (sizeof(float) / sizeof(T)) != 0 &&
              left.stride(1) == 1;
     };
-    if (has_brgemm<T>() && a.size(0) >= kFewRows && !odd(a) && !odd(options.a2)) {
+    if (has_brgemm<T>() && !odd(a) && !odd(options.a2)) {
       Product<T>(c, a, b, options).run();
     } else {
       library_gemm(c, a, b, options);

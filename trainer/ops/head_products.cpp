@@ -4,8 +4,10 @@
 #include <string>
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/ops/dispatch.h"
 #include "trainer/ops/gemm.h"
 #include "trainer/ops/gradient.h"
 
@@ -29,6 +31,23 @@ std::vector<at::Tensor> head_leaves(const OutputHead& head) {
     }
   }
   return leaves;
+}
+
+at::Tensor add_at(const at::Tensor& rows, const at::Tensor& positions, at::IntArrayRef shape) {
+  constexpr int64_t kBlock = 64;
+  const int64_t count = rows.size(0), dim = rows.size(1);
+  at::Tensor sum = at::zeros(shape, rows.options().dtype(at::kFloat)).view({-1, dim});
+  const at::Tensor wide = rows.to(at::kFloat);
+  const int64_t* position = positions.const_data_ptr<int64_t>();
+  const float* in = input<float>(wide);
+  float* out = output<float>(sum);
+  at::parallel_for(0, (dim + kBlock - 1) / kBlock, 1, [&](int64_t first, int64_t last) {
+    const int64_t begin = first * kBlock, end = std::min(dim, last * kBlock);
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t c = begin; c < end; ++c) out[position[i] * dim + c] += in[i * dim + c];
+    }
+  });
+  return sum.view(shape).to(rows.scalar_type());
 }
 
 HeadProducts::HeadProducts(const OutputHead& head, const at::Tensor& x, int64_t first)

@@ -18,6 +18,10 @@ int64_t head_chunk(int64_t count, int64_t vocabulary);
 /// What the head's gradients go to. A node that takes these as inputs runs before their hooks do.
 std::vector<at::Tensor> head_leaves(const OutputHead& head);
 
+/// sum[positions[i]] += rows[i] in the order of i, whatever the number of threads: rows [n, D] to
+/// `shape` [..., D], in the rows' type.
+at::Tensor add_at(const at::Tensor& rows, const at::Tensor& positions, at::IntArrayRef shape);
+
 class HeadProducts {
  public:
   /// x [M, D]. `first`: the chunk's place among all rows, so that it has a dropout mask of its own.

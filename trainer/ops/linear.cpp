@@ -48,8 +48,11 @@ at::Tensor whole_weight(const Projection& p, at::ScalarType dtype) {
 // A row or two (decoding): the weights are dequantised in registers, which saves writing them.
 constexpr int64_t kFewRows = 16;
 
+thread_local bool training_products = false;
+
 bool decodes(const Projection& p, const at::Tensor& x) {
-  return !p.quantized.empty() && x.size(0) <= kFewRows && !at::GradMode::is_enabled();
+  return !p.quantized.empty() && x.size(0) <= kFewRows && !at::GradMode::is_enabled() &&
+         !training_products;
 }
 
 void decoding_product(at::Tensor y, const at::Tensor& x, const at::Tensor& residual,
@@ -226,6 +229,11 @@ at::Tensor adapted_part(const at::Tensor& x, const Projection& p, size_t index) 
 }
 
 }  // namespace
+
+TrainingProducts::TrainingProducts(bool on) : before_(training_products) {
+  training_products = before_ || on;
+}
+TrainingProducts::~TrainingProducts() { training_products = before_; }
 
 at::Tensor Projection::part_weight(size_t index, at::ScalarType dtype) const {
   return weight.defined() ? weight.narrow(0, first_row(rows, index), rows[index]).to(dtype)

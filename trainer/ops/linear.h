@@ -49,4 +49,18 @@ struct Projection {
 at::Tensor linear(const at::Tensor& x, const Projection& projection,
                   const at::Tensor& residual = {}, std::function<at::Tensor()> x_again = {});
 
+/// While one lives on this thread, linear() without gradients takes the path that it takes with
+/// them: few rows on quantised weights, which are multiplied without a dequantised copy otherwise,
+/// then have the bits that they have among many.
+class TrainingProducts {
+ public:
+  explicit TrainingProducts(bool on);
+  ~TrainingProducts();
+  TrainingProducts(const TrainingProducts&) = delete;
+  TrainingProducts& operator=(const TrainingProducts&) = delete;
+
+ private:
+  bool before_;
+};
+
 }  // namespace temper::trainer

@@ -1,6 +1,7 @@
 #include "trainer/ops/token_log_probs.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -21,7 +22,7 @@ using torch::autograd::variable_list;
 struct Values : torch::CustomClassHolder {
   OutputHead head;
   LogProbOptions options;
-  at::Tensor log_sum_exp, mean_logits, correct;  // [n]
+  at::Tensor log_sum_exp, mean_logits, correct, log_sum_squares;  // [n]
 };
 
 // Logits of `size` rows of x, divided by the temperature, into `logits`.
@@ -30,26 +31,11 @@ void tempered(HeadProducts& products, const at::Tensor& logits, double temperatu
   if (temperature != 1.0) logits.div_(temperature);
 }
 
-// sum[positions[i]] += rows[i] in the order of i, whatever the number of threads.
-at::Tensor add_at(const at::Tensor& rows, const at::Tensor& positions, at::IntArrayRef shape) {
-  constexpr int64_t kBlock = 64;
-  const int64_t count = rows.size(0), dim = rows.size(1);
-  at::Tensor sum = at::zeros(shape, rows.options().dtype(at::kFloat)).view({-1, dim});
-  const int64_t* position = positions.const_data_ptr<int64_t>();
-  with_kernel_type(rows.scalar_type(), [&](auto type) {
-    using T = decltype(type);
-    const T* in = input<T>(rows);
-    float* out = output<float>(sum);
-    at::parallel_for(0, (dim + kBlock - 1) / kBlock, 1, [&](int64_t first, int64_t last) {
-      const int64_t begin = first * kBlock, end = std::min(dim, last * kBlock);
-      for (int64_t i = 0; i < count; ++i) {
-        for (int64_t c = begin; c < end; ++c) {
-          out[position[i] * dim + c] += static_cast<float>(in[i * dim + c]);
-        }
-      }
-    });
-  });
-  return sum.view(shape).to(rows.scalar_type());
+// log sum_v p_v^2 of a row.
+float log_sum_squares(const float* logits, int64_t vocabulary, float log_sum_exp) {
+  double sum = 0;
+  for (int64_t v = 0; v < vocabulary; ++v) sum += std::exp(2 * (logits[v] - log_sum_exp));
+  return static_cast<float>(std::log(sum));
 }
 
 struct Function : torch::autograd::Function<Function> {
@@ -63,6 +49,8 @@ struct Function : torch::autograd::Function<Function> {
     values->log_sum_exp = at::empty({count}, floats);
     values->mean_logits = at::empty({count}, floats);
     values->correct = at::empty({count}, floats);
+    const bool squares = values->options.sum_of_squares;
+    if (squares) values->log_sum_squares = at::empty({count}, floats);
     const double temperature = values->options.temperature;
     const int64_t* label = labels.const_data_ptr<int64_t>();
     const int64_t chunk = head_chunk(count, vocabulary);
@@ -81,11 +69,14 @@ struct Function : torch::autograd::Function<Function> {
           output<float>(values->log_sum_exp)[i] = softmax.log_sum_exp;
           output<float>(values->mean_logits)[i] = softmax.mean * static_cast<float>(temperature);
           output<float>(values->correct)[i] = softmax.argmax == label[i] ? 1.0f : 0.0f;
+          if (!squares) continue;
+          output<float>(values->log_sum_squares)[i] =
+              log_sum_squares(row, vocabulary, softmax.log_sum_exp);
         }
       });
     }
     ctx->save_for_backward({hidden, positions, labels, entropy});
-    ctx->saved_data["values"] = values;
+    ctx->saved_data["values"] = at::IValue::make_capsule(values);
     ctx->saved_data["inputs"] = static_cast<int64_t>(4 + leaves.size());
     if (!values->options.entropy_gradient) ctx->mark_non_differentiable({entropy});
     return {log_probs, entropy};
@@ -93,7 +84,7 @@ struct Function : torch::autograd::Function<Function> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
-    const auto values = ctx->saved_data["values"].toCustomClass<Values>();
+    const auto values = c10::static_intrusive_pointer_cast<Values>(ctx->saved_data["values"].toCapsule());
     const at::Tensor &hidden = saved[0], &positions = saved[1], &labels = saved[2],
                      &entropy = saved[3];
     const at::Tensor of_log_prob = grads[0].contiguous();
@@ -156,7 +147,8 @@ TokenLogProbs token_log_probs(const at::Tensor& hidden, const OutputHead& head,
   return {.log_probs = outputs[0],
           .entropy = outputs[1],
           .mean_logits = values->mean_logits,
-          .correct = values->correct};
+          .correct = values->correct,
+          .log_sum_squares = values->log_sum_squares};
 }
 
 }  // namespace temper::trainer

@@ -12,11 +12,13 @@ struct TokenLogProbs {
   at::Tensor entropy;      // [n] -sum_v p_v log p_v, nats; differentiable where asked for
   at::Tensor mean_logits;  // [n] mean over the vocabulary, before the temperature; no gradient
   at::Tensor correct;      // [n] 1 where the label is the most probable token; no gradient
+  at::Tensor log_sum_squares{};  // [n] log sum_v p_v^2, where asked for; no gradient
 };
 
 struct LogProbOptions {
   double temperature = 1.0;        // logits are divided by it
   bool entropy_gradient = false;
+  bool sum_of_squares = false;
 };
 
 /// Output projection and log-probabilities in one: logits exist only for a chunk of targets at a

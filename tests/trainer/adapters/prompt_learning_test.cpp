@@ -6,6 +6,7 @@
 
 #include "data/loader/batch.h"
 #include "recipes/diagnostic.h"
+#include "tests/trainer/adapters/tiny_llama.h"
 #include "tests/trainer/ops/compare.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/generation/kv_cache.h"
@@ -61,17 +62,7 @@ TEST(Longer, RowsAreInsertedAndTakenAsAutogradDoesIt) {
 }
 
 ModelConfig tiny() {
-  ModelConfig config;
-  config.architecture = "LlamaForCausalLM";
-  config.model_type = "llama";
-  config.vocab_size = 20;
-  config.hidden_size = 16;
-  config.intermediate_size = 24;
-  config.num_hidden_layers = 2;
-  config.num_attention_heads = 4;
-  config.num_key_value_heads = 2;
-  config.head_dim = 4;
-  config.max_position_embeddings = 64;
+  ModelConfig config = tiny_llama();
   config.sliding_window = {0, 5};
   return config;
 }
@@ -169,12 +160,16 @@ TEST_P(EveryMethod, ACacheGivesTheSameHiddenStates) {
   const Prompted prompted(peft());
   const at::NoGradGuard off;
   const std::vector<int64_t> ids = {1, 2, 3, 4, 5, 6, 7, 8};
-  KvCache cache(2, 2, 2, 4, 3 + 8, at::kFloat);
-  const at::Tensor both = at::tensor(ids, at::kLong).repeat({2, 1});
-  const at::Tensor first = prompted.model->hidden_cached(both.narrow(1, 0, 5), cache);
-  const at::Tensor second = prompted.model->hidden_cached(both.narrow(1, 5, 2), cache);
-  const at::Tensor third = prompted.model->hidden_cached(both.narrow(1, 7, 1), cache);
-  EXPECT_EQ(cache.length(), 11);
+  KvCache cache({.layers = 2, .kv_heads = 2, .head_dim = 4});
+  const int64_t one = cache.add(), other = cache.add();
+  const auto next = [&](int64_t from, int64_t count) {
+    const at::Tensor part = at::tensor(ids, at::kLong).narrow(0, from, count).repeat({2});
+    const CachedRun runs[] = {{one, count}, {other, count}};
+    return prompted.model->hidden_cached(part, runs, cache).view({2, count, -1});
+  };
+  const at::Tensor first = next(0, 5), second = next(5, 2), third = next(7, 1);
+  EXPECT_EQ(cache.length(one), 11);
+  EXPECT_EQ(cache.length(other), 11);
   const at::Tensor whole = prompted.hidden({ids}).repeat({2, 1, 1});
   EXPECT_LT(worst(at::cat({first, second, third}, 1), whole), 1e-5);
 }
@@ -225,6 +220,11 @@ TEST_P(EveryMethod, GradientsAreThoseOfFiniteDifferences) {
     }
   }
   EXPECT_GE(compared, 5);
+}
+
+TEST(PromptLearning, SaysHowManyTokensItIsOf) {
+  EXPECT_TRUE(Prompted(peft_of("prompt_tuning")).adapters->statement().starts_with(
+      "prompt_tuning of 3 virtual tokens: "));
 }
 
 TEST(PromptTuning, APromptOfWordEmbeddingsIsThoseWordsInFrontOfTheText) {

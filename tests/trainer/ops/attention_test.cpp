@@ -87,24 +87,6 @@ TEST(Attention, GivesTheSameBitsForADocumentAloneAndPackedAndOnAnyNumberOfThread
   EXPECT_TRUE(alone.equal(one.narrow(0, 40, 600)));
 }
 
-TEST(Attention, ContinuingFromACacheEqualsTheWholeDocument) {
-  at::manual_seed(6);
-  for (const int64_t window : {0, 9}) {
-    const AttentionHeads heads{4, 2, 16, window};
-    constexpr int64_t kLength = 150;
-    const at::Tensor qkv = at::randn({kLength, 8 * 16});
-    const at::Tensor whole = attention(qkv, at::tensor({int64_t{0}, kLength}, at::kInt), heads);
-    const at::Tensor parts = qkv.view({kLength, 8, 16});
-    const at::Tensor keys = parts.narrow(1, 4, 2).transpose(0, 1).unsqueeze(0).contiguous();
-    const at::Tensor values = parts.narrow(1, 6, 2).transpose(0, 1).unsqueeze(0).contiguous();
-    const at::Tensor last =
-        parts.narrow(0, kLength - 3, 3).narrow(1, 0, 4).reshape({1, 3, 64}).contiguous();
-    EXPECT_LT(
-        worst(attention_cached(last, keys, values, heads)[0], whole.narrow(0, kLength - 3, 3)),
-        1e-6);
-  }
-}
-
 // A prompt, two completions of it, a document by itself, and a third completion of the prompt's.
 TEST(Attention, ACompletionSeesItsPromptAsIfItStoodBeforeItToTheBit) {
   at::manual_seed(8);

@@ -80,6 +80,16 @@ struct AttentionKernels {
                            const float* delta);
 };
 
+/// Attention over a cache in pages of 16 tokens (ops/paged_attention.h).
+template <class T>
+struct PagedKernels {
+  /// out [heads, dim] = softmax(scale queries K^T) V over the keys [first, length) of one key/value
+  /// head: page p has keys [dim][16], then values [16][dim], at pages[p] + offset bytes. scratch:
+  /// 8 dim + 512 floats.
+  void (*attend)(const T* queries, int64_t heads, int64_t dim, float scale, char* const* pages,
+                 int64_t offset, int64_t first, int64_t length, T* out, float* scratch);
+};
+
 /// Operands of a matrix product laid out for its inner kernel. `Word` is one float, or two bfloat16
 /// that follow each other in k. T is float or Bf16; sizes count elements of T, k is rounded up to
 /// whole words with zeros.
@@ -130,6 +140,9 @@ struct SoftmaxRow {
   int64_t argmax = 0;
 };
 
+/// Elements of a row whose exponentials exp_row sums together.
+inline constexpr int64_t kExpBlock = 256;
+
 struct Kernels {
   const char* name;
   RowKernels<float> f32;
@@ -147,6 +160,10 @@ struct Kernels {
   /// Returns absmax.
   float (*quantize8)(const float* x, int64_t count, const uint8_t* nearest, uint8_t* codes);
   SoftmaxRow (*softmax_row)(const float* logits, int64_t dim);
+  /// out = exp(logits - peak), 0 where a logit is -infinity; sums[b]: of block b of kExpBlock.
+  void (*exp_row)(const float* logits, float peak, float* out, float* sums, int64_t dim);
+  PagedKernels<float> paged_f32;
+  PagedKernels<Bf16> paged_bf16;
   /// c [m, n] (+)= a [m, k] b [k, n], row-major float32: where LibTorch has no brgemm for this
   /// machine.
   void (*gemm)(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
@@ -187,6 +204,17 @@ inline const QuantKernels<float>& quant_kernels<float>() {
 template <>
 inline const QuantKernels<Bf16>& quant_kernels<Bf16>() {
   return kernels().quant_bf16;
+}
+
+template <class T>
+const PagedKernels<T>& paged_kernels();
+template <>
+inline const PagedKernels<float>& paged_kernels<float>() {
+  return kernels().paged_f32;
+}
+template <>
+inline const PagedKernels<Bf16>& paged_kernels<Bf16>() {
+  return kernels().paged_bf16;
 }
 
 }  // namespace temper::trainer::cpu

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "trainer/ops/blockwise.h"
 #include "trainer/ops/cpu/kernels.h"
 
 namespace temper::trainer::cpu {
@@ -18,6 +19,7 @@ namespace {
 #include "trainer/ops/cpu/product.inl"
 #include "trainer/ops/cpu/rows.inl"
 #include "trainer/ops/cpu/attention.inl"
+#include "trainer/ops/cpu/paged.inl"
 #include "trainer/ops/cpu/quantized.inl"
 // clang-format on
 
@@ -51,6 +53,9 @@ const Kernels TEMPER_ISA_KERNELS = {
     TEMPER_ISA::quantize4,
     TEMPER_ISA::quantize8,
     TEMPER_ISA::softmax_row,
+    TEMPER_ISA::exp_row,
+    {TEMPER_ISA::attend_pages<float>},
+    {TEMPER_ISA::attend_pages<Bf16>},
     TEMPER_ISA::gemm,
 };
 

@@ -168,3 +168,18 @@ SoftmaxRow softmax_row(const float* logits, int64_t dim) {
           .mean = peak + sum(summed) / static_cast<float>(dim),
           .argmax = argmax};
 }
+
+void exp_row(const float* logits, float peak, float* out, float* sums, int64_t dim) {
+  for (int64_t begin = 0; begin < dim; begin += kExpBlock) {
+    const int64_t end = dim - begin < kExpBlock ? dim : begin + kExpBlock;
+    Floats total{};
+    for (int64_t i = begin; i < end; i += kLanes) {
+      const Floats v = get(logits, i, end);
+      Floats e = v == -INFINITY ? Floats{} : exp16(v - peak);
+      for (int64_t c = end - i; c < kLanes; ++c) e[c] = 0;
+      put(out, i, end, e);
+      total += e;
+    }
+    sums[begin / kExpBlock] = sum(total);
+  }
+}

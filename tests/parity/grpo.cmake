@@ -1,0 +1,3 @@
+temper_test(parity_grpo_test LABEL parity ATEN
+  SOURCES grpo_test.cpp
+  LIBRARIES temper_trainer)

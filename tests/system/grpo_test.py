@@ -1,0 +1,142 @@
+"""Reinforcement learning as a user runs it: rewards rise, samples are shown, layouts agree, a resumed run gives the same bits."""
+
+import json
+import os
+import subprocess
+import sys
+import unittest
+
+from harness import SOURCE, SystemTest
+
+# Half of the draws of a random model begin with a digit below 5: something to learn within a few steps.
+REWARDS = """
+[[objective.rewards]]
+kind = "regex"
+pattern = "^[0-4]"
+name = "small"
+[[objective.rewards]]
+kind = "length"
+max = 5
+soft = 4
+weight = 0.5
+"""
+
+
+class Grpo(SystemTest):
+    def setUp(self):
+        super().setUp()
+        make = SOURCE / "configs/grpo_arithmetic/make_data.py"
+        subprocess.run([sys.executable, make, self.directory / "arithmetic"], check=True)
+
+    def recipe(self, kind="grpo", rewards=REWARDS, **objective):
+        keys = {"kind": kind, "num_generations": 4, "max_completion_length": 5} | objective
+        lines = [
+            '[run]\nname = "test"',
+            f'[model]\npath = "{SOURCE}/configs/grpo_arithmetic"\ninit = "random"\ndtype = "fp32"',
+            "[data]\nmax_length = 16",
+            '[[data.train]]\npath = "arithmetic/prompts.jsonl"',
+            '[[data.eval]]\npath = "arithmetic/eval.jsonl"',
+            "[objective]",
+            *(f"{key} = {json.dumps(value)}" for key, value in keys.items()),
+            rewards,
+            "[generation]\nexact = true",
+            '[optimizer]\nlr = 1e-3\n[schedule]\nkind = "constant"\nwarmup = 0',
+            "[batch]\nglobal = 16\nmicro = 4",
+            '[train]\nsteps = 6\nprecision = "fp32"',
+            "[eval]\nevery = 0\n[checkpoint]\nevery = 3\n[log]\nevery = 1",
+        ]
+        (self.directory / "recipe.toml").write_text("\n".join(lines) + "\n")
+        return "recipe.toml"
+
+    def timeless(self, run="runs/test"):
+        return [{k: v for k, v in line.items() if k != "generation_time"} for line in self.numbers(run)]
+
+    def test_metrics_and_samples_are_those_that_trl_users_know(self):
+        self.assert_done(self.run_temper("train", self.recipe()))
+        lines = self.metrics()
+        self.assertEqual([line["step"] for line in lines], [1, 2, 3, 4, 5, 6])
+        for line in lines:
+            for name in (
+                "reward", "reward_std", "frac_reward_zero_std", "rewards/small/mean", "rewards/small/std",
+                "rewards/length/mean", "entropy", "clip_ratio/region_mean", "completions/mean_length",
+                "completions/clipped_ratio", "completions/mean_terminated_length", "generation_time", "num_tokens",
+            ):  # fmt: skip
+                self.assertIn(name, line)
+            # Sampling and training compute the same numbers in exact mode.
+            for part in ("min", "mean", "max"):
+                self.assertEqual(line[f"sampling/importance_sampling_ratio/{part}"], 1)
+            self.assertEqual(line["sampling/sampling_logp_difference/max"], 0)
+        samples = [json.loads(line) for line in (self.directory / "runs/test/samples/step-000001.jsonl").read_text().splitlines()]
+        self.assertEqual(len(samples), 16)
+        first = lines[0]
+        self.assertAlmostEqual(sum(s["rewards/small"] for s in samples) / 16, first["rewards/small/mean"], places=5)
+        for s in samples:
+            self.assertEqual(s["rewards/small"], float(s["completion"][:1] in tuple("01234")), s)
+        for group in range(4):
+            self.assertAlmostEqual(sum(s["advantage"] for s in samples[4 * group : 4 * group + 4]), 0, places=4)
+        self.assertIn("advantage", (self.directory / "runs/test/report.html").read_text())
+
+    def test_a_resumed_run_gives_the_same_bits_in_the_middle_of_a_generation_batch(self):
+        recipe = self.recipe(num_iterations=2, steps_per_generation=8, beta=0.02)
+        self.assert_done(self.run_temper("train", recipe, "run.name=whole"))
+        self.assert_done(self.run_temper("train", recipe, "train.steps=3"))
+        self.assert_done(self.run_temper("train", recipe))
+        self.assertEqual(self.weights(), self.weights("runs/whole"))
+        self.assertEqual(self.timeless(), self.timeless("runs/whole"))
+
+    def test_two_ranks_follow_one(self):
+        for kind, options in (("grpo", {}), ("rloo", {"beta": 0.05}), ("grpo", {"num_iterations": 2, "zero_variance": "skip"})):
+            with self.subTest(kind, **options):
+                recipe = self.recipe(kind, **options)
+                self.assert_done(self.run_temper("train", recipe, "run.name=one", "run.overwrite=true", "run.resume=never"))
+                self.assert_done(self.run_temper("train", recipe, "run.overwrite=true", "run.resume=never", ranks=2))
+                for one, two in zip(self.metrics("runs/one"), self.metrics(), strict=True):
+                    for name in ("loss", "reward", "completions/mean_length", "grad_norm"):
+                        self.assertAlmostEqual(one[name], two[name], delta=1e-5 * max(1, abs(one[name])), msg=f"{one['step']} {name}")
+
+    def test_evaluation_says_the_mean_reward(self):
+        result = self.run_temper("eval", self.recipe())
+        self.assert_done(result)
+        line = json.loads(result.stdout.splitlines()[-1])
+        self.assertIn("eval_reward", line)
+        self.assertIn("eval_rewards/small/mean", line)
+        self.assertTrue(0 < line["eval_rewards/small/mean"] < 1, line)
+
+    def test_rewards_that_say_nothing_leave_the_weights_alone(self):
+        rewards = '[[objective.rewards]]\nkind = "regex"\npattern = "never"\n'
+        recipe = self.recipe(rewards=rewards, zero_variance="skip")
+        result = self.run_temper("train", recipe, "train.steps=12")
+        self.assert_done(result)
+        self.assertIn("have all been equal for 10 generation batches", result.stdout)
+        self.assertEqual({line["grad_norm"] for line in self.metrics()}, {0})
+        self.assertEqual({line["frac_reward_zero_std"] for line in self.metrics()}, {1})
+
+    def test_a_program_scores_completions(self):
+        script = self.directory / "score.py"
+        script.write_text(
+            "import json, sys\n"
+            "for line in sys.stdin:\n"
+            "    row = json.loads(line)\n"
+            "    print(row['completion'].count('1') + (row['answer'] == ''), flush=True)\n"
+        )
+        rewards = f'[[objective.rewards]]\nkind = "program"\ncommand = {json.dumps([sys.executable, str(script)])}\n'
+        self.assert_done(self.run_temper("train", self.recipe(rewards=rewards)))
+        text = (self.directory / "runs/test/samples/step-000002.jsonl").read_text()
+        for sample in map(json.loads, text.splitlines()):
+            self.assertEqual(sample["rewards/program"], sample["completion"].count("1"))
+
+    def test_the_arithmetic_example_learns(self):
+        if os.environ.get("TEMPER_LONG") != "1":
+            self.skipTest("minutes; TEMPER_LONG=1 runs it")
+        (self.directory / "quickstart").mkdir()
+        (self.directory / "arithmetic").rename(self.directory / "quickstart/arithmetic")
+        (self.directory / "configs").symlink_to(SOURCE / "configs")
+        self.assert_done(self.run_temper("train", "configs/grpo_arithmetic_sft.toml", timeout=600))
+        self.assert_done(self.run_temper("train", "configs/grpo_arithmetic.toml", timeout=900))
+        rewards = [line["reward"] for line in self.metrics("runs/grpo-arithmetic") if "reward" in line]
+        self.assertGreater(rewards[-1], 0.8)
+        self.assertGreater(rewards[-1], rewards[0] + 0.2)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "trainer/ops/head_cross_entropy.h"
+
+namespace temper::trainer {
+
+/// A head's outputs at single positions: hidden [..., D], positions [C] int64 into the flattened
+/// hidden states; returns [C, V] float32, differentiable. Gradients of the head's leaves are added in
+/// place (gradient.h).
+at::Tensor head_scores(const at::Tensor& hidden, const OutputHead& head,
+                       const at::Tensor& positions);
+
+}  // namespace temper::trainer

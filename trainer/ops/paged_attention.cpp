@@ -1,0 +1,89 @@
+#include "trainer/ops/paged_attention.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "trainer/ops/dispatch.h"
+
+namespace temper::trainer {
+namespace {
+
+struct NewToken {
+  const PagedRun* run;
+  int64_t position;
+};
+
+// A row of qkv each.
+std::vector<NewToken> tokens_of(std::span<const PagedRun> runs, const at::Tensor& qkv) {
+  std::vector<NewToken> tokens;
+  for (const PagedRun& run : runs) {
+    TEMPER_CHECK(run.position + run.tokens <=
+                     static_cast<int64_t>(run.pages.size()) * kPageTokens,
+                 "a sequence has too few pages for its new tokens");
+    for (int64_t i = 0; i < run.tokens; ++i) tokens.push_back({&run, run.position + i});
+  }
+  TEMPER_CHECK(static_cast<int64_t>(tokens.size()) == qkv.size(0), "a row of qkv for each token");
+  return tokens;
+}
+
+}  // namespace
+
+void store_in_pages(const at::Tensor& qkv, std::span<const PagedRun> runs, const PageShape& shape,
+                    int64_t layer) {
+  const std::vector<NewToken> tokens = tokens_of(runs, qkv);
+  const int64_t dim = shape.head_dim, stride = qkv.size(1), kv = shape.kv_heads * dim;
+  TEMPER_CHECK(qkv.is_contiguous() && qkv.scalar_type() == shape.dtype,
+               "pages take a contiguous qkv of their own type");
+  with_kernel_type(shape.dtype, [&](auto type) {
+    using T = decltype(type);
+    at::parallel_for(0, qkv.size(0), 16, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        const NewToken& token = tokens[t];
+        const int64_t slot = token.position % kPageTokens;
+        const T* keys = input<T>(qkv) + (t + 1) * stride - 2 * kv;
+        char* page = token.run->pages[token.position / kPageTokens] + layer * shape.layer_bytes();
+        for (int64_t h = 0; h < shape.kv_heads; ++h) {
+          T* out = reinterpret_cast<T*>(page + h * shape.head_bytes());
+          const T* key = keys + h * dim;
+          for (int64_t d = 0; d < dim; ++d) out[d * kPageTokens + slot] = key[d];
+          std::copy_n(key + kv, dim, out + (kPageTokens + slot) * dim);
+        }
+      }
+    });
+  });
+}
+
+at::Tensor attention_in_pages(const at::Tensor& qkv, std::span<const PagedRun> runs,
+                              const PageShape& shape, int64_t layer, const AttentionHeads& heads) {
+  const std::vector<NewToken> tokens = tokens_of(runs, qkv);
+  const int64_t dim = heads.head_dim, group = heads.heads / heads.kv_heads;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  at::Tensor out = at::empty({qkv.size(0), heads.heads * dim}, qkv.options());
+  const int64_t tasks = qkv.size(0) * heads.kv_heads;
+  with_kernel_type(shape.dtype, [&](auto type) {
+    using T = decltype(type);
+    // Sequences are of different lengths: threads take the next task when they are done with one.
+    std::atomic<int64_t> next = 0;
+    const int64_t threads = std::min<int64_t>(tasks, at::get_num_threads());
+    at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+      std::vector<float> scratch(8 * dim + 512);
+      for (int64_t i = next++; i < tasks; i = next++) {
+        const int64_t t = i / heads.kv_heads, head = i % heads.kv_heads;
+        const int64_t length = tokens[t].position + 1;
+        const int64_t first = heads.window > 0 ? std::max<int64_t>(0, length - heads.window) : 0;
+        cpu::paged_kernels<T>().attend(
+            input<T>(qkv) + t * qkv.size(1) + head * group * dim, group, dim, scale,
+            tokens[t].run->pages.data(), layer * shape.layer_bytes() + head * shape.head_bytes(),
+            first, length, output<T>(out) + t * out.size(1) + head * group * dim, scratch.data());
+      }
+    });
+  });
+  return out;
+}
+
+}  // namespace temper::trainer

@@ -1,0 +1,32 @@
+#include "trainer/step_source.h"
+
+#include "trainer/objectives/rollout_objective.h"
+#include "trainer/rollouts/rollouts.h"
+#include "trainer/run.h"
+
+namespace temper::trainer {
+namespace {
+
+class Rows : public StepSource {
+ public:
+  explicit Rows(Run& run) : run_(run) {}
+  data::StepBatches next(int64_t step) override {
+    data::StepBatches batches = run_.loader->step(step - 1);
+    prepare(run_, batches, step);
+    return batches;
+  }
+
+ private:
+  Run& run_;
+};
+
+}  // namespace
+
+std::unique_ptr<StepSource> make_step_source(Run& run) {
+  if (dynamic_cast<RolloutObjective*>(run.objective.get()) != nullptr) {
+    return std::make_unique<Rollouts>(run);
+  }
+  return std::make_unique<Rows>(run);
+}
+
+}  // namespace temper::trainer
