@@ -25,9 +25,10 @@ class Accuracy final : public DirectReward {
     const std::vector<MathValue> right = answer_of_row(answer);
     if (right.empty()) {
       constexpr size_t kShown = 80;
+      std::string shown = answer.substr(0, kShown);
+      if (answer.size() > kShown) shown += "...";
       return {std::nan(""),
-              "column '" + column_ + "' holds no answer that can be compared: '" +
-                  (answer.size() > kShown ? answer.substr(0, kShown) + "..." : answer) + "'"};
+              "column '" + column_ + "' holds no answer that can be compared: '" + shown + "'"};
     }
     for (const MathValue& given : answer_of_completion(completed.completion)) {
       for (const MathValue& value : right) {

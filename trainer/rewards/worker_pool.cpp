@@ -32,9 +32,11 @@ constexpr double kGoodbyeGrace = 1.0;  // from the end of its input
 // A surplus line follows the right one closely, but not at once.
 constexpr double kSettle = 0.02;
 
-std::string quoted(const std::string& text) {
+std::string in_apostrophes(const std::string& text) {
   constexpr size_t kShown = 120;
-  return "'" + (text.size() > kShown ? text.substr(0, kShown) + "..." : text) + "'";
+  std::string shown = text.substr(0, kShown);
+  if (text.size() > kShown) shown += "...";
+  return "'" + shown + "'";
 }
 
 struct Job {
@@ -202,7 +204,7 @@ class WorkerPool::Feeder {
     if (worker->output.rest().size() > kLongestLine) {
       const std::string begun = worker->output.rest();
       fail_job(*worker, "answered with more than " + std::to_string(kLongestLine) +
-                            " bytes without an end of line: " + quoted(begun));
+                            " bytes without an end of line: " + in_apostrophes(begun));
       stop(worker, 0);
     } else if (!open) {
       ended(worker);
@@ -228,7 +230,7 @@ class WorkerPool::Feeder {
 
   void out_of_step(std::unique_ptr<Worker>& worker, const std::string& line) {
     const std::string problem =
-        "printed more lines than it was asked for, as " + quoted(line) +
+        "printed more lines than it was asked for, as " + in_apostrophes(line) +
         "; one line for each completion is expected, and anything else on standard error";
     for (const int64_t index : worker->answered) answers_[index] = {"", problem};
     parallel::warn("reward " + pool_.options_.name + ": the program " + problem, true);
@@ -277,14 +279,14 @@ class WorkerPool::Feeder {
     std::string how = worker->process->end(grace);
     read_errors(*worker);
     flush_errors(*worker);
-    if (!worker->last_error_line.empty()) how += "; it said: " + quoted(worker->last_error_line);
+    if (!worker->last_error_line.empty()) how += "; it said: " + in_apostrophes(worker->last_error_line);
     worker.reset();
     return how;
   }
 
   void give_up(const std::string& why) {
     pool_.broken_ = "reward " + pool_.options_.name +
-                    ": command = " + quoted(pool_.options_.command) + " " + why;
+                    ": command = " + in_apostrophes(pool_.options_.command) + " " + why;
     pool_.changed_.notify_all();
   }
 

@@ -202,7 +202,7 @@ INSTANTIATE_TEST_SUITE_P(Kinds, EveryKind,
                                          Kind{"Fp32Tempered", at::kFloat, 0, 0.7},
                                          Kind{"Fp32Window", at::kFloat, 40, 1.0},
                                          Kind{"Bf16Window", at::kBFloat16, 133, 1.3}),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& kind) { return std::string(kind.param.name); });
 
 TEST(Engine, ExactLogProbabilitiesOfARealModelAreTheTrainingForwards) {
   if (!std::filesystem::exists(stories())) GTEST_SKIP() << "no " << stories();

@@ -15,7 +15,9 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 // Completion `number` of `length` tokens 100 * number, 100 * number + 1, ...
 SampledCompletion completion(int32_t number, int32_t length, bool truncated = false) {
-  SampledCompletion made{.truncated = truncated, .scores = {static_cast<float>(number), kNan}};
+  SampledCompletion made;
+  made.truncated = truncated;
+  made.scores = {static_cast<float>(number), kNan};
   for (int32_t i = 0; i < length; ++i) {
     made.ids.push_back(100 * number + i);
     made.sampling_log_probs.push_back(-0.01f * static_cast<float>(100 * number + i));
