@@ -359,7 +359,7 @@ void Rollouts::finished(StepSums& sums) {
 }
 
 bool Rollouts::write_samples(const RunDirectory& directory, int64_t step) {
-  if (!run_.recipe.log.samples || run_.world.rank != 0) return true;
+  if (!run_.recipe.log.samples || run_.world.rank != 0 || groups_.empty()) return true;
   std::vector<std::string> names;
   for (const NamedReward& reward : rewards_) names.push_back(reward.name);
   write_completions(directory, step, static_cast<int32_t>(plan_.slice_of(step)), groups_, names,
