@@ -62,8 +62,10 @@ int eval(const std::vector<std::string>& arguments) {
     trainer::Datasets datasets = trainer::prepare_datasets(recipe, inputs, session.world());
     trainer::Run run = trainer::assemble(std::move(recipe), std::move(inputs), std::move(datasets), session.world());
     if (given->count("checkpoint")) {
-      trainer::fill_model(run);
-      load_weights_from(run, chosen_checkpoint(run.recipe, (*given)["checkpoint"].as<std::string>()));
+      const std::filesystem::path checkpoint =
+          chosen_checkpoint(run.recipe, (*given)["checkpoint"].as<std::string>());
+      trainer::fill_model(run, checkpoint);
+      load_weights_from(run, checkpoint);
     } else {
       trainer::fill_model(run);
     }

@@ -59,36 +59,51 @@ void print_scalars(const Json& object, const char* indent) {
   }
 }
 
-/// What is trained on is green on a terminal, else in [[ ]].
-void print_rows(const Json& source) {
+/// "12 tokens, 5 trained on", and its text: what is trained on is green on a terminal, else in
+/// [[ ]].
+void print_document(const Json& document) {
   const bool terminal = ::isatty(STDOUT_FILENO) != 0;
+  std::cout << document["tokens"] << " tokens, " << document["trained_tokens"] << " trained on";
+  if (document["shown_tokens"] != document["tokens"]) {
+    std::cout << "; the first " << document["shown_tokens"] << " (data.max_length):";
+  }
+  std::cout << "\n";
+  for (const Json& run : document["runs"]) {
+    const bool trained = run["trained"].get<bool>();
+    std::cout << (!trained   ? ""
+                  : terminal ? "\033[32m"
+                             : "[[")
+              << plain(run["text"])
+              << (!trained   ? ""
+                  : terminal ? "\033[0m"
+                             : "]]");
+  }
+  std::cout << "\n";
+}
+
+void print_rows(const Json& source) {
   std::cout << "\n"
             << plain(source["set"]) << ": " << plain(source.value("statement", source["path"]))
             << "\n";
   for (const Json& row : source["rows"]) {
-    std::cout << "\n-- " << plain(row["where"]) << ": " << row["tokens"] << " tokens, "
-              << row["trained_tokens"] << " trained on";
-    if (row["shown_tokens"] != row["tokens"]) {
-      std::cout << "; the first " << row["shown_tokens"] << " (data.max_length):";
+    std::cout << "\n-- " << plain(row["where"]) << ": ";
+    if (row.contains("documents")) {
+      std::cout << row["documents"].size() << " completions\n";
+      for (const Json& document : row["documents"]) {
+        std::cout << plain(document["name"]) << ": ";
+        print_document(document);
+      }
+    } else {
+      print_document(row);
     }
-    std::cout << "\n";
-    for (const Json& run : row["runs"]) {
-      const bool trained = run["trained"].get<bool>();
-      std::cout << (!trained   ? ""
-                    : terminal ? "\033[32m"
-                               : "[[")
-                << plain(run["text"])
-                << (!trained   ? ""
-                    : terminal ? "\033[0m"
-                               : "]]");
-    }
-    std::cout << "\n";
+    if (row.contains("columns")) std::cout << "columns: " << row["columns"].dump() << "\n";
   }
 }
 
 void print_shard_rows(const Json& rows) {
   for (const Json& row : rows)
-    std::cout << "row " << row["row_number"] << ": " << row["ids"].dump() << "\n";
+    std::cout << "row " << row["row_number"] << ": "
+              << (row.contains("documents") ? row["documents"] : row["ids"]).dump() << "\n";
 }
 
 void print_report(const Json& report) {
@@ -137,11 +152,12 @@ Json describe(const fs::path& path, int64_t rows) {
 }  // namespace
 
 int inspect(const std::vector<std::string>& arguments) {
-  ArgumentParser parser("temper inspect PATH [options]",
-                        "What is in a safetensors file, a model, an adapter, a checkpoint, a run or a token "
-                        "shard; of a recipe the first\n"
-                        "rows of its data as they are trained on.",
-                        "temper inspect configs/quickstart.toml --rows 2");
+  ArgumentParser parser(
+      "temper inspect PATH [options]",
+      "What is in a safetensors file, a model, an adapter, a checkpoint, a run or a token "
+      "shard; of a recipe the first\n"
+      "rows of its data as they are trained on.",
+      "temper inspect configs/quickstart.toml --rows 2");
   parser.positional("PATH", "a file or directory, or a recipe (.toml)");
   parser.options().add_options()("rows", po::value<int64_t>()->default_value(3),
                                  "rows of a recipe or shard to show")(

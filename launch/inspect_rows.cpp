@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <string>
 #include <vector>
@@ -45,6 +46,22 @@ int64_t trained_tokens(const data::Example& example) {
   return count;
 }
 
+constexpr std::array<const char*, 2> kNamesOfPair = {"chosen", "rejected"};
+
+/// A document, none longer than max_length.
+Json document_of(data::Example document, int64_t max_length, const data::Tokenizer& tokenizer) {
+  const auto tokens = static_cast<int64_t>(document.ids.size());
+  const int64_t trained = trained_tokens(document);
+  if (tokens > max_length) {
+    document.ids.resize(static_cast<size_t>(max_length));
+    document.supervised.resize(static_cast<size_t>(max_length));
+  }
+  return {{"tokens", tokens},
+          {"trained_tokens", trained},
+          {"shown_tokens", document.ids.size()},
+          {"runs", runs_of(document, tokenizer)}};
+}
+
 Json rows_of(const recipes::Recipe& recipe, const recipes::DataSource& source, int64_t rows,
              const data::Tokenizer& tokenizer,
              const std::optional<data::ChatTemplate>& chat_template) {
@@ -54,23 +71,25 @@ Json rows_of(const recipes::Recipe& recipe, const recipes::DataSource& source, i
   data::Row row;
   for (int64_t n = 0; n < rows && reader->next(row); ++n) {
     if (!encoder) {
-      encoder =
-          data::RowEncoder::make({.format = recipe.data.format, .loss_on = recipe.data.loss_on},
-                                 source, row, tokenizer, chat_template);
+      encoder = data::RowEncoder::make({.format = recipe.data.format,
+                                        .loss_on = recipe.data.loss_on,
+                                        .kind = recipe.objective.kind},
+                                       source, row, tokenizer, chat_template);
       shown["statement"] = encoder->statement();
     }
-    data::Example example = encoder->encode(row);
-    const auto tokens = static_cast<int64_t>(example.ids.size());
-    const int64_t trained = trained_tokens(example);
-    if (tokens > recipe.data.max_length) {
-      example.ids.resize(static_cast<size_t>(recipe.data.max_length));
-      example.supervised.resize(static_cast<size_t>(recipe.data.max_length));
+    const data::TokenizedRow tokens = encoder->encode(row);
+    Json entry = {{"where", row.where()}};
+    if (tokens.documents.size() == 1) {
+      entry.update(document_of(tokens.documents[0], recipe.data.max_length, tokenizer));
+      if (!tokens.columns.empty()) entry["columns"] = Json::parse(tokens.columns);
+    } else {
+      for (size_t d = 0; d < tokens.documents.size(); ++d) {
+        Json document = document_of(tokens.documents[d], recipe.data.max_length, tokenizer);
+        document["name"] = kNamesOfPair.at(d);
+        entry["documents"].push_back(std::move(document));
+      }
     }
-    shown["rows"].push_back({{"where", row.where()},
-                             {"tokens", tokens},
-                             {"trained_tokens", trained},
-                             {"shown_tokens", example.ids.size()},
-                             {"runs", runs_of(example, tokenizer)}});
+    shown["rows"].push_back(std::move(entry));
   }
   return shown;
 }
@@ -98,17 +117,26 @@ Json inspect_recipe(const fs::path& file, int64_t rows) {
 
 Json inspect_shard(const fs::path& file, int64_t rows) {
   const data::TokenShard shard(file);
-  const int64_t tokens = shard.rows() == 0 ? 0 : shard.offset(shard.rows());
+  const int64_t tokens = shard.tokens();
   int64_t supervised = 0;
   for (int64_t i = 0; i < tokens; ++i) supervised += shard.supervised(i);
   Json report = {{"kind", "token shard"},    {"path", file.string()},
                  {"rows", shard.rows()},     {"tokens", tokens},
                  {"supervised", supervised}, {"first_rows", Json::array()}};
   for (int64_t row = 0; row < std::min(rows, shard.rows()); ++row) {
-    const data::Example example = shard.tokens(shard.offset(row), shard.length(row));
-    report["first_rows"].push_back({{"row_number", shard.row_number(row)},
-                                    {"ids", example.ids},
-                                    {"supervised", example.supervised}});
+    Json entry = {{"row_number", shard.row_number(row)}};
+    const auto ends = shard.document_ends(row);
+    for (size_t d = 0; d + 1 < ends.size(); ++d) {
+      const data::Example example = shard.tokens(ends[d], ends[d + 1] - ends[d]);
+      Json document = {{"ids", example.ids}, {"supervised", example.supervised}};
+      if (ends.size() == 2) {
+        entry.update(document);
+      } else {
+        entry["documents"].push_back(std::move(document));
+      }
+    }
+    if (!shard.columns(row).empty()) entry["columns"] = std::string(shard.columns(row));
+    report["first_rows"].push_back(std::move(entry));
   }
   return report;
 }

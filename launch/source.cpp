@@ -228,7 +228,7 @@ LoadedModel load_model(const Source& source, trainer::ModelOptions options) {
   trainer::load_checkpoint(source.weights, masters);
   trainer::refresh_values(model);
   if (!start.empty() && !drawn) {
-    loaded.adapters->take_start_out_of([&](const std::string& name) {
+    loaded.adapters->change_base_again([&](const std::string& name) {
       return trainer::stored_tensor(source.model, name, config);
     });
   }

@@ -29,7 +29,7 @@ int run_recipe(parallel::Session& session, const po::variables_map& given) {
     parallel::say(directory.path.string() + " is finished: nothing to do (more train.steps or train.epochs continue it)");
     return kDone;
   }
-  trainer::fill_model(run);
+  trainer::fill_model(run, directory.checkpoint);
   run.communicator = session.communicator(run.recipe.parallel.timeout);
   trainer::prepare_training(run);
 

@@ -28,7 +28,7 @@ std::vector<PeftMethod> make_table() {
                {"init_lora_weights", true},
                {"rank_pattern", kNoPattern},
                {"alpha_pattern", kNoPattern},
-               {"loftq_config.loftq_bits", 4},
+               {"loftq_config.loftq_bits", 4, {4, 8}},
                {"loftq_config.loftq_iter", 1},
                {"eva_config.rho", 2.0},
                {"eva_config.tau", 0.99},

@@ -48,11 +48,14 @@ std::vector<Key> peft_rows() {
       ROW(peft.lora_bias, .meaning = "B has a bias."),
       ROW(peft.init_lora_weights,
           .meaning = "How A and B start: the update is zero (`true`, `\"gaussian\"`, "
-                     "`\"orthogonal\"`), random (`false`), or taken out of the base weights "
-                     "(`\"pissa\"`, `\"pissa_niter_16\"`, `\"olora\"`).",
+                     "`\"orthogonal\"`, `\"eva\"`: A from the inputs in the training data), random "
+                     "(`false`), taken out of the base weights (`\"pissa\"`, "
+                     "`\"pissa_niter_16\"`, `\"olora\"`), or what quantising them loses "
+                     "(`\"loftq\"`).",
           .choices = {"gaussian", "orthogonal", "pissa", "pissa_niter_<k>", "olora", "eva", "loftq",
                       "corda", "lora_ga", "mica"},
-          .works = {true, false, "gaussian", "orthogonal", "pissa", "pissa_niter_<k>", "olora"}),
+          .works = {true, false, "gaussian", "orthogonal", "pissa", "pissa_niter_<k>", "olora",
+                    "eva", "loftq"}),
       ROW(peft.rank_pattern,
           .meaning =
               "Other ranks for some modules: regular expression for the end of the name = r.",

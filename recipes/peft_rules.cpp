@@ -5,6 +5,7 @@
 
 #include "recipes/diagnostic.h"
 #include "recipes/judgement.h"
+#include "recipes/name_pattern.h"
 #include "recipes/peft_methods.h"
 #include "recipes/schema.h"
 
@@ -52,17 +53,23 @@ void judge_fields(Judgement& judge, const PeftMethod& method) {
 
 void judge_modules(Judgement& judge) {
   const Peft& peft = judge.recipe.peft;
+  // By what runs them, which takes Python's syntax.
+  const auto judge_pattern = [&](const char* key, const std::string& pattern) {
+    const std::string problem = NamePattern::problem(pattern);
+    judge.require(problem.empty(), {key},
+                  in_quotes(pattern) + " is not a regular expression: " + problem);
+  };
   const auto judge_names = [&](const char* key, const std::optional<NamesOrPattern>& names) {
-    if (names && !is_list(names)) judge.require_pattern(std::get<std::string>(*names), key);
+    if (names && !is_list(names)) judge_pattern(key, std::get<std::string>(*names));
   };
   judge_names("peft.target_modules", peft.target_modules);
   judge_names("peft.exclude_modules", peft.exclude_modules);
   judge_names("peft.feedforward_modules", peft.feedforward_modules);
   for (const auto& [pattern, r] : peft.rank_pattern) {
-    judge.require_pattern(pattern, "peft.rank_pattern");
+    judge_pattern("peft.rank_pattern", pattern);
   }
   for (const auto& [pattern, alpha] : peft.alpha_pattern) {
-    judge.require_pattern(pattern, "peft.alpha_pattern");
+    judge_pattern("peft.alpha_pattern", pattern);
   }
   judge.require(!peft.layers_pattern || peft.layers_to_transform, {"peft.layers_pattern"},
                 "needs peft.layers_to_transform");

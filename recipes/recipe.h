@@ -65,7 +65,7 @@ struct Peft {
   Dtype dtype = Dtype::kFp32;
   // Where.
   std::optional<NamesOrPattern> target_modules, exclude_modules, feedforward_modules;
-  std::optional<std::vector<std::string>> modules_to_save, target_parameters;
+  std::optional<std::vector<std::string>> modules_to_save;
   std::optional<IntOrInts> layers_to_transform;
   std::optional<NamesOrPattern> layers_pattern;
   std::optional<std::vector<int64_t>> trainable_token_indices;
@@ -79,6 +79,8 @@ struct Peft {
   std::optional<bool> use_rslora, use_dora, lora_bias;
   std::optional<BoolOrWord> init_lora_weights;
   std::map<std::string, int64_t> rank_pattern, alpha_pattern;
+  // Entries of alpha_pattern that are no whole numbers. No key: EVA makes them, adapters hold them.
+  std::map<std::string, double> alpha_fractions;
   std::optional<int64_t> loftq_bits, loftq_iter;  // [peft.loftq_config]
   std::optional<double> eva_rho, eva_tau;         // [peft.eva_config]
   std::optional<bool> eva_use_label_mask, eva_whiten, eva_adjust_scaling_factors;

@@ -9,7 +9,6 @@
 #include "recipes/diagnostic.h"
 #include "recipes/resolve.h"
 #include "trainer/adapters/adapter_config.h"
-#include "trainer/adapters/adapter_files.h"
 #include "trainer/checkpoint/state.h"
 #include "trainer/recorder.h"
 #include "trainer/run.h"
@@ -91,7 +90,7 @@ int64_t Checkpoints::resume() {
   if (run.reference) run.reference->restored();
   // A drawn base is the same on every machine; decompositions of stored weights need not be.
   if (run.adapters && !run.adapters->start().empty() && run.recipe.model.init == recipes::Init::kPretrained) {
-    run.adapters->take_start_out_of(
+    run.adapters->change_base_again(
         [&](const std::string& name) { return stored_tensor(run.inputs.model_directory, name, run.inputs.config); });
   }
   run.optimizer->updates = scalars.at("updates");

@@ -10,8 +10,8 @@
 #include <ATen/ATen.h>
 
 #include "recipes/diagnostic.h"
-#include "trainer/adapters/adapter_files.h"
 #include "trainer/adapters/adapters.h"
+#include "trainer/ops/blockwise.h"
 #include "trainer/ops/head_products.h"
 #include "trainer/run.h"
 
@@ -48,7 +48,8 @@ int64_t parameter_count(const ModelConfig& c) {
   if (c.output_bias) layer += d;
   if (c.mlp_bias) layer += 2 * c.intermediate_size + d;
   if (c.qk_norm) layer += 2 * c.head_dim;
-  return c.num_hidden_layers * layer + (c.tie_word_embeddings ? 1 : 2) * c.vocab_size * d + d;
+  const int64_t head = c.num_labels > 0 ? c.num_labels : c.tie_word_embeddings ? 0 : c.vocab_size;
+  return c.num_hidden_layers * layer + (c.vocab_size + head) * d + d;
 }
 
 namespace {
@@ -56,8 +57,9 @@ namespace {
 int64_t quantized_bytes(const LinearSlot& slot, QuantKind kind, bool double_quant) {
   const int64_t elements = slot.in_features * slot.out_features;
   if (kind == QuantKind::kInt8) return elements + 4 * slot.out_features;
-  const int64_t blocks = (elements + 63) / 64;
-  return (elements + 1) / 2 + (double_quant ? blocks + 4 * ((blocks + 255) / 256) : 4 * blocks);
+  const int64_t blocks = (elements + kBlock4 - 1) / kBlock4;
+  const int64_t nested = (blocks + kBlock8 - 1) / kBlock8;
+  return (elements + 1) / 2 + (double_quant ? blocks + 4 * nested : 4 * blocks);
 }
 
 // Counted from the model itself, made on the meta device: shapes without memory.
@@ -66,9 +68,33 @@ struct Tensors {
   int64_t trainable = 0;  // elements
   int64_t largest = 0;    // elements of the largest quantised projection, whole for one product at a time
   int64_t inner = 0;      // columns of the widest x A^T of LoRA
-  int64_t saved_base = 0; // elements of the base that an exported adapter holds
+  int64_t start = 0;      // bytes of what a start that changes the base keeps
+  int64_t ranks = 0;      // bytes of what AdaLoRA's allocator keeps
+  int64_t adapter = 0;    // bytes of an exported adapter
   int64_t virtual_tokens = 0;  // of a document
 };
+
+// Of the base's own weights, which an adapter's export takes along as they are stored.
+int64_t stored_bytes(const ModelConfig& config) { return config.stored_dtype == "float32" ? 4 : 2; }
+
+void count_adapters(Adapters& adapters, Tensors& tensors) {
+  const recipes::Peft& peft = adapters.peft();
+  const auto element = static_cast<int64_t>(at::elementSize(adapter_dtype(peft)));
+  if (is_prompt_learning(peft.method)) {  // at most: what an encoder makes is smaller than the encoder
+    tensors.adapter = tensors.trainable * element;
+    return;
+  }
+  // A start that takes a part out of the base is exported as a LoRA of twice the rank.
+  const int64_t times = changes_base(peft) && !starts_quantised(peft) ? 2 : 1;
+  int64_t bytes = 0;  // float32
+  for (const auto& [key, tensor] : adapters.tensors()) {
+    tensors.adapter += times * tensor.numel() * element;
+    bytes += 4 * tensor.numel();
+  }
+  if (changes_base(peft)) tensors.start = bytes;
+  // Smoothed importance and its uncertainty.
+  if (adapters.allocator()) tensors.ranks = 2 * bytes;
+}
 
 Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) {
   ModelOptions options = model_options(recipe);
@@ -76,8 +102,7 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
   const auto model = build_model(config, options);
   std::optional<Adapters> adapters;
   if (options.frozen) {
-    adapters.emplace(recipe.model.adapter.empty() ? recipe.peft : without_encoder(read_adapter_config(recipe.model.adapter)),
-                     *model, options);
+    adapters.emplace(recipe.model.adapter.empty() ? recipe.peft : peft_of_directory(recipe.model.adapter), *model, options);
   } else {
     choose_trainable(*model, recipe.train);
   }
@@ -88,9 +113,10 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
     if (parameter.trainable()) tensors.trainable += parameter.value.numel();
     if (!adapters) continue;
     for (const auto& [key, name] : adapters->saved_base()) {
-      if (parameter.name == name) tensors.saved_base += parameter.value.numel();
+      if (parameter.name == name) tensors.adapter += parameter.value.numel() * stored_bytes(config);
     }
   }
+  if (adapters) count_adapters(*adapters, tensors);
   if (model->virtual_tokens()) tensors.virtual_tokens = model->virtual_tokens()->count;
   std::map<const Projection*, int64_t> whole;
   for (const LinearSlot& slot : model->linears()) {
@@ -106,20 +132,43 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
 
 }  // namespace
 
+namespace {
+
+// Documents of a row: pairs stand side by side, whatever they share.
+int64_t documents_of_row(const std::string& kind) {
+  return kind == "dpo" || kind == "orpo" || kind == "cpo" || kind == "reward" ? 2 : 1;
+}
+
+// A reference model of its own: not where adapters are switched off or log-probabilities are stored.
+int64_t reference_bytes(const recipes::Recipe& recipe, int64_t parameters, bool adapters) {
+  const recipes::Objective& objective = recipe.objective;
+  if (!build_objective(objective)->needs_reference()) return 0;
+  const bool given = !objective.ref_model.value_or("").empty();
+  const bool stored = objective.precompute_ref_log_probs.value_or(false);
+  if (!given && (adapters || stored)) return 0;
+  const int64_t compute = bytes_of(recipe.train.precision);
+  const bool masters = objective.sync_ref_model.value_or(false) && (compute != 4 || recipe.model.dtype != recipes::Dtype::kFp32);
+  return parameters * (compute + (masters ? 4 : 0));
+}
+
+}  // namespace
+
 MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks) {
   MemoryPlan plan;
   plan.parameters = parameter_count(config);
   const int64_t compute = bytes_of(recipe.train.precision);
   const Tensors tensors = count_tensors(recipe, config);
   plan.trainable = tensors.trainable;
-  plan.weights = tensors.weights;
+  const bool adapters = !recipe.peft.method.empty() || !recipe.model.adapter.empty();
+  plan.weights = tensors.weights + tensors.start + reference_bytes(recipe, plan.parameters, adapters);
   plan.gradients = plan.trainable * 4;
   const int64_t states = recipe.optimizer.kind.find("adamw") != std::string::npos ? 2 : (recipe.optimizer.momentum > 0 ? 1 : 0);
   const int64_t state_bytes = recipe.optimizer.kind.ends_with("adamw_8bit") ? 1 : 4;
-  plan.optimizer = plan.trainable * state_bytes * states;
+  plan.optimizer = plan.trainable * state_bytes * states + tensors.ranks;
 
   // With packing, rows hold more documents than one, as many as the data has it.
-  const int64_t tokens = recipe.batch.micro * (recipe.data.max_length + tensors.virtual_tokens);
+  const int64_t tokens =
+      recipe.batch.micro * documents_of_row(recipe.objective.kind) * (recipe.data.max_length + tensors.virtual_tokens);
   const auto mode = recipe.train.activation_checkpointing;
   int64_t elements = config.num_hidden_layers * (saved_elements(config, mode) + 4 * tensors.inner);
   // A checkpointed block is whole again while its backward runs.
@@ -127,15 +176,17 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   elements += 3 * config.hidden_size;  // embedding, final norm, its gradient
   plan.activations = tokens * elements * compute;
 
-  const bool adapters = !recipe.peft.method.empty() || !recipe.model.adapter.empty();
   const int64_t stored = adapters ? plan.trainable : plan.parameters;
-  plan.checkpoint_bytes = stored * 4 + plan.trainable * state_bytes * states;
+  plan.checkpoint_bytes = stored * 4 + tensors.start + plan.optimizer;
   const int64_t snapshot = recipe.checkpoint.async ? plan.checkpoint_bytes / std::max<int64_t>(1, ranks) : 0;
   // Float32 logits; their gradient overwrites them in float32 and stands beside them in bfloat16.
-  const int64_t rows = head_chunk(tokens, config.vocab_size);
-  const int64_t logits = rows * config.vocab_size * (compute == 4 ? 4 : 4 + compute);
+  const int64_t outputs = config.num_labels > 0 ? config.num_labels : config.vocab_size;
+  const int64_t rows = head_chunk(tokens, outputs);
+  const int64_t logits = rows * outputs * (compute == 4 ? 4 : 4 + compute);
   plan.buffers = kProgram + logits + snapshot + tensors.largest * compute;
-  plan.export_bytes = (adapters && !recipe.export_.merge ? plan.trainable + tensors.saved_base : plan.parameters) * (recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32 ? 4 : 2);
+  const bool merged = !adapters || recipe.export_.merge;
+  const bool full = recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32;
+  plan.export_bytes = merged ? plan.parameters * (full ? 4 : 2) : tensors.adapter;
   return plan;
 }
 

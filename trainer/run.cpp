@@ -12,6 +12,7 @@
 #include "data/shards/token_dataset.h"
 #include "data/text/chat_template.h"
 #include "recipes/diagnostic.h"
+#include "trainer/adapter_start.h"
 #include "trainer/adapters/adapter_files.h"
 #include "trainer/make_reference.h"
 #include "trainer/objectives/rollout_objective.h"
@@ -131,12 +132,13 @@ Inputs read_inputs(const recipes::Recipe& recipe) {
 Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, const parallel::World& world) {
   std::optional<data::ChatTemplate> chat = data::ChatTemplate::load(inputs.tokenizer_files.directory);
   if (!chat) chat = data::ChatTemplate::load(inputs.model_directory);
-  const data::RowEncoderOptions encoder{.format = recipe.data.format, .loss_on = recipe.data.loss_on};
+  const data::RowEncoderOptions encoder{.format = recipe.data.format, .loss_on = recipe.data.loss_on, .kind = recipe.objective.kind};
   const data::EncoderFactory factory = [&](const recipes::DataSource& source, const data::Row& first_row) {
     const data::RowEncoder made = data::RowEncoder::make(encoder, source, first_row, inputs.tokenizer, chat);
     return data::SourceEncoder{.encode = [made](const data::Row& row) { return made.encode(row); },
                                .fingerprint = made.fingerprint(),
                                .format = made.format(),
+                               .rules = made.rules(),
                                .statement = made.statement()};
   };
   const data::PrepareOptions options{.cache = recipe.data.cache,
@@ -214,7 +216,7 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
   return run;
 }
 
-void fill_model(Run& run) {
+void fill_model(Run& run, const std::optional<fs::path>& checkpoint) {
   const ModelOptions options = model_options(run.recipe);
   run.model = build_model(run.inputs.config, options);
   if (!options.frozen) choose_trainable(*run.model, run.recipe.train);
@@ -227,9 +229,7 @@ void fill_model(Run& run) {
   if (const fs::path adapter = run.recipe.model.adapter; !adapter.empty()) {
     run.adapters = load_adapter(adapter, *run.model, options);
   } else if (options.frozen) {
-    run.adapters = std::make_unique<Adapters>(run.recipe.peft, *run.model, options);
-    const std::string text = run.recipe.peft.prompt_tuning_init_text.value_or("");
-    run.adapters->initialize(run.recipe.run.seed, run.inputs.tokenizer.encode(text));
+    run.adapters = start_adapters(run, options, checkpoint);
   }
   if (run.adapters && run.recipe.export_.merge) {
     if (run.recipe.model.init == recipes::Init::kRandom) {

@@ -84,8 +84,9 @@ int64_t total_steps(const recipes::Recipe& recipe, int64_t steps_per_epoch);
 Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const parallel::World& world);
 
 /// The model with its weights: read from model.path, or drawn from the seed; frozen and trainable as the recipe says, with the
-/// adapters of [peft] or model.adapter; and the reference that the objective needs. Throws UserError.
-void fill_model(Run& run);
+/// adapters of [peft] or model.adapter; and the reference that the objective needs. `checkpoint`: what is going to be loaded into
+/// it. Throws UserError.
+void fill_model(Run& run, const std::optional<std::filesystem::path>& checkpoint = {});
 
 /// What the objective needs before the step's losses (Objective::prepare), in no-grad mode. Collective.
 void prepare(Run& run, data::StepBatches& batches, int64_t step);

@@ -34,6 +34,7 @@ struct FormatContext {
   const Tokenizer& tokenizer;
   const ChatTemplate* chat_template;  // null: the model has none
   recipes::LossOn loss_on;            // resolved: never kAuto
+  std::string_view kind;              // objective.kind
 };
 
 struct Format {
@@ -43,20 +44,35 @@ struct Format {
   std::vector<std::string_view> optional;
   /// What loss_on may be; the first is what "auto" means.
   std::vector<recipes::LossOn> loss_on;
+  /// The kinds of objectives that learn from such rows.
+  std::vector<std::string_view> kinds;
+  int documents;  // of a row
   /// Throws UserError (what is wrong, without the place) for a row that cannot be trained on.
-  Example (*encode)(const FormatContext& context, const Columns& columns);
+  TokenizedRow (*encode)(const FormatContext& context, const Columns& columns);
   std::string_view sentence;
 };
 
 /// In the order in which "auto" tries them.
 std::span<const Format> formats();
+bool serves(const Format& format, std::string_view kind);
 /// Null for a name that is none.
 const Format* find_format(std::string_view name);
 
 /// The formats' encoders.
-Example encode_text(const FormatContext& context, const Columns& columns);
-Example encode_prompt_completion(const FormatContext& context, const Columns& columns);
-Example encode_messages(const FormatContext& context, const Columns& columns);
+TokenizedRow encode_text(const FormatContext& context, const Columns& columns);
+TokenizedRow encode_prompt_completion(const FormatContext& context, const Columns& columns);
+TokenizedRow encode_messages(const FormatContext& context, const Columns& columns);
+/// Documents: chosen, rejected. Columns: the margin, of reward; of kto, for which a pair is two
+/// rows, a line for each document.
+TokenizedRow encode_preference(const FormatContext& context, const Columns& columns);
+/// Columns: kColumnsOfChosen or kColumnsOfRejected.
+TokenizedRow encode_unpaired_preference(const FormatContext& context, const Columns& columns);
+/// Columns: all of the row's, and under "prompt" the text of the prompt.
+TokenizedRow encode_prompt(const FormatContext& context, const Columns& columns);
+
+/// What is kept of a good and of a bad completion.
+inline constexpr const char* kColumnsOfChosen = R"({"label":true})";
+inline constexpr const char* kColumnsOfRejected = R"({"label":false})";
 
 /// `text` with the tokenizer's end-of-sequence token at its end, unless it ends in it already or
 /// the tokenizer puts one there or has none.

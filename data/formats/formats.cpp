@@ -13,6 +13,8 @@ std::span<const Format> formats() {
        .required = {{"messages"}, {"conversations"}},
        .optional = {"tools", "chat_template_kwargs"},
        .loss_on = {LossOn::kAssistant, LossOn::kAll},
+       .kinds = {"sft"},
+       .documents = 1,
        .encode = encode_messages,
        .sentence =
            "a list of {role, content} (or {from, value}), through the model's chat template"},
@@ -20,14 +22,43 @@ std::span<const Format> formats() {
        .required = {{"prompt", "completion"}},
        .optional = {"tools", "chat_template_kwargs"},
        .loss_on = {LossOn::kCompletion, LossOn::kAll},
+       .kinds = {"sft"},
+       .documents = 1,
        .encode = encode_prompt_completion,
        .sentence = "two strings, or two lists of messages"},
       {.name = "text",
        .required = {{"text"}},
        .optional = {},
        .loss_on = {LossOn::kAll},
+       .kinds = {"sft"},
+       .documents = 1,
        .encode = encode_text,
        .sentence = "one string, all of it learned"},
+      {.name = "unpaired-preference",
+       .required = {{"prompt", "completion", "label"}},
+       .optional = {"tools", "chat_template_kwargs"},
+       .loss_on = {LossOn::kCompletion},
+       .kinds = {"kto"},
+       .documents = 1,
+       .encode = encode_unpaired_preference,
+       .sentence = "two strings, or two lists of messages, and whether the completion is good"},
+      {.name = "preference",
+       .required = {{"chosen", "rejected"}},
+       .optional = {"prompt", "margin", "tools", "chat_template_kwargs"},
+       .loss_on = {LossOn::kCompletion},
+       .kinds = {"dpo", "kto", "orpo", "cpo", "reward"},
+       .documents = 2,
+       .encode = encode_preference,
+       .sentence =
+           "strings or lists of messages; without prompt what both begin with is the prompt"},
+      {.name = "prompt",
+       .required = {{"prompt"}},
+       .optional = {"tools", "chat_template_kwargs"},
+       .loss_on = {LossOn::kCompletion},
+       .kinds = {"grpo", "rloo"},
+       .documents = 1,
+       .encode = encode_prompt,
+       .sentence = "a string or a list of messages; all other columns are given to the rewards"},
   };
   return kFormats;
 }
@@ -37,6 +68,10 @@ const Format* find_format(std::string_view name) {
   const auto found = std::find_if(all.begin(), all.end(),
                                   [&](const Format& format) { return format.name == name; });
   return found == all.end() ? nullptr : &*found;
+}
+
+bool serves(const Format& format, std::string_view kind) {
+  return std::find(format.kinds.begin(), format.kinds.end(), kind) != format.kinds.end();
 }
 
 std::string Columns::name_in_file(std::string_view name) const {

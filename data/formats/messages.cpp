@@ -67,7 +67,7 @@ void supervise(const Spans& spans, const std::string& text, const Encoding& enco
 
 }  // namespace
 
-Example encode_messages(const FormatContext& context, const Columns& columns) {
+TokenizedRow encode_messages(const FormatContext& context, const Columns& columns) {
   const ChatTemplate& chat_template = require_template(context);
   const ChatInput input = make_chat_input(
       columns, read_messages(columns, columns.find("messages") ? "messages" : "conversations"));
@@ -77,14 +77,14 @@ Example encode_messages(const FormatContext& context, const Columns& columns) {
   Example example{.ids = encoding.ids, .supervised = {}};
   if (context.loss_on == recipes::LossOn::kAll) {
     example.supervised.assign(example.ids.size(), 1);
-    return example;
+    return {.documents = {std::move(example)}, .columns = {}};
   }
   example.supervised.assign(example.ids.size(), 0);
   const Spans spans = chat_template.marks_generation()
                           ? chat.generation_spans
                           : spans_by_prefixes(chat_template, input, chat.text);
   supervise(spans, chat.text, encoding, example.supervised);
-  return example;
+  return {.documents = {std::move(example)}, .columns = {}};
 }
 
 }  // namespace temper::data

@@ -33,7 +33,7 @@ Tokenized tokenize_messages(const FormatContext& context, const Columns& columns
 
 }  // namespace
 
-Example encode_prompt_completion(const FormatContext& context, const Columns& columns) {
+TokenizedRow encode_prompt_completion(const FormatContext& context, const Columns& columns) {
   const Json* prompt = columns.find("prompt");
   Tokenized tokens = prompt && prompt->is_array() ? tokenize_messages(context, columns)
                                                   : tokenize_strings(context, columns);
@@ -45,7 +45,7 @@ Example encode_prompt_completion(const FormatContext& context, const Columns& co
   example.supervised.assign(example.ids.size(), 1);
   if (context.loss_on == recipes::LossOn::kCompletion)
     std::fill_n(example.supervised.begin(), boundary, uint8_t{0});
-  return example;
+  return {.documents = {std::move(example)}, .columns = {}};
 }
 
 }  // namespace temper::data

@@ -13,6 +13,7 @@ struct RowEncoder::State {
   const Format* format;
   std::string name;
   LossOn loss_on;
+  std::string kind;
   recipes::DataSource source;
   Tokenizer tokenizer;
   std::optional<ChatTemplate> chat_template;
@@ -73,31 +74,62 @@ void check_mapping(const recipes::DataSource& source, const Row& row) {
   }
 }
 
-const Format& choose_format(const std::string& name, const recipes::DataSource& source,
-                            const Row& row) {
-  if (name != "auto") {
-    const Format* format = find_format(name);
-    if (!format) {
-      std::vector<std::string> known{"auto"};
-      for (const Format& each : formats()) known.emplace_back(each.name);
-      throw UserError("data.format = \"" + name + "\": must be one of " + join(known));
-    }
-    if (!fitting(*format, row, source)) {
-      throw UserError(source.path + ": format " + name + " needs the columns " +
-                      expected_columns(*format) + "; found " + join(columns_of(row)) +
-                      " (name yours with columns = { " + std::string(format->required[0][0]) +
-                      " = \"...\" })");
-    }
-    return *format;
-  }
-  std::vector<std::string> expected;
+std::vector<std::string> names_for(std::string_view kind) {
+  std::vector<std::string> names{"auto"};
   for (const Format& format : formats()) {
-    if (fitting(format, row, source)) return format;
-    expected.push_back(expected_columns(format) + " (" + std::string(format.name) + ")");
+    if (serves(format, kind)) names.emplace_back(format.name);
   }
+  return names;
+}
+
+std::string kinds_of(const Format& format) {
+  return join({format.kinds.begin(), format.kinds.end()}, ", ");
+}
+
+const Format& named_format(const RowEncoderOptions& options, const recipes::DataSource& source,
+                           const Row& row) {
+  const std::string here = "data.format = \"" + options.format + "\": ";
+  const Format* format = find_format(options.format);
+  if (!format) throw UserError(here + "must be one of " + join(names_for(options.kind)));
+  if (!serves(*format, options.kind)) {
+    throw UserError(here + "belongs to objective.kind " + kinds_of(*format) + "; with \"" +
+                    options.kind + "\" must be one of " + join(names_for(options.kind)));
+  }
+  if (!fitting(*format, row, source)) {
+    throw UserError(source.path + ": format " + options.format + " needs the columns " +
+                    expected_columns(*format) + "; found " + join(columns_of(row)) +
+                    " (name yours with columns = { " + std::string(format->required[0][0]) +
+                    " = \"...\" })");
+  }
+  return *format;
+}
+
+const Format& choose_format(const RowEncoderOptions& options, const recipes::DataSource& source,
+                            const Row& row) {
+  if (options.format != "auto") return named_format(options, source, row);
+  std::vector<std::string> expected;
+  const Format* other = nullptr;
+  const Format* example = nullptr;  // for the last words
+  for (const Format& format : formats()) {
+    const bool fits = fitting(format, row, source);
+    if (!serves(format, options.kind)) {
+      if (fits && !other) other = &format;
+      continue;
+    }
+    if (fits) return format;
+    expected.push_back(expected_columns(format) + " (" + std::string(format.name) + ")");
+    if (!example || format.required[0].size() > example->required[0].size()) example = &format;
+  }
+  TEMPER_CHECK(example, "a format for each kind");
+  std::vector<std::string> mapping;
+  for (const std::string_view name : example->required[0])
+    mapping.push_back(std::string(name) + " = \"...\"");
   throw UserError(source.path + ": no data format fits the columns " + join(columns_of(row)) +
                   "; expected " + join(expected, ", or ") +
-                  "; name yours with columns = { prompt = \"...\", completion = \"...\" }");
+                  (other ? " for objective.kind = \"" + options.kind + "\" (these are " +
+                               std::string(other->name) + ", for " + kinds_of(*other) + ")"
+                         : std::string()) +
+                  "; name yours with columns = { " + join(mapping) + " }");
 }
 
 LossOn choose_loss(LossOn wanted, const Format& format) {
@@ -113,7 +145,7 @@ LossOn choose_loss(LossOn wanted, const Format& format) {
 
 /// Unambiguous: each part with its length.
 std::string fingerprint_of(const std::vector<std::string>& parts) {
-  std::string out = "row-encoder-1";
+  std::string out = "row-encoder-2";
   for (const std::string& part : parts) out += ";" + std::to_string(part.size()) + ":" + part;
   return out;
 }
@@ -126,7 +158,7 @@ RowEncoder RowEncoder::make(const RowEncoderOptions& options, const recipes::Dat
                             const Row& first_row, const Tokenizer& tokenizer,
                             std::optional<ChatTemplate> chat_template) {
   check_mapping(source, first_row);
-  const Format& format = choose_format(options.format, source, first_row);
+  const Format& format = choose_format(options, source, first_row);
   const LossOn loss_on = choose_loss(options.loss_on, format);
   const Columns columns{first_row.columns, source.columns};
   std::vector<std::string> used;
@@ -137,7 +169,7 @@ RowEncoder RowEncoder::make(const RowEncoderOptions& options, const recipes::Dat
       used.push_back(columns.name_in_file(name));
   }
   std::vector<std::string> parts{std::string(format.name), std::string(loss_on_name(loss_on)),
-                                 tokenizer.fingerprint(),
+                                 options.kind, tokenizer.fingerprint(),
                                  chat_template ? chat_template->fingerprint() : ""};
   for (const auto& [ours, theirs] : source.columns) {
     parts.push_back(ours);
@@ -146,6 +178,7 @@ RowEncoder RowEncoder::make(const RowEncoderOptions& options, const recipes::Dat
   return RowEncoder(std::make_shared<const State>(State{.format = &format,
                                                         .name = std::string(format.name),
                                                         .loss_on = loss_on,
+                                                        .kind = options.kind,
                                                         .source = source,
                                                         .tokenizer = tokenizer,
                                                         .chat_template = std::move(chat_template),
@@ -153,25 +186,39 @@ RowEncoder RowEncoder::make(const RowEncoderOptions& options, const recipes::Dat
                                                         .fingerprint = fingerprint_of(parts)}));
 }
 
-Example RowEncoder::encode(const Row& row) const {
+TokenizedRow RowEncoder::encode(const Row& row) const {
   const FormatContext context{state_->tokenizer,
                               state_->chat_template ? &*state_->chat_template : nullptr,
-                              state_->loss_on};
-  Example example;
+                              state_->loss_on, state_->kind};
+  TokenizedRow tokenized;
   try {
-    example = state_->format->encode(context, {row.columns, state_->source.columns});
+    tokenized = state_->format->encode(context, {row.columns, state_->source.columns});
   } catch (const UserError& error) {
     throw UserError(row.where() + ": " + error.what());
   }
-  // The first token of a document is never a target.
-  if (example.supervised.empty() ||
-      std::none_of(example.supervised.begin() + 1, example.supervised.end(),
-                   [](uint8_t counted) { return counted != 0; })) {
-    throw UserError(row.where() + ": no token of this row is trained on (loss on " +
-                    std::string(loss_on_name(state_->loss_on)) + ", " +
-                    std::to_string(example.ids.size()) + " tokens)");
+  if (!rules().needs_targets) return tokenized;
+  for (const Example& document : tokenized.documents) {
+    // The first token of a document is never a target.
+    if (document.supervised.empty() ||
+        std::none_of(document.supervised.begin() + 1, document.supervised.end(),
+                     [](uint8_t counted) { return counted != 0; })) {
+      throw UserError(row.where() + ": no token of this row is trained on (loss on " +
+                      std::string(loss_on_name(state_->loss_on)) + ", " +
+                      std::to_string(document.ids.size()) + " tokens)");
+    }
   }
-  return example;
+  return tokenized;
+}
+
+RowRules RowEncoder::rules() const {
+  using recipes::OnLongRow;
+  const bool samples = state_->name == "prompt";
+  const bool drops = samples || state_->kind == "reward";
+  return {.on_long_row = state_->name == "text" ? OnLongRow::kSplit
+                         : drops                ? OnLongRow::kDrop
+                                                : OnLongRow::kTruncate,
+          .needs_targets = !samples,
+          .unpaired = state_->format->documents > 1 && state_->kind == "kto"};
 }
 
 const std::string& RowEncoder::format() const { return state_->name; }
@@ -179,11 +226,14 @@ const std::string& RowEncoder::fingerprint() const { return state_->fingerprint;
 
 std::string RowEncoder::statement() const {
   std::string line =
-      state_->source.path + ": " + state_->name + " (columns " + state_->columns + "), loss on ";
-  line += state_->loss_on == LossOn::kAssistant    ? "assistant turns"
-          : state_->loss_on == LossOn::kCompletion ? "completions"
-                                                   : "all tokens";
-  if (state_->format->name != "messages" && !state_->tokenizer.eos_id())
+      state_->source.path + ": " + state_->name + " (columns " + state_->columns + ")";
+  line += !rules().needs_targets                   ? ", completions are sampled"
+          : state_->kind == "reward"               ? ", whole texts are scored"
+          : state_->loss_on == LossOn::kAssistant  ? ", loss on assistant turns"
+          : state_->loss_on == LossOn::kCompletion ? ", loss on completions"
+                                                   : ", loss on all tokens";
+  if (rules().unpaired) line += ", each pair as two rows";
+  if (rules().needs_targets && state_->format->name != "messages" && !state_->tokenizer.eos_id())
     line += "; no end token is added, for the tokenizer names none";
   return line;
 }

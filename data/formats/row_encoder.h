@@ -15,30 +15,40 @@ namespace temper::data {
 struct RowEncoderOptions {
   std::string format = "auto";  // a name of the table in formats.cpp, or "auto"
   recipes::LossOn loss_on = recipes::LossOn::kAuto;
+  std::string kind = "sft";  // objective.kind
 };
 
-/// Turns the rows of one source into examples:
+/// What a data set does with the rows of a format.
+struct RowRules {
+  recipes::OnLongRow on_long_row = recipes::OnLongRow::kTruncate;  // what "auto" means
+  bool needs_targets = true;  // a document without a supervised token is a bad row
+  bool unpaired = false;      // each document is a row of its own, with its line of the columns
+};
+
+/// Turns the rows of one source into tokens:
 ///
-///     const RowEncoder encoder = RowEncoder::make({.format = "auto"}, source, first_row,
-///     tokenizer, ChatTemplate::load(model)); log(encoder.statement()); Example example =
-///     encoder.encode(row);
+///     const RowEncoder encoder = RowEncoder::make({.format = "auto", .kind = "dpo"}, source,
+///     first_row, tokenizer, ChatTemplate::load(model)); log(encoder.statement());
+///     TokenizedRow tokens = encoder.encode(row);
 ///
 /// Immutable; encode() may be called from several threads. Nothing is cut to a length here.
 class RowEncoder {
  public:
-  /// The columns of the source's first row decide what "auto" means. Throws UserError naming the
-  /// columns found and expected when none fits, for a mapping to a column that is absent, and for a
-  /// loss_on that the format does not have.
+  /// The columns of the source's first row decide what "auto" means among the formats of the kind.
+  /// Throws UserError naming the columns found and expected when none fits, or the format of
+  /// another kind that they fit, for a mapping to a column that is absent, and for a loss_on that
+  /// the format does not have.
   static RowEncoder make(const RowEncoderOptions& options, const recipes::DataSource& source,
                          const Row& first_row, const Tokenizer& tokenizer,
                          std::optional<ChatTemplate> chat_template);
 
   /// Throws UserError "file:line: what" for a row that cannot be trained on: a wrong type, an empty
   /// text, no supervised token.
-  Example encode(const Row& row) const;
+  TokenizedRow encode(const Row& row) const;
 
   /// The format's name, never "auto".
   const std::string& format() const;
+  RowRules rules() const;
   /// Everything that decides ids and masks: part of the token cache's key.
   const std::string& fingerprint() const;
   /// "train.jsonl: messages (columns messages), loss on assistant turns"

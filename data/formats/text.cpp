@@ -13,13 +13,13 @@ std::string with_end_token(const Tokenizer& tokenizer, const std::string& text) 
   return post_processor_ends ? text : text + token;
 }
 
-Example encode_text(const FormatContext& context, const Columns& columns) {
+TokenizedRow encode_text(const FormatContext& context, const Columns& columns) {
   const std::string& text = columns.text("text");
   if (text.empty()) throw UserError(columns.name_in_file("text") + " is empty");
   Example example;
   example.ids = context.tokenizer.encode(with_end_token(context.tokenizer, text));
   example.supervised.assign(example.ids.size(), 1);
-  return example;
+  return {.documents = {std::move(example)}, .columns = {}};
 }
 
 }  // namespace temper::data

@@ -1,5 +1,6 @@
 #include "data/shards/bad_rows.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace temper::data {
@@ -22,11 +23,13 @@ bool next_row(Reader& reader, Row& row, std::string& wrong) {
   }
 }
 
-Example encode_row(const SourceEncoder& encoder, const Row& row, std::string& wrong) {
+TokenizedRow encode_row(const SourceEncoder& encoder, const Row& row, std::string& wrong) {
   wrong.clear();
   try {
-    Example example = encoder.encode(row);
-    if (!example.ids.empty()) return example;
+    TokenizedRow tokenized = encoder.encode(row);
+    const auto is_empty = [](const Example& document) { return document.ids.empty(); };
+    if (std::none_of(tokenized.documents.begin(), tokenized.documents.end(), is_empty))
+      return tokenized;
     wrong = row.where() + ": no tokens; expected text";
   } catch (const UserError& error) {
     wrong = join(error.lines(), "; ");

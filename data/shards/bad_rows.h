@@ -19,8 +19,8 @@ inline constexpr int64_t kFirstRows = 10'000;
 /// The next row; false at the end of the file. `wrong` is empty, or says why the row is bad. Throws
 /// UserError for a file that cannot be read on.
 bool next_row(Reader& reader, Row& row, std::string& wrong);
-/// The row's example. `wrong` is empty, or says why the row is bad.
-Example encode_row(const SourceEncoder& encoder, const Row& row, std::string& wrong);
+/// The row's tokens. `wrong` is empty, or says why the row is bad.
+TokenizedRow encode_row(const SourceEncoder& encoder, const Row& row, std::string& wrong);
 
 class BadRows {
  public:

@@ -20,8 +20,8 @@ void tokenize_chunk(const Chunk& chunk, const SourceEncoder& encoder, recipes::O
     if (refuses) bad.refuse_early(read);
     if (!next_row(*reader, row, wrong)) break;
     if (wrong.empty()) {
-      const Example example = encode_row(encoder, row, wrong);
-      if (wrong.empty()) writer.add(example, row.number);
+      const TokenizedRow tokenized = encode_row(encoder, row, wrong);
+      if (wrong.empty()) writer.add(tokenized, row.number);
     }
     if (!wrong.empty()) bad.add(wrong);
   }

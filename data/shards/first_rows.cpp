@@ -52,8 +52,8 @@ void check(const Source& source, const PrepareOptions& options) {
       if (wrong.empty()) {
         bytes += text_bytes(row.columns);
         if (bytes > kFirstBytes) break;
-        const Example example = encode_row(source.encoder, row, wrong);
-        if (wrong.empty()) selection.look_at(example, row.number, file, source.encoder.format);
+        const TokenizedRow tokenized = encode_row(source.encoder, row, wrong);
+        if (wrong.empty()) selection.look_at(tokenized, row.number, file, source.encoder.rules);
       }
       if (!wrong.empty()) bad.add(wrong);
       bad.refuse_early(read);

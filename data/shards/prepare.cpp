@@ -172,6 +172,18 @@ std::vector<SelectedPiece> weigh(const std::vector<SelectedPiece>& pieces, doubl
   return result;
 }
 
+// Pairs whose documents are rows of their own, in the order in which TRL unpairs them: of each
+// thousand pairs first what was chosen, then what was rejected.
+void order_unpaired(std::vector<SelectedPiece>& pieces) {
+  constexpr int64_t kTogether = 1000;
+  const auto place = [](const SelectedPiece& selected) {
+    return std::pair(selected.row / kTogether, selected.piece.document);
+  };
+  std::stable_sort(
+      pieces.begin(), pieces.end(),
+      [&](const SelectedPiece& a, const SelectedPiece& b) { return place(a) < place(b); });
+}
+
 }  // namespace
 
 std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSource>& sources,
@@ -192,6 +204,7 @@ std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSourc
     const std::vector<ChunkRecord> records =
         Work(source.encoder, chunks, options).run(report->statements, tokenized);
     std::vector<SelectedPiece> taken;
+    int64_t rows_before = 0;
     for (size_t i = 0; i < records.size(); ++i) {
       report->rows += records[i].rows + records[i].bad_rows;
       report->bad_rows += records[i].bad_rows;
@@ -201,10 +214,12 @@ std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSourc
       }
       shards.push_back(std::make_shared<const TokenShard>(chunks[i].shard));
       const std::vector<SelectedPiece> part =
-          selection.take(*shards.back(), static_cast<int32_t>(shards.size() - 1), chunks[i].file,
-                         source.encoder.format);
+          selection.take(*shards.back(), static_cast<int32_t>(shards.size() - 1), rows_before,
+                         chunks[i].file, source.encoder.rules);
       taken.insert(taken.end(), part.begin(), part.end());
+      rows_before += shards.back()->rows();
     }
+    if (source.encoder.rules.unpaired) order_unpaired(taken);
     // A weight is a share among several sources: alone it means nothing.
     if (sources.size() > 1 && recipe.weight != 1.0) {
       const size_t before = taken.size();
@@ -231,7 +246,8 @@ std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSourc
   }
   report->from_cache = !tokenized;
   report->seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  return std::make_shared<const TokenDataset>(std::move(shards), std::move(pieces));
+  return std::make_shared<const TokenDataset>(std::move(shards), std::move(pieces),
+                                              options.max_length);
 }
 
 }  // namespace temper::data

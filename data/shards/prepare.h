@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "data/formats/example.h"
+#include "data/formats/row_encoder.h"
 #include "data/readers/row.h"
 #include "data/shards/token_dataset.h"
 #include "recipes/recipe.h"
@@ -17,13 +18,14 @@
 /// the file system, and each returns when all shards are there.
 namespace temper::data {
 
-/// How rows of one source become examples: what data/formats makes of a source, its columns, the
+/// How rows of one source become tokens: what data/formats makes of a source, its columns, the
 /// tokenizer and the template.
 struct SourceEncoder {
   /// From several threads. Throws UserError "file:line: what" for a row that is wrong.
-  std::function<Example(const Row&)> encode;
-  std::string fingerprint;  // of everything that decides the examples: part of the cache's key
+  std::function<TokenizedRow(const Row&)> encode;
+  std::string fingerprint;  // of everything that decides the tokens: part of the cache's key
   std::string format;       // "text", "messages", ...
+  RowRules rules{};
   std::string statement;    // what was recognised, for the log; may be empty
 };
 using EncoderFactory =

@@ -14,7 +14,8 @@ namespace temper::data {
 
 struct SelectedPiece {
   TokenDataset::Piece piece;
-  int64_t supervised;  // targets of the loss: the first token never is one
+  int64_t supervised;  // targets of the loss: a document's first token never is one
+  int64_t row;         // of the source, counted from 0
 };
 
 /// Walks shards and gathers pieces, counts and what is wrong.
@@ -22,13 +23,13 @@ class Selection {
  public:
   explicit Selection(const PrepareOptions& options) : options_(options) {}
 
-  /// All rows of a shard. `format`: on_long_row = auto splits "text" and truncates others. `file`
-  /// is named in messages.
+  /// All rows of a shard, of which the source has `rows_before`. `file` is named in messages.
   std::vector<SelectedPiece> take(const TokenShard& shard, int32_t shard_number,
-                                  const std::filesystem::path& file, const std::string& format);
+                                  int64_t rows_before, const std::filesystem::path& file,
+                                  const RowRules& rules);
   /// One of the first rows, before there is a shard: only for what is wrong with it.
-  void look_at(const Example& example, int64_t number, const std::filesystem::path& file,
-               const std::string& format);
+  void look_at(const TokenizedRow& row, int64_t number, const std::filesystem::path& file,
+               const RowRules& rules);
 
   /// Throws UserError for rows left without a supervised token (on_bad_row = error) and for long
   /// rows (on_long_row = error), with the count, the first ten and the remedies.
@@ -37,16 +38,25 @@ class Selection {
   void finish(PrepareReport& report) const;
 
  private:
+  struct Place {
+    const std::filesystem::path& file;
+    int64_t number;
+    std::string text() const { return file.string() + ":" + std::to_string(number); }
+  };
   struct Finding {
     int64_t count = 0;
     int64_t longest = 0;  // the max_length that would mend all of them
     std::vector<std::string> first;
   };
   void find(Finding& finding, const std::string& where, const std::string& what, int64_t needed);
-  /// keep(begin, length, supervised) is called for each piece of the row that is taken.
+  /// keep(document, begin, length, supervised) is called for each piece of the row that is taken:
+  /// of one document, or of kAllDocuments with the tokens that are left of them.
   template <typename AnyRow, typename Keep>
   void choose(const AnyRow& row, int64_t number, const std::filesystem::path& file,
-              const std::string& format, const Keep& keep);
+              const RowRules& rules, const Keep& keep);
+  /// Whether the row, whose longest document has `longest` tokens, goes on being judged.
+  bool pass_long(int64_t longest, const Place& place, recipes::OnLongRow on_long_row);
+  void find_unsupervised(const Place& place, int64_t needed);
 
   PrepareOptions options_;
   Finding unsupervised_;

@@ -63,20 +63,39 @@ struct Array {
   const unsigned char* data;
   size_t count;
   size_t item_bytes;
+
+  // Copied, since HDF5 does not promise that a data set of 64-bit numbers starts at a multiple
+  // of 8.
+  std::vector<int64_t> numbers() const {
+    std::vector<int64_t> copy(count);
+    if (count > 0) std::memcpy(copy.data(), data, 8 * count);
+    return copy;
+  }
 };
+
+// Whether `ends` divide `total` things into `parts` runs.
+bool divide(const std::vector<int64_t>& ends, size_t parts, size_t total) {
+  return ends.size() == parts + 1 && ends.front() == 0 &&
+         ends.back() == static_cast<int64_t>(total) && std::is_sorted(ends.begin(), ends.end());
+}
 
 }  // namespace
 
-void TokenShardWriter::add(const Example& example, int64_t row_number) {
-  TEMPER_CHECK(example.ids.size() == example.supervised.size(), "a mask entry for each id");
-  for (size_t i = 0; i < example.supervised.size(); ++i) {
-    const size_t bit = (ids_.size() + i) % 8;
-    if (bit == 0) supervised_.push_back(0);
-    if (example.supervised[i] != 0) supervised_.back() |= static_cast<uint8_t>(1U << bit);
+void TokenShardWriter::add(const TokenizedRow& row, int64_t row_number) {
+  for (const Example& document : row.documents) {
+    TEMPER_CHECK(document.ids.size() == document.supervised.size(), "a mask entry for each id");
+    for (size_t i = 0; i < document.supervised.size(); ++i) {
+      const size_t bit = (ids_.size() + i) % 8;
+      if (bit == 0) supervised_.push_back(0);
+      if (document.supervised[i] != 0) supervised_.back() |= static_cast<uint8_t>(1U << bit);
+    }
+    ids_.insert(ids_.end(), document.ids.begin(), document.ids.end());
+    offsets_.push_back(static_cast<int64_t>(ids_.size()));
   }
-  ids_.insert(ids_.end(), example.ids.begin(), example.ids.end());
-  offsets_.push_back(static_cast<int64_t>(ids_.size()));
+  documents_.push_back(static_cast<int64_t>(offsets_.size()) - 1);
   row_numbers_.push_back(row_number);
+  columns_ += row.columns;
+  column_ends_.push_back(static_cast<int64_t>(columns_.size()));
 }
 
 void TokenShardWriter::write(const std::filesystem::path& path) const {
@@ -98,9 +117,14 @@ void TokenShardWriter::write(const std::filesystem::path& path) const {
                 ids_.size());
     write_array(file, "supervised", H5T_STD_U8LE, H5T_NATIVE_UINT8, supervised_.data(),
                 supervised_.size());
-    write_array(file, "offsets", H5T_STD_I64LE, H5T_NATIVE_INT64, offsets_.data(), offsets_.size());
-    write_array(file, "row_numbers", H5T_STD_I64LE, H5T_NATIVE_INT64, row_numbers_.data(),
-                row_numbers_.size());
+    const auto write_numbers = [&](const char* name, const std::vector<int64_t>& numbers) {
+      write_array(file, name, H5T_STD_I64LE, H5T_NATIVE_INT64, numbers.data(), numbers.size());
+    };
+    write_numbers("offsets", offsets_);
+    write_numbers("documents", documents_);
+    write_numbers("row_numbers", row_numbers_);
+    write_array(file, "columns", H5T_STD_U8LE, H5T_NATIVE_UINT8, columns_.data(), columns_.size());
+    write_numbers("column_ends", column_ends_);
     if (H5Fflush(file, H5F_SCOPE_LOCAL) < 0) throw RunError("cannot flush it");
   } catch (const RunError& error) {
     ::unlink(temporary.c_str());
@@ -151,23 +175,25 @@ TokenShard::TokenShard(const std::filesystem::path& path) {
       return Array{data, static_cast<size_t>(std::max<hssize_t>(count, 0)), item};
     };
     const Array ids = array("ids"), mask = array("supervised"), offsets = array("offsets"),
-                rows = array("row_numbers");
+                documents = array("documents"), rows = array("row_numbers"),
+                columns = array("columns"), column_ends = array("column_ends");
+    const auto wide_numbers = [](const Array& numbers) { return numbers.item_bytes == 8; };
     if ((ids.item_bytes != 2 && ids.item_bytes != 4) || mask.item_bytes != 1 ||
-        offsets.item_bytes != 8 || rows.item_bytes != 8 || offsets.count != rows.count + 1 ||
-        mask.count != (ids.count + 7) / 8) {
+        columns.item_bytes != 1 || mask.count != (ids.count + 7) / 8 || !wide_numbers(offsets) ||
+        !wide_numbers(documents) || !wide_numbers(rows) || !wide_numbers(column_ends)) {
       refuse("its arrays do not fit together");
     }
     wide_ = ids.item_bytes == 4;
     ids_ = ids.data;
     supervised_ = mask.data;
-    // Copied, since HDF5 does not promise that a data set of 64-bit numbers starts at a multiple
-    // of 8.
-    offsets_.resize(offsets.count);
-    std::memcpy(offsets_.data(), offsets.data, 8 * offsets.count);
-    row_numbers_.resize(rows.count);
-    if (rows.count > 0) std::memcpy(row_numbers_.data(), rows.data, 8 * rows.count);
-    if (!std::is_sorted(offsets_.begin(), offsets_.end()) || offsets_.front() != 0 ||
-        offsets_.back() != static_cast<int64_t>(ids.count)) {
+    columns_ = reinterpret_cast<const char*>(columns.data);
+    offsets_ = offsets.numbers();
+    documents_ = documents.numbers();
+    row_numbers_ = rows.numbers();
+    column_ends_ = column_ends.numbers();
+    if (offsets_.empty() || !divide(offsets_, offsets_.size() - 1, ids.count) ||
+        !divide(documents_, row_numbers_.size(), offsets_.size() - 1) ||
+        !divide(column_ends_, row_numbers_.size(), columns.count)) {
       refuse("its offsets do not ascend");
     }
   } catch (...) {

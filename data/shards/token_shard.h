@@ -2,6 +2,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/formats/example.h"
@@ -9,8 +12,11 @@
 /// One chunk of input as tokens, in one HDF5 file that anything can read:
 ///     ids         uint16, or int32 where an id needs it   [tokens]
 ///     supervised  uint8, 8 tokens a byte, lowest bit first [ceil(tokens / 8)]
-///     offsets     int64, of each row's first token         [rows + 1]
+///     offsets     int64, of each document's first token    [documents + 1]
+///     documents   int64, of each row's first document      [rows + 1]
 ///     row_numbers int64, the row's place in its file       [rows]
+///     columns     uint8, what rows keep beside their tokens, JSON as text
+///     column_ends int64, where each row's text begins      [rows + 1]
 /// Rows are whole: data.max_length is applied when a data set is opened, so that changing it
 /// tokenizes nothing again.
 namespace temper::data {
@@ -18,7 +24,7 @@ namespace temper::data {
 /// Collects rows and writes them at once. One thread.
 class TokenShardWriter {
  public:
-  void add(const Example& example, int64_t row_number);
+  void add(const TokenizedRow& row, int64_t row_number);
   /// Complete or absent; equal rows give equal bytes. Throws RunError naming path and reason (disk
   /// full, ...).
   void write(const std::filesystem::path& path) const;
@@ -29,7 +35,10 @@ class TokenShardWriter {
   std::vector<int32_t> ids_;
   std::vector<uint8_t> supervised_;  // bits
   std::vector<int64_t> offsets_ = {0};
+  std::vector<int64_t> documents_ = {0};
   std::vector<int64_t> row_numbers_;
+  std::string columns_;
+  std::vector<int64_t> column_ends_ = {0};
 };
 
 /// A shard mapped into memory: the file system's cache is the only copy, shared by all ranks of a
@@ -44,9 +53,20 @@ class TokenShard {
 
   int64_t rows() const { return static_cast<int64_t>(row_numbers_.size()); }
   int64_t row_number(int64_t row) const { return row_numbers_[static_cast<size_t>(row)]; }
-  /// Of the row's first token in the shard.
-  int64_t offset(int64_t row) const { return offsets_[static_cast<size_t>(row)]; }
-  int64_t length(int64_t row) const { return offset(row + 1) - offset(row); }
+  /// Where the row's documents lie in the shard: document d has the tokens [ends[d], ends[d + 1]).
+  std::span<const int64_t> document_ends(int64_t row) const {
+    const auto first = static_cast<size_t>(documents_[static_cast<size_t>(row)]);
+    const auto last = static_cast<size_t>(documents_[static_cast<size_t>(row) + 1]);
+    return std::span(offsets_).subspan(first, last - first + 1);
+  }
+  /// Tokens of all rows.
+  int64_t tokens() const { return offsets_.back(); }
+  /// TokenizedRow::columns.
+  std::string_view columns(int64_t row) const {
+    const int64_t begin = column_ends_[static_cast<size_t>(row)];
+    return {columns_ + begin,
+            static_cast<size_t>(column_ends_[static_cast<size_t>(row) + 1] - begin)};
+  }
   /// The ids and mask of `length` tokens from `start`, which lie within the shard.
   Example tokens(int64_t start, int64_t length) const;
   /// Of the tokens [start, start + length).
@@ -59,8 +79,11 @@ class TokenShard {
   bool wide_ = false;  // ids are int32
   const unsigned char* ids_ = nullptr;
   const uint8_t* supervised_ = nullptr;
+  const char* columns_ = nullptr;
   std::vector<int64_t> offsets_;
+  std::vector<int64_t> documents_;
   std::vector<int64_t> row_numbers_;
+  std::vector<int64_t> column_ends_;
 };
 
 }  // namespace temper::data

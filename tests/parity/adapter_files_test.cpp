@@ -3,13 +3,12 @@
 #include "trainer/adapters/adapter_files.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 
 #include <gtest/gtest.h>
 
+#include "data/io/json.h"
 #include "recipes/diagnostic.h"
+#include "tests/parity/golden.h"
 #include "tests/trainer/checkpoint/scratch.h"
 #include "trainer/adapters/targets.h"
 
@@ -20,13 +19,7 @@ using data::Json;
 using Names = std::vector<std::string>;
 
 Json golden() {
-  const char* made = std::getenv("TEMPER_GOLDENS");
-  const char* source = std::getenv("TEMPER_SOURCE_DIR");
-  const std::filesystem::path committed =
-      std::filesystem::path(source ? source : ".") / "tests/parity/golden";
-  std::ifstream file((made ? std::filesystem::path(made) : committed) / "adapter_files" /
-                     "adapter_files.json");
-  return Json::parse(file);
+  return data::read_json(golden_files("adapter_files") / "adapter_files.json");
 }
 
 // The tiny Llama of the script.

@@ -3,14 +3,13 @@
 // Tolerance: 1e-6 of the largest expected element. Both sides compute in float32 with sums of up to
 // 20 products (an error of a few 6e-8), in another order. The gradient of OFT's angles, each the
 // difference of two such sums through powers of a matrix: 2e-6.
-#include <cstdlib>
-#include <filesystem>
 #include <set>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "data/io/json.h"
+#include "tests/parity/golden.h"
 #include "tests/trainer/adapters/plain_layer.h"
 #include "trainer/adapters/adalora.h"
 #include "trainer/checkpoint/safetensors.h"
@@ -20,16 +19,8 @@ namespace {
 
 constexpr double kTolerance = 1e-6;
 
-std::filesystem::path goldens() {
-  const char* made = std::getenv("TEMPER_GOLDENS");
-  const char* source = std::getenv("TEMPER_SOURCE_DIR");
-  const std::filesystem::path committed =
-      std::filesystem::path(source ? source : ".") / "tests/parity/golden";
-  return (made ? std::filesystem::path(made) : committed) / "adapters";
-}
-
 SafetensorsFile golden_of(const std::string& name) {
-  return SafetensorsFile(goldens() / (name + ".safetensors"));
+  return SafetensorsFile(golden_files("adapters") / (name + ".safetensors"));
 }
 
 template <class T>

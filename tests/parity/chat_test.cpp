@@ -1,6 +1,5 @@
 // Chat templates and row formats against transformers 5.23.0 and TRL 1.16.0; files of make_chat.py.
 // Equality is exact.
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -11,22 +10,16 @@
 #include "data/formats/row_encoder.h"
 #include "data/text/chat_template.h"
 #include "recipes/diagnostic.h"
+#include "tests/parity/golden.h"
 
 namespace temper::data {
 namespace {
 
-std::filesystem::path goldens() {
-  if (const char* directory = std::getenv("TEMPER_GOLDENS"))
-    return std::filesystem::path(directory) / "chat";
-  const char* source = std::getenv("TEMPER_SOURCE_DIR");
-  return std::filesystem::path(source ? source : ".") / "tests" / "parity" / "golden" / "chat";
-}
-
 std::vector<Json> read_cases(const std::string& name) {
   std::vector<Json> cases;
-  std::ifstream stream(goldens() / name);
+  std::ifstream stream(golden_files("chat") / name);
   for (std::string line; std::getline(stream, line);) cases.push_back(Json::parse(line));
-  EXPECT_FALSE(cases.empty()) << (goldens() / name) << " is absent or empty";
+  EXPECT_FALSE(cases.empty()) << (golden_files("chat") / name) << " is absent or empty";
   return cases;
 }
 
@@ -38,9 +31,9 @@ std::optional<ChatTemplate> load_template(const Json& name) {
                          ("temper-chat-" + std::to_string(::getpid()) + name.get<std::string>());
   std::filesystem::create_directories(directory);
   const auto overwrite = std::filesystem::copy_options::overwrite_existing;
-  std::filesystem::copy_file(goldens() / "tokenizer" / "tokenizer_config.json",
+  std::filesystem::copy_file(golden_files("chat") / "tokenizer" / "tokenizer_config.json",
                              directory / "tokenizer_config.json", overwrite);
-  std::filesystem::copy_file(goldens() / (name.get<std::string>() + ".jinja"),
+  std::filesystem::copy_file(golden_files("chat") / (name.get<std::string>() + ".jinja"),
                              directory / "chat_template.jinja", overwrite);
   auto loaded = ChatTemplate::load(directory);
   std::filesystem::remove_all(directory);
@@ -63,7 +56,7 @@ TEST(ChatParity, RenderedTextEqualsTransformers) {
 }
 
 TEST(ChatParity, TokensAndAssistantMasksEqualTransformers) {
-  const Tokenizer tokenizer = Tokenizer::load(goldens() / "tokenizer");
+  const Tokenizer tokenizer = Tokenizer::load(golden_files("chat") / "tokenizer");
   for (const Json& expected : read_cases("chats.jsonl")) {
     if (expected["add_generation_prompt"].get<bool>()) continue;  // not of training rows
     Row row{.columns = {{"messages", expected["messages"]},
@@ -75,7 +68,7 @@ TEST(ChatParity, TokensAndAssistantMasksEqualTransformers) {
     const RowEncoder encoder = RowEncoder::make(
         {.format = "auto", .loss_on = marked ? recipes::LossOn::kAuto : recipes::LossOn::kAll}, {},
         row, tokenizer, load_template(expected["template"]));
-    const Example example = encoder.encode(row);
+    const Example example = encoder.encode(row).documents.at(0);
     EXPECT_EQ(Json(example.ids).dump(), expected["ids"].dump()) << expected["text"];
     if (marked) {
       EXPECT_EQ(bits(example.supervised), expected["mask"].get<std::string>()) << expected["text"];
@@ -84,7 +77,7 @@ TEST(ChatParity, TokensAndAssistantMasksEqualTransformers) {
 }
 
 TEST(ChatParity, RowsEqualTrl) {
-  const Tokenizer tokenizer = Tokenizer::load(goldens() / "tokenizer");
+  const Tokenizer tokenizer = Tokenizer::load(golden_files("chat") / "tokenizer");
   const std::map<std::string, recipes::LossOn> loss_on = {
       {"all", recipes::LossOn::kAll},
       {"completion", recipes::LossOn::kCompletion},
@@ -94,7 +87,7 @@ TEST(ChatParity, RowsEqualTrl) {
     const RowEncoder encoder = RowEncoder::make(
         {.format = "auto", .loss_on = loss_on.at(expected["loss_on"].get<std::string>())}, {}, row,
         tokenizer, load_template(expected["template"]));
-    const Example example = encoder.encode(row);
+    const Example example = encoder.encode(row).documents.at(0);
     EXPECT_EQ(Json(example.ids).dump(), expected["ids"].dump()) << expected["row"];
     EXPECT_EQ(bits(example.supervised), expected["mask"].get<std::string>()) << expected["row"];
   }

@@ -43,6 +43,7 @@ METHODS = {
     "rslora": (peft.LoraConfig, {"r": 4, "lora_alpha": 8, "use_rslora": True}),
     "pissa": (peft.LoraConfig, {"r": 4, "lora_alpha": 4, "target_modules": ["q_proj", "down_proj"], "init_lora_weights": "pissa"}),
     "olora": (peft.LoraConfig, {"r": 4, "lora_alpha": 4, "target_modules": ["q_proj", "down_proj"], "init_lora_weights": "olora"}),
+    "eva": (peft.LoraConfig, {"r": 4, "lora_alpha": 6, "target_modules": "all-linear", "init_lora_weights": "eva"}),
     "ia3": (peft.IA3Config, {}),
     "loha": (peft.LoHaConfig, {"r": 3, "alpha": 6, "target_modules": "all-linear"}),
     "lokr": (peft.LoKrConfig, {"r": 2, "alpha": 4, "target_modules": "all-linear"}),
@@ -72,7 +73,7 @@ TIED = {"tokens_tied"}  # the model's head is its embedding
 PROMPTS = {"prefix_tuning", "prompt_tuning", "p_tuning"}  # nothing to merge
 RESIDUAL = {"pissa", "olora"}  # the base changes: saved as the difference to the start
 SETTINGS = {"vocabulary", "tokens", "tokens_tied", "modules_to_save", "bias_all", "bias_lora_only", "layers", "patterns", "exclude"}
-EXACT_MERGE = {"lora", "rslora", "dora"} | SETTINGS
+EXACT_MERGE = {"lora", "rslora", "dora", "eva"} | SETTINGS
 FOLLOWED = {"lora": 1e-3, "dora": 1e-3, "ia3": 1e-2} | dict.fromkeys(SETTINGS, 1e-3)  # learning rates of the 50 steps
 
 

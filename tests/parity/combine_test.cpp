@@ -1,35 +1,26 @@
 // Combined LoRA adapters against peft's add_weighted_adapter: goldens of make_combine.py.
 #include "trainer/adapters/combine.h"
 
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "data/io/json.h"
+#include "tests/parity/golden.h"
 #include "trainer/checkpoint/safetensors.h"
 
 namespace temper::trainer {
 namespace {
-
-std::filesystem::path goldens() {
-  const char* made = std::getenv("TEMPER_GOLDENS");
-  const char* source = std::getenv("TEMPER_SOURCE_DIR");
-  const std::filesystem::path committed =
-      std::filesystem::path(source ? source : ".") / "tests/parity/golden";
-  return (made ? std::filesystem::path(made) : committed) / "combine";
-}
 
 double difference(const at::Tensor& ours, const at::Tensor& theirs) {
   return (ours - theirs).abs().max().item<double>() / theirs.abs().max().item<double>();
 }
 
 TEST(CombineParity, EveryCombinationEqualsPeft) {
-  std::ifstream file(goldens() / "cases.json");
+  std::ifstream file(golden_files("combine") / "cases.json");
   const data::Json cases = data::Json::parse(file).at("cases");
-  const SafetensorsFile tensors(goldens() / "tensors.safetensors");
+  const SafetensorsFile tensors(golden_files("combine") / "tensors.safetensors");
   for (size_t number = 0; number < cases.size(); ++number) {
     const data::Json& setting = cases[number];
     SCOPED_TRACE(setting.dump());

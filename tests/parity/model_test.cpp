@@ -4,7 +4,6 @@
 #include "trainer/models/model.h"
 
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -15,6 +14,7 @@
 
 #include "data/io/json.h"
 #include "data/loader/batch.h"
+#include "tests/parity/golden.h"
 #include "trainer/objectives/objective.h"
 
 namespace temper::trainer {
@@ -24,15 +24,9 @@ namespace fs = std::filesystem;
 
 constexpr double kTolerance = 1e-5;
 
-fs::path goldens() {
-  if (const char* given = std::getenv("TEMPER_GOLDENS")) return fs::path(given) / "model";
-  const char* source = std::getenv("TEMPER_SOURCE_DIR");
-  return fs::path(source != nullptr ? source : ".") / "tests/parity/golden/model";
-}
-
 std::vector<std::string> cases() {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(goldens()))
+  for (const auto& entry : fs::directory_iterator(golden_files("model")))
     names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
@@ -100,8 +94,8 @@ struct Outcome {
 
 Outcome run(const std::string& name, const ModelOptions& options, const data::Json& expected,
             bool packed, const std::string& loss_type = "nll") {
-  const auto model = build_model(load_config(goldens() / name), options);
-  load_weights(*model, options, goldens() / name);
+  const auto model = build_model(load_config(golden_files("model") / name), options);
+  load_weights(*model, options, golden_files("model") / name);
   recipes::Objective sft;
   sft.loss_type = loss_type;
   const auto objective = build_objective(sft);
@@ -131,7 +125,7 @@ void expect_like(const at::Tensor& found, const data::Json& summary, const std::
 
 class ModelParity : public testing::TestWithParam<std::string> {
  protected:
-  data::Json expected = data::read_json(goldens() / GetParam() / "expected.json");
+  data::Json expected = data::read_json(golden_files("model") / GetParam() / "expected.json");
 };
 
 TEST_P(ModelParity, LossMetricsAndGradientsEqualTransformersPackedAndUnpacked) {
@@ -149,8 +143,8 @@ TEST_P(ModelParity, LossMetricsAndGradientsEqualTransformersPackedAndUnpacked) {
 }
 
 TEST_P(ModelParity, HiddenStatesEqualTransformers) {
-  const auto model = build_model(load_config(goldens() / GetParam()), {});
-  load_weights(*model, {}, goldens() / GetParam());
+  const auto model = build_model(load_config(golden_files("model") / GetParam()), {});
+  load_weights(*model, {}, golden_files("model") / GetParam());
   std::vector<at::Tensor> documents;
   for (const data::Batch& batch : batches_of(expected, false))
     documents.push_back(model->hidden(batch)[0].detach());

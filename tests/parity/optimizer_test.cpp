@@ -1,26 +1,17 @@
 // Schedules against transformers and optimizers against torch.optim: goldens of make_optimizer.py.
 #include "trainer/optimizers/optimizer.h"
 
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "tests/parity/golden.h"
 #include "trainer/checkpoint/safetensors.h"
 #include "trainer/optimizers/schedule.h"
 
 namespace temper::trainer {
 namespace {
-
-std::filesystem::path goldens() {
-  const char* made = std::getenv("TEMPER_GOLDENS");
-  const char* source = std::getenv("TEMPER_SOURCE_DIR");
-  const std::filesystem::path committed =
-      std::filesystem::path(source ? source : ".") / "tests/parity/golden";
-  return (made ? std::filesystem::path(made) : committed) / "optimizer";
-}
 
 recipes::Schedule schedule_of(const data::Json& setting) {
   recipes::Schedule schedule;
@@ -56,7 +47,7 @@ recipes::Schedule schedule_of(const data::Json& setting) {
 }
 
 TEST(ScheduleParity, EveryFactorEqualsTransformers) {
-  std::ifstream file(goldens() / "schedules.json");
+  std::ifstream file(golden_files("optimizer") / "schedules.json");
   const data::Json golden = data::Json::parse(file);
   ASSERT_GE(golden.at("settings").size(), 20u);
   for (const data::Json& setting : golden.at("settings")) {
@@ -73,7 +64,7 @@ TEST(ScheduleParity, EveryFactorEqualsTransformers) {
 class OptimizerParity : public testing::TestWithParam<const char*> {};
 
 TEST_P(OptimizerParity, FiftyStepsEqualTorch) {
-  const SafetensorsFile golden(goldens() / (std::string(GetParam()) + ".safetensors"));
+  const SafetensorsFile golden(golden_files("optimizer") / (std::string(GetParam()) + ".safetensors"));
   const data::Json settings = data::Json::parse(golden.metadata().at("settings"));
   recipes::Optimizer options;
   options.kind = settings.at("kind");

@@ -1,21 +1,16 @@
 // Packed rows against trl 1.16.0 (make_packing.py): the same bins in the same order, exactly.
-#include <cstdlib>
 
 #include <gtest/gtest.h>
 
 #include "data/io/json.h"
 #include "data/loader/pack.h"
+#include "tests/parity/golden.h"
 
 namespace temper::data {
 namespace {
 
-std::filesystem::path goldens() {
-  if (const char* fresh = std::getenv("TEMPER_GOLDENS")) return fresh;
-  return std::filesystem::path(std::getenv("TEMPER_SOURCE_DIR")) / "tests/parity/golden";
-}
-
 TEST(Packing, EqualsTrl) {
-  const Json cases = read_json(goldens() / "packing" / "packing.json");
+  const Json cases = read_json(golden_files("packing") / "packing.json");
   ASSERT_FALSE(cases.empty());
   for (const Json& expected : cases) {
     const auto lengths = expected["lengths"].get<std::vector<int32_t>>();

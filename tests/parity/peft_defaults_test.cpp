@@ -1,6 +1,5 @@
 // The keys of [peft] and their defaults against the configs of peft 0.21.2 (make_peft_defaults.py):
 // every field of PEFT is a key of that method with the same default, or refused by name.
-#include <cstdlib>
 #include <set>
 
 #include <gtest/gtest.h>
@@ -8,16 +7,13 @@
 #include "data/io/json.h"
 #include "recipes/peft_methods.h"
 #include "recipes/schema.h"
+#include "tests/parity/golden.h"
 
 namespace temper::recipes {
 namespace {
 
 data::Json golden() {
-  const char* fresh = std::getenv("TEMPER_GOLDENS");
-  const std::filesystem::path folder =
-      fresh ? std::filesystem::path(fresh)
-            : std::filesystem::path(std::getenv("TEMPER_SOURCE_DIR")) / "tests/parity/golden";
-  return data::read_json(folder / "peft_defaults" / "defaults.json");
+  return data::read_json(golden_files("peft_defaults") / "defaults.json");
 }
 
 data::Json to_json(const Value& value) {

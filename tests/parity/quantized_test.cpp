@@ -1,29 +1,21 @@
 // Weights in 4 and 8 bits and 8-bit AdamW against bitsandbytes: goldens of make_quantized.py.
 #include "trainer/ops/quantized.h"
 
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "data/io/json.h"
 #include "recipes/diagnostic.h"
-#include "trainer/models/quantized_files.h"
+#include "tests/parity/golden.h"
+#include "tests/trainer/models/quantized_tensors.h"
 #include "trainer/checkpoint/safetensors.h"
+#include "trainer/models/quantized_files.h"
 #include "trainer/optimizers/optimizer.h"
 
 namespace temper::trainer {
 namespace {
-
-std::filesystem::path goldens() {
-  const char* made = std::getenv("TEMPER_GOLDENS");
-  const char* source = std::getenv("TEMPER_SOURCE_DIR");
-  const std::filesystem::path committed =
-      std::filesystem::path(source ? source : ".") / "tests/parity/golden";
-  return (made ? std::filesystem::path(made) : committed) / "quantized";
-}
 
 // Bits, not values: zeros have signs.
 bool same_bits(const at::Tensor& a, const at::Tensor& b) {
@@ -68,7 +60,7 @@ class QuantizedParity : public testing::TestWithParam<Way> {
   QuantizedMatrix quantized(const std::string& name, const at::Tensor& input) const {
     return quantize(input, GetParam().kind, GetParam().double_quant, name);
   }
-  const SafetensorsFile golden_{goldens() / "weights.safetensors"};
+  const SafetensorsFile golden_{golden_files("quantized") / "weights.safetensors"};
 };
 
 TEST_P(QuantizedParity, EveryStoredTensorHasTheSameBits) {
@@ -144,7 +136,7 @@ INSTANTIATE_TEST_SUITE_P(Bitsandbytes, QuantizedParity,
                          [](const auto& way) { return std::string(way.param.name); });
 
 TEST(AdamW8bitParity, CodesAndWeightsFollowBitsandbytes) {
-  const SafetensorsFile golden(goldens() / "adamw_8bit.safetensors");
+  const SafetensorsFile golden(golden_files("quantized") / "adamw_8bit.safetensors");
   const data::Json settings = data::Json::parse(golden.metadata().at("settings"));
   recipes::Optimizer options;
   options.kind = "adamw_8bit";

@@ -1,25 +1,19 @@
 #include "trainer/generation/sampling.h"
 
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 
 #include "data/io/json.h"
+#include "tests/parity/golden.h"
 
 namespace temper::trainer {
 namespace {
 
 // Made by make_sampling.py with transformers 5.23.0 (the file says it): probabilities after its
 // logits processors.
-std::filesystem::path goldens() {
-  if (const char* given = std::getenv("TEMPER_GOLDENS")) return given;
-  return std::filesystem::path(std::getenv("TEMPER_SOURCE_DIR")) / "tests/parity/golden";
-}
-
 std::vector<double> softmax(const std::vector<float>& logits) {
   double sum = 0, largest = -INFINITY;
   for (const float logit : logits) largest = std::max<double>(largest, logit);
@@ -33,7 +27,7 @@ std::vector<double> softmax(const std::vector<float>& logits) {
 }
 
 TEST(SamplingParity, ProbabilitiesEqualTransformers) {
-  const data::Json file = data::read_json(goldens() / "sampling/cases.json");
+  const data::Json file = data::read_json(golden_files("sampling") / "cases.json");
   ASSERT_FALSE(file.at("cases").empty());
   for (const data::Json& golden : file.at("cases")) {
     SCOPED_TRACE(golden.at("settings").dump());

@@ -1,7 +1,6 @@
 // Tokenizers of make_tokenizer.py (tokenizers 0.23.3): everything equal, no tolerance.
 #include "data/text/tokenizer.h"
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -10,14 +9,10 @@
 #include <gtest/gtest.h>
 
 #include "data/io/json.h"
+#include "tests/parity/golden.h"
 
 namespace temper::data {
 namespace {
-
-std::filesystem::path goldens() {
-  if (const char* made = std::getenv("TEMPER_GOLDENS")) return made;
-  return std::filesystem::path(std::getenv("TEMPER_SOURCE_DIR")) / "tests/parity/golden";
-}
 
 std::vector<uint32_t> code_point_positions(const std::string& text) {
   std::vector<uint32_t> positions;
@@ -33,7 +28,7 @@ std::vector<uint32_t> code_point_positions(const std::string& text) {
 class TokenizerParity : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(TokenizerParity, IdsOffsetsAndTextEqualTheReferences) {
-  const std::filesystem::path directory = goldens() / "tokenizer" / GetParam();
+  const std::filesystem::path directory = golden_files("tokenizer") / GetParam();
   const Tokenizer tokenizer = Tokenizer::load(directory);
   std::ifstream lines(directory / "cases.jsonl");
   int count = 0;

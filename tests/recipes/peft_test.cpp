@@ -189,7 +189,7 @@ const std::string kMethods =
     "\"ln_tuning\", \"prefix_tuning\", \"prompt_tuning\", \"p_tuning\"";
 const std::string kInits =
     "not in this version, which has only true, false, \"gaussian\", \"orthogonal\", \"pissa\", "
-    "\"pissa_niter_<k>\", \"olora\"";
+    "\"pissa_niter_<k>\", \"olora\", \"eva\", \"loftq\"";
 
 const Refused kCases[] = {
     // Names.
@@ -279,15 +279,24 @@ const Refused kCases[] = {
      "[peft]\nlora_dropout = 1.0",
      {},
      {"r.toml:3: peft.lora_dropout = 1.0: must be at least 0 and below 1"}},
+    // Python's syntax, which PEFT has and ECMAScript has not, is right.
+    {"NamedGroupOfNoPattern",
+     "[peft]\ntarget_modules = \"(?P<a>q|v)_proj(?<=x\"",
+     {},
+     {"r.toml:3: peft.target_modules = \"(?P<a>q|v)_proj(?<=x\": \"(?P<a>q|v)_proj(?<=x\" is not a "
+      "regular expression: missing closing parenthesis at character 18"}},
     {"ModulesThatAreNoPattern",
      "[peft]\ntarget_modules = \"q(\"\nexclude_modules = \"*\"",
      {},
-     {"r.toml:3: peft.target_modules = \"q(\": \"q(\" is not a regular expression (ECMAScript)",
-      "r.toml:4: peft.exclude_modules = \"*\": \"*\" is not a regular expression (ECMAScript)"}},
+     {"r.toml:3: peft.target_modules = \"q(\": \"q(\" is not a regular expression: "
+      "missing closing parenthesis at character 2",
+      "r.toml:4: peft.exclude_modules = \"*\": \"*\" is not a regular expression: "
+      "quantifier does not follow a repeatable item at character 0"}},
     {"RankOfNoPattern",
      "[peft]\nalpha_pattern = { \"q[\" = 4 }",
      {},
-     {"r.toml:3: peft.alpha_pattern: \"q[\" is not a regular expression (ECMAScript)"}},
+     {"r.toml:3: peft.alpha_pattern: \"q[\" is not a regular expression: missing terminating ] for "
+      "character class at character 2"}},
     {"InitMisspelt",
      "[peft]\ninit_lora_weights = \"pisa\"",
      {},
@@ -301,9 +310,13 @@ const Refused kCases[] = {
       "\"orthogonal\", \"pissa\", \"pissa_niter_<k>\", \"olora\", \"eva\", \"loftq\", \"corda\", "
       "\"lora_ga\", \"mica\", or \"auto\" (nearest: \"pissa_niter_<k>\")"}},
     {"LaterInits",
-     "[peft]\ninit_lora_weights = \"eva\"",
+     "[peft]\ninit_lora_weights = \"corda\"",
      {},
-     {"r.toml:3: peft.init_lora_weights = \"eva\": " + kInits}},
+     {"r.toml:3: peft.init_lora_weights = \"corda\": " + kInits}},
+    {"BitsThatPeftDoesNotHave",
+     "[peft]\ninit_lora_weights = \"loftq\"\n[peft.loftq_config]\nloftq_bits = 2",
+     {},
+     {"r.toml:5: peft.loftq_config.loftq_bits = 2: must be 4 or 8 with peft.method = \"lora\""}},
     // What belongs to the method.
     {"KeyOfOtherMethods",
      "[peft]\nmethod = \"ia3\"\nlora_alpha = 8",

@@ -114,6 +114,31 @@ class Resume(AdapterTest):
                     self.assertEqual(self.adapter(), self.adapter("runs/whole"))
             shutil.rmtree(self.directory / "runs")
 
+    def test_starts_that_look_at_data_or_change_the_base_come_back(self):
+        starts = {
+            "eva": ["peft.init_lora_weights=eva"],
+            "loftq": ["peft.init_lora_weights=loftq", "model.dtype=fp32", "peft.loftq_config.loftq_iter=3"],
+            "loftq-8": ["peft.init_lora_weights=loftq", "model.dtype=fp32", "peft.loftq_config.loftq_bits=8"],
+        }
+        for name, start in starts.items():
+            with self.subTest(name):
+                arguments = [*start, "train.steps=6", "checkpoint.every=3", "checkpoint.keep=9"]
+                self.assert_done(self.run_temper("train", self.recipe(), *arguments, f"run.name={name}"))
+                run = self.directory / "runs" / name
+                whole, at_the_end = self.adapter(run), self.metrics(run)[-1]["eval_loss"]
+                shutil.rmtree(run / "export")
+                shutil.rmtree(run / "checkpoints/step-000006")
+                # Whatever the number of ranks, a resumed run takes ranks and base from its checkpoint.
+                self.assert_done(self.run_temper("train", self.recipe(), *arguments, f"run.name={name}"))
+                self.assertEqual(self.adapter(run), whole)
+                recipe = [self.recipe(), *start, f"run.name={name}"]
+                self.assertAlmostEqual(self.evaluated(*recipe, "--checkpoint", "last")["eval_loss"], at_the_end, places=4)
+                self.write_recipe_without_peft("plain.toml", model={"dtype": "fp32"})
+                evaluated = self.evaluated("plain.toml", f"model.adapter={run}/export")["eval_loss"]
+                self.assertAlmostEqual(evaluated, at_the_end, places=2)
+                self.assertEqual(self.generated(run), self.generated(f"{run}/export"))
+                self.assert_done(self.run_temper("export", "--merge", run, f"merged-{name}"))
+
     def test_another_rank_is_refused(self):
         self.assert_done(self.run_temper("train", self.write_recipe(), "train.steps=4"))
         result = self.run_temper("train", self.write_recipe(), "train.steps=8", "peft.r=8")

@@ -71,13 +71,18 @@ class Commands(SystemTest):
         self.assert_done(result)
 
     def test_every_recipe_in_configs_plans(self):
+        pair = {"prompt": "int x", "chosen": " = 1;", "rejected": " = ;"}
+        rated = {"prompt": "int x", "completion": " = 1;", "label": True}
+        for name, row in (("pairs", pair), ("rated", rated)):
+            (self.directory / f"{name}.jsonl").write_text((json.dumps(row) + "\n") * 20)
         for path in sorted((SOURCE / "configs").glob("*.toml")):
             with self.subTest(path.name):
                 overrides = ["model.path=runs/test/export", "data.max_length=64"]
                 text = path.read_text()
                 for part in ("train", "eval"):
                     if f"[[data.{part}]]" in text:
-                        overrides.append(f"data.{part}.0.path={'chat' if 'chats' in text else part}.jsonl")
+                        name = next((name for name in ("pairs", "rated") if f"data/{name}" in text), "chat" if "chats" in text else part)
+                        overrides.append(f"data.{part}.0.path={name}.jsonl")
                 rows = [{"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "int x;"}]}] * 20
                 (self.directory / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
                 if "chats" in text:

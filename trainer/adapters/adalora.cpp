@@ -163,7 +163,7 @@ void RankAllocator::step(int64_t step, double gradient_scale) {
     for (Layer& layer : layers_)
       for (Smoothed* smoothed : {&layer.a, &layer.b, &layer.e}) smooth(*smoothed, gradient_scale);
     if (step > first_ && step % every_ == 0) mask_to_budget(budget(step));
-  } else if (step == last_) {
+  } else if (step == last_ || alive() > target_) {  // step `last_` itself may have been skipped
     mask_to_budget(target_);
   } else {
     apply_mask();
@@ -201,6 +201,12 @@ void RankAllocator::mask_to_budget(int64_t budget) {
     layers_[i].kept.copy_(kept);
   }
   apply_mask();
+}
+
+int64_t RankAllocator::alive() const {
+  int64_t alive = 0;
+  for (const Layer& layer : layers_) alive += layer.kept.count_nonzero().item<int64_t>();
+  return alive;
 }
 
 void RankAllocator::apply_mask() {

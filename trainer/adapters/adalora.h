@@ -33,7 +33,8 @@ class RankAllocator {
   double regularize(double scale);
 
   /// After update number `step` (from 1): importance from the new weights and this step's gradients
-  /// times `gradient_scale`, then singular values that are over the budget become zero.
+  /// times `gradient_scale`, then singular values that are over the budget become zero. A step that
+  /// was skipped (train.on_nan) need not be told; the last cut is made up for at the next.
   void step(int64_t step, double gradient_scale);
 
   /// Ranks that may live after `step`, over all layers.
@@ -55,6 +56,7 @@ class RankAllocator {
 
   void smooth(Smoothed& smoothed, double gradient_scale) const;
   void mask_to_budget(int64_t budget);
+  int64_t alive() const;  // ranks that are not masked
   void apply_mask();
 
   std::vector<Layer> layers_;

@@ -10,9 +10,7 @@
 #include "parallel/seed.h"
 #include "recipes/diagnostic.h"
 #include "recipes/enum_names.h"
-#include "recipes/peft_methods.h"
-#include "trainer/adapters/adapter_files.h"
-#include "trainer/adapters/name_pattern.h"
+#include "recipes/name_pattern.h"
 #include "trainer/adapters/targets.h"
 
 namespace temper::trainer {
@@ -31,23 +29,6 @@ std::string module_of(const std::string& parameter) {
 
 bool is_norm(const std::string& module) { return module.ends_with("norm"); }
 
-// Linear layers of the blocks, then what else has a weight: embedding, norms, output head.
-std::vector<TargetModule> modules_of(Model& model, const std::vector<LinearSlot>& slots) {
-  std::vector<TargetModule> modules;
-  for (const LinearSlot& slot : slots) modules.push_back({.name = slot.module});
-  for (const Parameter& parameter : model.parameters()) {
-    const std::string module = module_of(parameter.name);
-    const bool known = std::any_of(modules.begin(), modules.end(),
-                                   [&](const TargetModule& m) { return m.name == module; });
-    const bool head = module == kHead;
-    if (!known) modules.push_back({.name = module, .linear = head, .output_head = head});
-  }
-  if (model.config().tie_word_embeddings) {
-    modules.push_back({.name = kHead, .linear = true, .output_head = true});
-  }
-  return modules;
-}
-
 // Whether PEFT sees from target_modules that the embedding or the head is adapted: a list must name
 // them by their last name alone.
 bool names_embedding(const recipes::NamesOrPattern& targets) {
@@ -56,7 +37,7 @@ bool names_embedding(const recipes::NamesOrPattern& targets) {
       return name == "embed_tokens" || name == kHead;
     });
   }
-  const NamePattern pattern(std::get<std::string>(targets), "peft.target_modules");
+  const recipes::NamePattern pattern(std::get<std::string>(targets), "peft.target_modules");
   return pattern.matches(kEmbedding) || pattern.matches(kHead);
 }
 
@@ -81,7 +62,7 @@ bool is_lora_b(const std::string& key) {
 bool changes_base(const recipes::Peft& peft) {
   if (peft.method != "lora" || !peft.init_lora_weights) return false;
   const auto* word = std::get_if<std::string>(&*peft.init_lora_weights);
-  return word && (word->starts_with("pissa") || *word == "olora");
+  return word && (word->starts_with("pissa") || *word == "olora" || *word == "loftq");
 }
 
 at::ScalarType adapter_dtype(const recipes::Peft& peft) {
@@ -97,7 +78,7 @@ Adapters::Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& 
       model_(model),
       context_(std::make_shared<AdapterContext>()) {
   const std::vector<LinearSlot> slots = model.linears();
-  const std::vector<TargetModule> modules = modules_of(model, slots);
+  const std::vector<TargetModule> modules = modules_of(model);
   if (model.config().num_labels > 0) save_classification_head(peft_);
   set_default_targets(peft_, model.config().model_type);
   targets_ = find_targets(peft_, model.config().model_type, modules, /*strict=*/!from_file);
@@ -105,7 +86,7 @@ Adapters::Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& 
   if (options.quantize && changes_base(peft_)) {
     throw UserError("peft.init_lora_weights = \"" +
                     std::get<std::string>(*peft_.init_lora_weights) +
-                    "\": takes a part out of the base's weights, which are quantised here: not "
+                    "\": makes the base anew from its full weights, which are quantised here: not "
                     "together with model.quantize");
   }
   train_added_tokens();
@@ -182,7 +163,7 @@ void Adapters::wrap_head(AdapterTensors& tensors) {
   if (model_.config().tie_word_embeddings && changes_base(peft_)) {
     throw UserError("peft.init_lora_weights = \"" +
                     std::get<std::string>(*peft_.init_lora_weights) +
-                    "\": takes a part out of lm_head, whose weights are the embedding's too "
+                    "\": changes the weights of lm_head, which are the embedding's too "
                     "(tie_word_embeddings): leave lm_head out of peft.target_modules");
   }
   const LinearSite site{
@@ -426,7 +407,27 @@ void Adapters::initialize(int64_t seed, std::span<const int32_t> prompt_text) {
   if (head_rows_) head_rows_->initialize(model_.head().weight);
   refresh_values(model_);
   if (!changes_base(peft_)) return;
-  for (const auto& [key, tensor] : tensors()) start_[key] = tensor.clone();
+  for (const auto& [key, tensor] : tensors()) {
+    if (is_lora_a(key) || is_lora_b(key)) start_[key] = tensor.clone();
+  }
+  if (starts_quantised(peft_)) start_.clear();
+  for (const std::string& module : modules()) {
+    start_[kPrefix + module + ".lora_A.weight"] = lora_of(module).start_a();
+    start_[kPrefix + module + ".lora_B.weight"] = lora_of(module).start_b();
+  }
+}
+
+const Lora& Adapters::lora_of(const std::string& module) const {
+  return static_cast<const Lora&>(*adapters_.at(module));
+}
+
+void Adapters::start_from(const std::map<std::string, at::Tensor>& a) {
+  const at::NoGradGuard off;
+  for (const auto& [module, directions] : a) {
+    at::Tensor master = lora_of(module).a().master;
+    master.copy_(directions);
+  }
+  refresh_values(model_);
 }
 
 NamedTensors Adapters::start() const {
@@ -435,17 +436,13 @@ NamedTensors Adapters::start() const {
   return tensors;
 }
 
-void Adapters::take_start_out_of(const std::function<at::Tensor(const std::string& name)>& base) {
+void Adapters::change_base_again(const std::function<at::Tensor(const std::string& name)>& base) {
   const at::NoGradGuard off;
   for (const std::string& module : modules()) {
-    const std::string prefix = kPrefix + module;
-    const at::Tensor delta =
-        at::mm(start_.at(prefix + ".lora_B.weight"), start_.at(prefix + ".lora_A.weight"))
-            .mul_(std::static_pointer_cast<Lora>(adapters_.at(module))->scale());
     for (Parameter& parameter : model_.parameters()) {
       if (parameter.name != module + ".weight") continue;
       const at::Tensor weight = base(parameter.name).to(parameter.dtype).to(at::kFloat);
-      parameter.value.copy_((weight - delta).to(parameter.dtype));
+      parameter.value.copy_(lora_of(module).changed_base(weight).to(parameter.dtype));
     }
   }
 }
@@ -464,7 +461,7 @@ NamedTensors Adapters::tensors() const {
 std::pair<recipes::Peft, NamedTensors> Adapters::plain() const {
   recipes::Peft peft = peft_;
   NamedTensors trained = tensors();
-  if (start_.empty()) return {std::move(peft), std::move(trained)};
+  if (start_.empty() || starts_quantised(peft_)) return {std::move(peft), std::move(trained)};
   // W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]: twice the rank, and alpha so that s stays.
   for (auto& [key, tensor] : trained) {
     if (is_lora_a(key)) tensor = at::cat({tensor, start_.at(key)}, 0);
@@ -508,7 +505,10 @@ std::string Adapters::statement() const {
   char counts[96];
   std::snprintf(counts, sizeof counts, "%.2fM of %.2fM parameters trained",
                 static_cast<double>(trained) / 1e6, static_cast<double>(all) / 1e6);
-  return peft_.method + " on " + std::to_string(targets_.size()) + " modules: " + counts +
+  const std::string where =
+      prompt_ ? "of " + std::to_string(*peft_.num_virtual_tokens) + " virtual tokens"
+              : "on " + std::to_string(targets_.size()) + " modules";
+  return peft_.method + " " + where + ": " + counts +
          ", kept and exported in " + std::string(recipes::name_of(peft_.dtype)) + base;
 }
 
@@ -551,11 +551,7 @@ LoraModules Adapters::lora_factors(const std::string& where) const {
 void Adapters::merge(const std::string& module, at::Tensor& weight, at::Tensor& bias) const {
   const auto found = adapters_.find(module);
   if (found == adapters_.end()) return;
-  if (!start_.empty()) {
-    const std::string prefix = kPrefix + module;
-    weight -= at::mm(start_.at(prefix + ".lora_B.weight"), start_.at(prefix + ".lora_A.weight")) *
-              std::static_pointer_cast<Lora>(found->second)->scale();
-  }
+  if (!start_.empty()) weight.copy_(lora_of(module).changed_base(weight));
   found->second->merge(weight, bias);
 }
 

@@ -34,17 +34,22 @@ class Adapters {
   Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& options,
            bool from_file = false);
 
-  /// Draws every adapter's start from `seed` and its layer's name. PiSSA and OLoRA change the base.
+  /// Draws every adapter's start from `seed` and its layer's name. PiSSA, OLoRA and LoftQ change the
+  /// base.
   /// `prompt_text`: the tokens of peft.prompt_tuning_init_text, where there is one (none: random).
   void initialize(int64_t seed, std::span<const int32_t> prompt_text = {});
+
+  /// The start of A by module, instead of the drawn one (EVA).
+  void start_from(const std::map<std::string, at::Tensor>& a);
 
   /// What adapter_model.safetensors holds, by its keys. (A residual init: not yet converted.) Where
   /// an encoder makes the prompt, what it makes now; all others are the masters themselves.
   NamedTensors tensors() const;
-  /// A and B of a residual init before step 1, by key; empty for all others. What loading writes
-  /// into them counts once take_start_out_of has made the base anew from its original weights.
+  /// What a start that changes the base needs to do so again, by key; empty for all others. What
+  /// loading writes into it counts once change_base_again has made the base from its original
+  /// weights.
   NamedTensors start() const;
-  void take_start_out_of(const std::function<at::Tensor(const std::string& name)>& base);
+  void change_base_again(const std::function<at::Tensor(const std::string& name)>& base);
   /// The same as a plain adapter of the original base: residual inits become a LoRA of twice the
   /// rank (PEFT's path_initial_model_for_weight_conversion), with the [peft] that goes with it.
   std::pair<recipes::Peft, NamedTensors> plain() const;
@@ -92,6 +97,7 @@ class Adapters {
   void wrap_tokens(AdapterTensors& tensors);
   bool has_target(const std::string& module) const;
   bool adapts_tied() const;
+  const Lora& lora_of(const std::string& module) const;
   void train_along(Parameter& parameter, const std::string& key, const ModelOptions& options);
   void set_base_free(const ModelOptions& options);
 
@@ -110,12 +116,15 @@ class Adapters {
   std::map<std::string, at::Tensor> brought_base_;
   std::unique_ptr<RankAllocator> allocator_;
   std::unique_ptr<PromptLearning> prompt_;
-  std::map<std::string, at::Tensor> start_;  // by key: of a residual init, before step 1
+  std::map<std::string, at::Tensor> start_;  // by key, see start()
 };
 
+/// The [peft] of a directory's adapter as it is gone on with: without the encoder that made virtual
+/// tokens (without_encoder), kept in the type that it is stored in.
+recipes::Peft peft_of_directory(const std::filesystem::path& directory);
+
 /// The adapter of a directory that PEFT or export wrote, on `model`, whose weights must be there
-/// and frozen. Virtual tokens come without the encoder that made them (without_encoder). Throws
-/// UserError.
+/// and frozen. Throws UserError.
 std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, Model& model,
                                        const ModelOptions& options);
 
@@ -123,8 +132,13 @@ std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, M
 std::unique_ptr<Adapters> adapters_of(const CombinedLora& combined, Model& model,
                                       const ModelOptions& options);
 
-/// Whether the start takes a part out of the base's weights: PiSSA, OLoRA.
+/// Whether the start makes other weights of the base's: PiSSA, OLoRA, LoftQ.
 bool changes_base(const recipes::Peft& peft);
+
+/// LoftQ quantises the weights as they are stored. Throws UserError where `weights` in memory would
+/// be rounded before, so that the adapter would fit no other base.
+void check_base_of_start(const recipes::Peft& peft, const ModelConfig& config,
+                         at::ScalarType weights);
 
 /// peft.dtype as a type of tensors.
 at::ScalarType adapter_dtype(const recipes::Peft& peft);

@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "recipes/diagnostic.h"
 #include "recipes/peft_methods.h"
 #include "trainer/adapters/adapter_config.h"
 #include "trainer/adapters/adapter_files.h"
@@ -48,11 +49,17 @@ std::unique_ptr<Adapters> adapters_of(const CombinedLora& combined, Model& model
   return adapters;
 }
 
+recipes::Peft peft_of_directory(const std::filesystem::path& directory) {
+  recipes::Peft peft = without_encoder(read_adapter_config(directory));
+  peft.dtype = stored_dtype(SafetensorsFile(adapter_weights(directory)));
+  return peft;
+}
+
 std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, Model& model,
                                        const ModelOptions& options) {
   const at::NoGradGuard off;
-  recipes::Peft peft = without_encoder(read_adapter_config(directory));
-  peft.dtype = stored_dtype(SafetensorsFile(adapter_weights(directory)));
+  const recipes::Peft peft = peft_of_directory(directory);
+  check_base_of_start(peft, model.config(), options.weights);
   auto adapters = std::make_unique<Adapters>(peft, model, options, /*from_file=*/true);
   // What is stored is all there is, but for a base that the init has changed.
   if (changes_base(adapters->peft())) adapters->initialize(0);
@@ -69,6 +76,16 @@ std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, M
   }
   refresh_values(model);
   return adapters;
+}
+
+void check_base_of_start(const recipes::Peft& peft, const ModelConfig& config,
+                         at::ScalarType weights) {
+  if (!starts_quantised(peft) || weights == at::kFloat) return;
+  const std::string in_memory = weights == at::kBFloat16 ? "bfloat16" : "float16";
+  if (config.stored_dtype.empty() || config.stored_dtype == in_memory) return;
+  throw UserError("peft.init_lora_weights = \"loftq\": quantises the base as it is stored (" +
+                  config.stored_dtype + "), which " + in_memory +
+                  " would round before: set model.dtype = \"fp32\"");
 }
 
 data::Json adapter_config(const Adapters& adapters, const std::string& base) {

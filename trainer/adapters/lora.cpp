@@ -7,6 +7,8 @@
 #include <ATen/core/grad_mode.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/adapters/eva.h"
+#include "trainer/adapters/loftq.h"
 #include "trainer/adapters/parts.h"
 #include "trainer/adapters/targets.h"
 
@@ -31,9 +33,13 @@ void draw_uniform(const at::Tensor& tensor, int64_t inputs, at::Generator& gener
 
 }  // namespace
 
+bool starts_quantised(const recipes::Peft& peft) {
+  return peft.method == "lora" && peft.init_lora_weights == recipes::BoolOrWord("loftq");
+}
+
 int64_t lora_rank(const recipes::Peft& peft, const LinearSite& site, bool from_file) {
   const int64_t rank = pattern_value(peft.rank_pattern, site.module, peft.r.value());
-  if (!from_file) check_rank(site, "r", rank);
+  if (!from_file && !starts_in_data(peft)) check_rank(site, "r", rank);
   if (rank % 2 != 0 && word_of(peft.init_lora_weights.value()) == "orthogonal") {
     throw UserError("peft.r = " + std::to_string(rank) + ": must be even at '" + site.module +
                     "' with peft.init_lora_weights = \"orthogonal\", which gives A and B a half of "
@@ -43,8 +49,9 @@ int64_t lora_rank(const recipes::Peft& peft, const LinearSite& site, bool from_f
 }
 
 double lora_scale(const recipes::Peft& peft, const std::string& module, int64_t rank) {
-  const auto alpha =
+  const auto whole =
       static_cast<double>(pattern_value(peft.alpha_pattern, module, peft.lora_alpha.value()));
+  const double alpha = pattern_value(peft.alpha_fractions, module, whole);
   const auto r = static_cast<double>(rank);
   return alpha / (peft.use_rslora.value() ? std::sqrt(r) : r);
 }
@@ -129,7 +136,7 @@ at::Tensor Lora::initialize(const BaseWeight& weight, uint64_t seed) {
   const std::string how = word_of(peft_.init_lora_weights.value());
   at::Generator generator = at::detail::createCPUGenerator(seed);
   at::Tensor changed;
-  if (how == "true") {
+  if (how == "true" || how == "eva") {  // EVA's directions come from the data, afterwards
     draw_uniform(a_.master, site_.in_features, generator);
     b_.master.zero_();
   } else if (how == "false") {
@@ -146,10 +153,21 @@ at::Tensor Lora::initialize(const BaseWeight& weight, uint64_t seed) {
         at::mm(normal({site_.in_features, rank_ / 2}, 1, generator), every_other(0)).t() / 10);
     b_.master.copy_(at::mm(normal({site_.out_features, rank_ / 2}, 1, generator), every_other(1)) /
                     10);
+  } else if (how == "loftq") {
+    const at::Tensor whole = weight();
+    const LoftqStart start =
+        loftq_start(whole, rank_, *peft_.loftq_bits, *peft_.loftq_iter, site_.module);
+    a_.master.copy_(start.a);
+    b_.master.copy_(start.b);
+    start_a_ = start.taken_a;
+    start_b_ = start.taken_b;
+    changed = changed_base(whole);
   } else {
     const at::Tensor whole = weight();
     initialize_decomposed(whole, how, seed);
-    changed = whole - delta();
+    start_a_ = a_.master.clone();
+    start_b_ = b_.master.clone();
+    changed = changed_base(whole);
   }
   if (bias_.master.defined()) {
     if (how == "false") {
@@ -163,6 +181,13 @@ at::Tensor Lora::initialize(const BaseWeight& weight, uint64_t seed) {
         at::linalg_vector_norm((changed.defined() ? changed : weight()) + delta(), 2, 1));
   }
   return changed;
+}
+
+at::Tensor Lora::changed_base(const at::Tensor& original) const {
+  if (starts_quantised(peft_)) {
+    return loftq_base(original, start_a_, start_b_, *peft_.loftq_bits, site_.module);
+  }
+  return original - at::mm(start_b_, start_a_).mul_(scale_);
 }
 
 void Lora::merge(at::Tensor& weight, at::Tensor& bias) const {

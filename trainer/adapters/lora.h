@@ -25,6 +25,13 @@ class Lora : public LinearAdapter {
   const Parameter& b() const { return b_; }
   double scale() const { return scale_; }
 
+  /// Of a start that changes the base: A and B that take part in making it (LoftQ's `taken`, else
+  /// those of before step 1). What loading writes into them counts from then on.
+  const at::Tensor& start_a() const { return start_a_; }
+  const at::Tensor& start_b() const { return start_b_; }
+  /// The base [N, D] float32 that such a start makes of the original weight.
+  at::Tensor changed_base(const at::Tensor& original) const;
+
  private:
   at::Tensor delta() const;  // s B A [N, D] float32
   void initialize_decomposed(const at::Tensor& weight, const std::string& how, uint64_t seed);
@@ -34,13 +41,18 @@ class Lora : public LinearAdapter {
   const int64_t rank_;
   double scale_;
   Parameter a_, b_, bias_, magnitude_;
+  at::Tensor start_a_, start_b_;
 };
 
+/// init_lora_weights = "loftq" (loftq.h): the base becomes a quantised one.
+bool starts_quantised(const recipes::Peft& peft);
+
 /// Rank of a site by peft.r and rank_pattern. Throws UserError above what the matrix has.
-/// An adapter's directory may have more: combinations and converted PiSSA adapters do.
+/// An adapter's directory may have more (combinations and converted PiSSA adapters do), and so may
+/// what EVA has shared out.
 int64_t lora_rank(const recipes::Peft& peft, const LinearSite& site, bool from_file);
 
-/// s of a module, by peft.lora_alpha and alpha_pattern.
+/// s of a module, by peft.lora_alpha, alpha_pattern and alpha_fractions.
 double lora_scale(const recipes::Peft& peft, const std::string& module, int64_t rank);
 
 }  // namespace temper::trainer

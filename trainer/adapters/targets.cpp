@@ -8,12 +8,14 @@
 #include <utility>
 
 #include "recipes/diagnostic.h"
-#include "trainer/adapters/name_pattern.h"
+#include "recipes/name_pattern.h"
+#include "trainer/models/model.h"
 
 namespace temper::trainer {
 
 namespace {
 
+using recipes::NamePattern;
 using recipes::NamesOrPattern;
 using recipes::Peft;
 using Names = std::vector<std::string>;
@@ -34,6 +36,8 @@ constexpr DefaultTargets kDefaultTargets[] = {
     {"ln_tuning", "qwen2 qwen3", "post_attention_layernorm"},
 };
 constexpr DefaultTargets kDefaultFeedforward = {"ia3", "llama mistral qwen2 qwen3", "down_proj"};
+
+constexpr const char* kHead = "lm_head";
 
 // From here on PEFT shortens a list of names.
 constexpr size_t kManyTargets = 20;
@@ -235,6 +239,20 @@ std::optional<bool> matches_plainly(const std::string& key, const std::string& m
   return true;
 }
 
+template <class Number>
+Number first_match(const std::map<std::string, Number>& patterns, const std::string& module,
+                   Number otherwise) {
+  for (const auto& [key, value] : patterns) {
+    const std::optional<bool> plainly = matches_plainly(key, module);
+    if (plainly ? *plainly
+                : NamePattern("(.*\\.)?(" + key + ")", "peft.rank_pattern or alpha_pattern")
+                      .matches(module)) {
+      return value;
+    }
+  }
+  return otherwise;
+}
+
 }  // namespace
 
 void set_default_targets(Peft& peft, const std::string& model_type) {
@@ -322,17 +340,38 @@ Names find_targets(const Peft& given, const std::string& model_type,
   return chosen;
 }
 
+std::vector<TargetModule> modules_of(Model& model) {
+  std::vector<TargetModule> modules;
+  for (const LinearSlot& slot : model.linears()) modules.push_back({.name = slot.module});
+  for (const Parameter& parameter : model.parameters()) {
+    const std::string module = parameter.name.substr(0, parameter.name.rfind('.'));
+    const bool known = std::any_of(modules.begin(), modules.end(),
+                                   [&](const TargetModule& m) { return m.name == module; });
+    const bool head = module == kHead;
+    if (!known) modules.push_back({.name = module, .linear = head, .output_head = head});
+  }
+  if (model.config().tie_word_embeddings) {
+    modules.push_back({.name = kHead, .linear = true, .output_head = true});
+  }
+  return modules;
+}
+
+Names shortened_targets(const Names& chosen, const std::vector<TargetModule>& modules) {
+  if (chosen.size() < kManyTargets) return chosen;
+  Names others;
+  for (const TargetModule& module : modules) {
+    if (std::find(chosen.begin(), chosen.end(), module.name) == chosen.end())
+      others.push_back(module.name);
+  }
+  return shortest_endings(chosen, others);
+}
+
 NamesOrPattern saved_targets(const Peft& peft, const std::vector<TargetModule>& modules) {
   TEMPER_CHECK(peft.target_modules.has_value(), "set_default_targets comes first");
   if (!is_all_linear(*peft.target_modules)) return *peft.target_modules;
   const Names names = linear_modules(modules);
   // IA3's feedforward_modules are a part of this list, name by name.
-  if (names.size() < kManyTargets || peft.method == "ia3") return names;
-  Names others;
-  for (const TargetModule& module : modules) {
-    if (!module.linear || module.output_head) others.push_back(module.name);
-  }
-  return shortest_endings(names, others);
+  return peft.method == "ia3" ? names : shortened_targets(names, modules);
 }
 
 bool is_feedforward(const Peft& peft, const std::string& module) {
@@ -347,15 +386,12 @@ bool is_feedforward(const Peft& peft, const std::string& module) {
 
 int64_t pattern_value(const std::map<std::string, int64_t>& patterns, const std::string& module,
                       int64_t otherwise) {
-  for (const auto& [key, value] : patterns) {
-    const std::optional<bool> plainly = matches_plainly(key, module);
-    if (plainly ? *plainly
-                : NamePattern("(.*\\.)?(" + key + ")", "peft.rank_pattern or alpha_pattern")
-                      .matches(module)) {
-      return value;
-    }
-  }
-  return otherwise;
+  return first_match(patterns, module, otherwise);
+}
+
+double pattern_value(const std::map<std::string, double>& patterns, const std::string& module,
+                     double otherwise) {
+  return first_match(patterns, module, otherwise);
 }
 
 bool names_module(const std::vector<std::string>& names, const std::string& module) {

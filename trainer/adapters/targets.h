@@ -11,12 +11,18 @@
 /// alone.
 namespace temper::trainer {
 
+class Model;
+
 /// A module of the base model that an adapter may sit on.
 struct TargetModule {
   std::string name;          // "model.layers.0.self_attn.q_proj"
   bool linear = true;        // false: an embedding or a norm
   bool output_head = false;  // left out by "all-linear"
 };
+
+/// Linear layers of the blocks, then what else of the model has a weight: embedding, norms, output
+/// head.
+std::vector<TargetModule> modules_of(Model& model);
 
 /// Fills target_modules, and IA3's feedforward_modules, with PEFT's defaults for the method and
 /// `model_type` where they are unset. Throws UserError where PEFT has none. Methods without modules
@@ -29,9 +35,12 @@ void set_default_targets(recipes::Peft& peft, const std::string& model_type);
 std::vector<std::string> find_targets(const recipes::Peft& peft, const std::string& model_type,
                                       const std::vector<TargetModule>& modules, bool strict = true);
 
+/// The chosen modules by name; from 20 on by the shortest endings that choose the same.
+std::vector<std::string> shortened_targets(const std::vector<std::string>& chosen,
+                                           const std::vector<TargetModule>& modules);
+
 /// target_modules as PEFT writes them to adapter_config.json: the list or pattern itself;
-/// "all-linear" as names, which are cut to the shortest endings that choose the same when there are
-/// 20 or more. target_modules must be set.
+/// "all-linear" as shortened_targets(). target_modules must be set.
 recipes::NamesOrPattern saved_targets(const recipes::Peft& peft,
                                       const std::vector<TargetModule>& modules);
 
@@ -42,6 +51,8 @@ bool is_feedforward(const recipes::Peft& peft, const std::string& module);
 /// regular expression for the whole name or for what follows a dot in it, else `otherwise`.
 int64_t pattern_value(const std::map<std::string, int64_t>& patterns, const std::string& module,
                       int64_t otherwise);
+double pattern_value(const std::map<std::string, double>& patterns, const std::string& module,
+                     double otherwise);
 
 /// Whether modules_to_save names `module`: as in PEFT, any ending of its name will do ("norm" names
 /// "model.layers.0.input_layernorm" too).

@@ -1,7 +1,6 @@
 #include "trainer/adapters/token_adapters.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include <ATen/ATen.h>

@@ -1,6 +1,7 @@
 #include "trainer/models/quantization.h"
 
 #include "recipes/diagnostic.h"
+#include "recipes/name_pattern.h"
 
 namespace temper::trainer {
 
@@ -29,6 +30,21 @@ std::optional<QuantKind> stored_quantization(const data::Json& config, const std
   throw UserError(where +
                   ": quantization_config: only bitsandbytes' 4 and 8 bits are supported; use the "
                   "original model");
+}
+
+std::string kept_in_full(const data::Json& config, const std::string& module) {
+  const auto found = config.find("quantization_config");
+  if (found == config.end() || !found->is_object()) return "";
+  const data::Json names = found->value("llm_int8_skip_modules", data::Json());
+  if (!names.is_array()) return "";
+  for (const data::Json& entry : names) {
+    if (!entry.is_string()) continue;
+    const std::string name = entry;
+    const recipes::NamePattern pattern("(?:" + name + R"()(?:(?<=\.)|(?=\.|$)).*)",
+                                       "quantization_config.llm_int8_skip_modules");
+    if (module.ends_with(name) || pattern.matches(module)) return name;
+  }
+  return "";
 }
 
 }  // namespace temper::trainer

@@ -17,4 +17,8 @@ std::optional<QuantKind> quant_kind(const std::string& name);
 /// nothing where there is none. Throws UserError naming `where` for any other.
 std::optional<QuantKind> stored_quantization(const data::Json& config, const std::string& where);
 
+/// The entry of quantization_config's llm_int8_skip_modules that keeps `module` in full precision, by
+/// transformers' rules (a regular expression up to a dot or the end, or an ending); "" for none.
+std::string kept_in_full(const data::Json& config, const std::string& module);
+
 }  // namespace temper::trainer

@@ -17,7 +17,6 @@ namespace temper::trainer {
 
 namespace {
 
-constexpr int64_t kBlock4 = 64;
 constexpr const char* kQuantState = ".quant_state.bitsandbytes__";
 constexpr std::array kCompanions4 = {".absmax", ".quant_map", ".nested_absmax",
                                      ".nested_quant_map"};
@@ -208,28 +207,6 @@ QuantizedMatrix read_8bit(const FindTensor& find, const std::string& name, const
   return m;
 }
 
-at::Tensor as_tensor(std::span<const float> values) {
-  at::Tensor tensor = at::empty({static_cast<int64_t>(values.size())}, at::kFloat);
-  std::copy(values.begin(), values.end(), tensor.mutable_data_ptr<float>());
-  return tensor;
-}
-
-// json.dumps: ", " and ": ", on one line.
-std::string python_json(const data::Json& object) {
-  std::string text;
-  for (const auto& [key, value] : object.items()) {
-    text += (text.empty() ? "" : ", ") + data::Json(key).dump() + ": ";
-    if (value.is_array()) {
-      std::vector<std::string> items;
-      for (const data::Json& item : value) items.push_back(item.dump());
-      text += "[" + join(items) + "]";
-    } else {
-      text += value.dump();
-    }
-  }
-  return "{" + text + "}";
-}
-
 }  // namespace
 
 std::vector<std::string> quantized_companions(const std::string& name) {
@@ -253,38 +230,6 @@ QuantizedMatrix read_quantized(const FindTensor& find, const std::string& name) 
                   "missing");
   }
   return {};
-}
-
-NamedTensors quantized_tensors(const std::string& name, const QuantizedMatrix& m) {
-  if (m.kind == QuantKind::kInt8) {
-    return {{name, m.codes},
-            {sibling(name, "SCB"), m.absmax},
-            {sibling(name, "weight_format"), at::zeros({}, at::kByte)}};
-  }
-  const bool nested = m.absmax_codes.defined();
-  const Kind4& kind = kKinds4[m.kind == QuantKind::kNf4 ? 0 : 1];
-  const auto* dtype = std::find_if(kDtypes.begin(), kDtypes.end(),
-                                   [&](const StoredDtype& row) { return m.stored == row.type; });
-  TEMPER_CHECK(dtype != kDtypes.end(), name + ": not a type that is quantised");
-  data::Json state = {{"quant_type", kind.name},
-                      {"blocksize", kBlock4},
-                      {"dtype", dtype->name},
-                      {"shape", {m.rows, m.columns}}};
-  NamedTensors tensors = {{name, m.codes},
-                          {name + ".absmax", nested ? m.absmax_codes : m.absmax},
-                          {name + ".quant_map", as_tensor({values_of_4bit(m.kind), 16})}};
-  if (nested) {
-    state["nested_blocksize"] = kBlock8;
-    state["nested_dtype"] = "float32";
-    state["nested_offset"] = static_cast<double>(m.offset);
-    tensors.emplace_back(name + ".nested_absmax", m.nested_absmax);
-    tensors.emplace_back(name + ".nested_quant_map", as_tensor(dynamic_code(true).values));
-  }
-  const std::string json = python_json(state);
-  at::Tensor bytes = at::empty({static_cast<int64_t>(json.size())}, at::kByte);
-  std::memcpy(bytes.mutable_data_ptr(), json.data(), json.size());
-  tensors.emplace_back(name + kQuantState + kind.name, bytes);
-  return tensors;
 }
 
 }  // namespace temper::trainer

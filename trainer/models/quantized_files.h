@@ -32,7 +32,4 @@ std::vector<std::string> quantized_companions(const std::string& name);
 /// bfloat16).
 QuantizedMatrix read_quantized(const FindTensor& find, const std::string& name);
 
-/// The tensors of the matrix under those names, as bitsandbytes 0.50.2 writes them.
-NamedTensors quantized_tensors(const std::string& name, const QuantizedMatrix& matrix);
-
 }  // namespace temper::trainer

@@ -227,6 +227,14 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
   for (const LinearSlot& slot : model.linears()) {
     if (slot.projection->quantized.empty()) continue;
     const std::string name = slot.module + ".weight";
+    if (const std::string entry = kept_in_full(model.config().json, slot.module); !entry.empty()) {
+      findings.push_back((directory / "config.json").string() +
+                         ": quantization_config.llm_int8_skip_modules: \"" + entry + "\" keeps " +
+                         slot.module +
+                         " in full precision, and Temper quantises every linear layer of the "
+                         "blocks: use the original model");
+      break;
+    }
     QuantizedMatrix matrix = read_quantized(look_up, name);
     if (!matrix.defined()) {
       const at::Tensor tensor = find(name, {slot.out_features, slot.in_features});

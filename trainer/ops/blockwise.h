@@ -10,6 +10,8 @@
 namespace temper::trainer {
 
 inline constexpr int64_t kBlock8 = 256;
+/// Of weights in 4 bits (quantized.h).
+inline constexpr int64_t kBlock4 = 64;
 
 struct DynamicCode {
   std::array<float, 256> values;       // ascending, the largest is 1

@@ -103,10 +103,10 @@ struct AddLowRank : torch::autograd::Function<AddLowRank> {
 };
 
 // Which of the trained rows each token takes; -1: none.
-at::Tensor slots_of(const at::Tensor& token_ids, const at::Tensor& rows) {
-  const at::Tensor same = token_ids.unsqueeze(1).eq(rows.unsqueeze(0));  // [M, n]
-  const at::Tensor number = at::arange(1, rows.numel() + 1, at::kLong);
-  return same.mul(number).amax(1) - 1;
+at::Tensor slots_of(const at::Tensor& token_ids, const at::Tensor& rows, int64_t vocabulary) {
+  at::Tensor slot = at::full({vocabulary}, -1, at::kLong);
+  slot.index_copy_(0, rows, at::arange(rows.numel(), at::kLong));
+  return slot.index_select(0, token_ids);
 }
 
 }  // namespace
@@ -114,7 +114,9 @@ at::Tensor slots_of(const at::Tensor& token_ids, const at::Tensor& rows) {
 at::Tensor embed(const at::Tensor& token_ids, const Embedding& embedding) {
   at::Tensor found = Lookup::apply(embedding.weight, token_ids);
   if (embedding.rows && embedding.rows->context->enabled) {
-    found = Replace::apply(embedding.rows->values, found, slots_of(token_ids, embedding.rows->ids));
+    const at::Tensor slots =
+        slots_of(token_ids, embedding.rows->ids, embedding.weight.size(0));
+    found = Replace::apply(embedding.rows->values, found, slots);
   }
   if (embedding.low_rank && embedding.low_rank->context->enabled) {
     const LowRankRows& lora = *embedding.low_rank;

@@ -23,7 +23,6 @@ namespace temper::trainer {
 
 namespace {
 
-constexpr int64_t kBlock4 = 64;
 constexpr int64_t kChunkBlocks = 256;  // of 64 elements, the work of a thread at a time
 constexpr int64_t kRowsAtOnce = 8;     // of the matrix, in multiply_quantized
 constexpr float kLargestHalf = 65504.0f;

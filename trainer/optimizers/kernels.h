@@ -4,20 +4,12 @@
 
 #include <c10/core/ScalarType.h>
 
+#include "trainer/optimizers/adamw_step.h"
+
 /// The arithmetic of the optimizers on plain float32 arrays: one thread, vectorised for the
 /// processor at hand. No operation is fused unless it says so, and none reordered, so every
 /// instruction set gives the same bits.
 namespace temper::trainer {
-
-struct AdamWStep {
-  float gradient_scale = 1;
-  float beta1 = 0, beta2 = 0;
-  float one_minus_beta1 = 0, one_minus_beta2 = 0;  // taken in double precision first, as torch does
-  float decay = 1;                                 // 1 - lr * weight_decay
-  float step_size = 0;                             // lr / (1 - beta1^t)
-  float root_correction = 1;                       // sqrt(1 - beta2^t)
-  float eps = 0;
-};
 
 /// Loshchilov and Hutter 2019 (arXiv:1711.05101, algorithm 2) in torch.optim.AdamW's order of
 /// operations.

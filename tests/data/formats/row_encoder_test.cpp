@@ -39,8 +39,9 @@ RowEncoder encoder_for(const Row& row, std::map<std::string, std::string> column
   return RowEncoder::make(options, source, row, tokenizer(), parsed);
 }
 
-/// What of the row is learned.
-std::string learned(const Example& example) {
+/// What of the row is learned, of one document.
+std::string learned(const TokenizedRow& row, size_t document = 0) {
+  const Example& example = row.documents.at(document);
   std::vector<int32_t> ids;
   for (size_t i = 0; i < example.ids.size(); ++i) {
     if (example.supervised[i]) ids.push_back(example.ids[i]);

@@ -24,19 +24,22 @@ std::shared_ptr<const TokenDataset> numbered_rows(int64_t rows) {
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t length = 1 + i % 7;
     Example example;
-    pieces.push_back({.start = token, .length = static_cast<int32_t>(length), .shard = 0});
+    pieces.push_back({.start = token,
+                      .length = static_cast<int32_t>(length),
+                      .shard = 0,
+                      .row = static_cast<int32_t>(i)});
     for (int64_t t = 0; t < length; ++t) {
       example.ids.push_back(static_cast<int32_t>(++token));
       example.supervised.push_back(1);
     }
-    writer.add(example, i + 1);
+    writer.add({.documents = {std::move(example)}, .columns = {}}, i + 1);
   }
   const std::filesystem::path path = std::filesystem::temp_directory_path() /
                                      ("temper-loader-" + std::to_string(::getpid()) + ".h5");
   writer.write(path);
   auto shard = std::make_shared<const TokenShard>(path);
   std::filesystem::remove(path);  // the mapping keeps it
-  return std::make_shared<const TokenDataset>(std::vector{shard}, std::move(pieces));
+  return std::make_shared<const TokenDataset>(std::vector{shard}, std::move(pieces), 1024);
 }
 
 LoaderOptions small(Packing packing = Packing::kNone) {

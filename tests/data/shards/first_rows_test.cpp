@@ -39,7 +39,7 @@ class FirstRows : public testing::Test {
                   example.ids.push_back(c);
                   example.supervised.push_back(c < 'a');
                 }
-                return example;
+                return TokenizedRow{.documents = {std::move(example)}, .columns = {}};
               },
           .fingerprint = "letters",
           .format = "messages",

@@ -11,25 +11,40 @@
 namespace temper::data {
 namespace {
 
-// A token a character of column "text"; upper case is supervised. "!" makes a bad row.
+// A token a character; upper case is supervised. "!" makes a bad row.
+Example letters_of(const Row& row, const std::string& text) {
+  Example example;
+  for (const char c : text) {
+    if (c == '!') throw UserError(row.where() + ": exclaims");
+    example.ids.push_back(c);
+    example.supervised.push_back(c < 'a');
+  }
+  return example;
+}
+
+// Of column "text": a document, or two with a bar between them.
 struct Letters {
   std::atomic<int> encoded = 0;
-  std::string format = "messages";
+  RowRules rules{};
   EncoderFactory factory() {
     return [this](const recipes::DataSource&, const Row&) {
       return SourceEncoder{.encode =
                                [this](const Row& row) {
                                  ++encoded;
-                                 Example example;
-                                 for (const char c : row.columns.at("text").get<std::string>()) {
-                                   if (c == '!') throw UserError(row.where() + ": exclaims");
-                                   example.ids.push_back(c);
-                                   example.supervised.push_back(c < 'a');
+                                 const auto text = row.columns.at("text").get<std::string>();
+                                 const size_t bar = text.find('|');
+                                 TokenizedRow tokens;
+                                 tokens.documents = {letters_of(row, text.substr(0, bar))};
+                                 if (bar != std::string::npos) {
+                                   tokens.documents.push_back(
+                                       letters_of(row, text.substr(bar + 1)));
+                                   tokens.columns = "good\nbad";
                                  }
-                                 return example;
+                                 return tokens;
                                },
                            .fingerprint = "letters",
-                           .format = format,
+                           .format = "letters",
+                           .rules = rules,
                            .statement = ""};
     };
   }
@@ -62,9 +77,16 @@ class Prepare : public testing::Test {
     }
     return {};
   }
-  static std::string text(const TokenDataset& dataset, int64_t i) {
-    const Example example = dataset.example(i);
+  PrepareOptions skipping() const {
+    PrepareOptions how = options();
+    how.on_bad_row = recipes::OnBadRow::kSkip;
+    return how;
+  }
+  static std::string text(const Example& example) {
     return {example.ids.begin(), example.ids.end()};
+  }
+  static std::string text(const TokenDataset& dataset, int64_t i) {
+    return text(dataset.example(i));
   }
 
   TemporaryDirectory directory;
@@ -108,8 +130,79 @@ TEST_F(Prepare, TruncatesLongRowsAtTheEnd) {
   EXPECT_EQ(report.supervised, 8);
 }
 
+TEST_F(Prepare, DropsLongRowsWhereThatIsWhatAutoMeans) {
+  letters.rules.on_long_row = recipes::OnLongRow::kDrop;
+  EXPECT_EQ(run({jsonl("a.jsonl", {"xABCDEFGHI", "yB"})}, options())->size(), 1);
+  EXPECT_EQ(report.rows_dropped, 1);
+}
+
+TEST_F(Prepare, GivesAllDocumentsOfARow) {
+  const auto dataset = run({jsonl("a.jsonl", {"xA|xBC", "yCDEFGHIJKL|yD", "z|zE"})}, skipping());
+  ASSERT_EQ(dataset->size(), 2);  // z has nothing that is trained on
+  const TokenizedRow first = dataset->row(0);
+  EXPECT_EQ(text(first.documents.at(0)), "xA");
+  EXPECT_EQ(text(first.documents.at(1)), "xBC");
+  EXPECT_EQ(first.documents.at(1).supervised, (std::vector<uint8_t>{0, 1, 1}));
+  EXPECT_EQ(first.columns, "good\nbad");
+  EXPECT_EQ(dataset->length(0), 5);
+  EXPECT_EQ(text(dataset->row(1).documents.at(0)), "yCDEFGHI");
+  EXPECT_EQ(text(dataset->row(1).documents.at(1)), "yD");
+  EXPECT_EQ(dataset->length(1), 10);
+  EXPECT_EQ(report.tokens, 15);
+  EXPECT_EQ(report.supervised, 11);
+  EXPECT_EQ(report.long_rows, 1);
+  EXPECT_EQ(report.tokens_cut, 3);
+  EXPECT_EQ(report.bad_rows, 1);
+}
+
+TEST_F(Prepare, DropsARowOfWhichOneDocumentIsTooLong) {
+  letters.rules.on_long_row = recipes::OnLongRow::kDrop;
+  const auto dataset = run({jsonl("a.jsonl", {"xA|yBCDEFGHIJ", "xB|yB"})}, options());
+  ASSERT_EQ(dataset->size(), 1);
+  EXPECT_EQ(text(dataset->row(0).documents.at(0)), "xB");
+  EXPECT_EQ(report.rows_dropped, 1);
+}
+
+TEST_F(Prepare, ADocumentWhosePromptFillsTheLengthIsBad) {
+  EXPECT_EQ(
+      refusal({jsonl("a.jsonl", {"xA|abcdefghijK"})}, options()),
+      (std::vector<std::string>{
+          "a.jsonl:1: no supervised token within data.max_length = 8 (the first is token 11); "
+          "data.max_length=11 reaches them, or data.on_bad_row=skip leaves them out (counted and "
+          "listed)"}));
+}
+
+TEST_F(Prepare, UnpairsAThousandPairsAtATime) {
+  letters.rules.unpaired = true;
+  std::vector<std::string> pairs;
+  for (int i = 0; i < 1001; ++i) pairs.push_back("aC|bR");
+  pairs[1] = "c|dR";  // its first document is left out
+  const auto dataset = run({jsonl("a.jsonl", pairs), jsonl("b.jsonl", {"eC|fR"})}, skipping());
+  ASSERT_EQ(dataset->size(), 2003);
+  const auto letter = [&](int64_t i) { return text(dataset->row(i).documents.at(0)).front(); };
+  EXPECT_EQ(letter(0), 'a');
+  EXPECT_EQ(dataset->row(0).columns, "good");
+  EXPECT_EQ(letter(998), 'a');
+  EXPECT_EQ(letter(999), 'b');
+  EXPECT_EQ(dataset->row(999).columns, "bad");
+  EXPECT_EQ(letter(1000), 'd');
+  EXPECT_EQ(letter(1999), 'a');  // pair 1001
+  EXPECT_EQ(letter(2000), 'b');
+  EXPECT_EQ(letter(2001), 'e');
+  EXPECT_EQ(dataset->row(2002).columns, "bad");
+}
+
+TEST_F(Prepare, KeepsPromptsThoughNothingOfThemIsTrainedOn) {
+  letters.rules = {.on_long_row = recipes::OnLongRow::kDrop, .needs_targets = false};
+  const auto dataset = run({jsonl("a.jsonl", {"abc", "abcdefghij", "d"})}, options());
+  ASSERT_EQ(dataset->size(), 2);
+  EXPECT_EQ(text(*dataset, 1), "d");
+  EXPECT_EQ(report.supervised, 0);
+  EXPECT_EQ(report.rows_dropped, 1);
+}
+
 TEST_F(Prepare, SplitsLongRowsOfText) {
-  letters.format = "text";
+  letters.rules.on_long_row = recipes::OnLongRow::kSplit;
   const auto dataset = run({jsonl("a.jsonl", {"ABCDEFGHIJKLMNOPQ"})}, options());
   ASSERT_EQ(dataset->size(), 2);  // the third piece is one token, which nothing predicts
   EXPECT_EQ(text(*dataset, 1), "IJKLMNOP");

@@ -8,6 +8,7 @@
 
 #include "recipes/diagnostic.h"
 #include "tests/trainer/checkpoint/scratch.h"
+#include "trainer/adapters/lora.h"
 
 namespace temper::trainer {
 namespace {
@@ -89,7 +90,7 @@ TEST_F(AdapterFiles, SettingsThatTemperDoesNotDoAreRefusedByName) {
                      {"future_switch", false},
                      {"future_thing", nullptr},
                      {"megatron_core", "megatron.core"},
-                     {"task_type", "SEQ_CLS"},
+                     {"task_type", "TOKEN_CLS"},
                      {"init_lora_weights", "corda"}}),
             (Names{"adapter/adapter_config.json: r = \"8\": must be a whole number",
                    "adapter/adapter_config.json: layer_replication = [[0,2]]: is a setting that "
@@ -101,19 +102,34 @@ TEST_F(AdapterFiles, SettingsThatTemperDoesNotDoAreRefusedByName) {
                    "save_pretrained with path_initial_model_for_weight_conversion)",
                    "adapter/adapter_config.json: future_field = 3: is a setting that Temper does "
                    "not know",
-                   "adapter/adapter_config.json: task_type = \"SEQ_CLS\": must be \"CAUSAL_LM\""}));
+                   "adapter/adapter_config.json: task_type = \"TOKEN_CLS\": must be \"CAUSAL_LM\" or \"SEQ_CLS\""}));
 }
 
 TEST_F(AdapterFiles, UnknownMethodsAreRefusedWithTheList) {
   EXPECT_EQ(refusal({{"peft_type", "XLORA"}}),
             (Names{"adapter/adapter_config.json: peft_type = \"XLORA\" is not supported: must be "
                    "one of LORA, ADALORA, IA3, LOHA, LOKR, VERA, OFT, BOFT, LN_TUNING, "
-                   "PROMPT_TUNING, P_TUNING, PREFIX_TUNING"}));
+                   "PREFIX_TUNING, PROMPT_TUNING, P_TUNING"}));
   EXPECT_EQ(refusal({{"r", 8}}), (Names{"adapter/adapter_config.json: peft_type is missing: is "
                                         "this an adapter of PEFT?"}));
   EXPECT_EQ(refusal({{"peft_type", "OFT"}, {"r", 8}}).size(), 1u);
   EXPECT_EQ(refusal({{"peft_type", "PROMPT_TUNING"}}),
             (Names{"adapter/adapter_config.json: num_virtual_tokens is missing"}));
+}
+
+TEST_F(AdapterFiles, AlphasThatAreNoWholeNumbersStayAsTheyAre) {
+  const Json written = {{"peft_type", "LORA"},
+                        {"r", 2},
+                        {"lora_alpha", 5},
+                        {"init_lora_weights", "eva"},
+                        {"target_modules", {"q_proj", "v_proj"}},
+                        {"rank_pattern", {{"q_proj", 3}, {"v_proj", 4}}},
+                        {"alpha_pattern", {{"q_proj", 7.5}, {"v_proj", 10.0}}}};
+  const recipes::Peft peft = read(written);
+  EXPECT_EQ(lora_scale(peft, "model.layers.0.self_attn.q_proj", 3), 2.5);
+  EXPECT_EQ(lora_scale(peft, "model.layers.0.self_attn.v_proj", 4), 2.5);
+  EXPECT_EQ(adapter_config(peft, "", *peft.target_modules, {}).at("alpha_pattern"),
+            Json({{"v_proj", 10}, {"q_proj", 7.5}}));
 }
 
 TEST_F(AdapterFiles, FeedforwardNamesOfIa3AreAmongItsTargetNames) {

@@ -389,6 +389,24 @@ TEST(RankAllocator, ContinuesFromItsState) {
   EXPECT_EQ(resumed.alive(), 2);
 }
 
+TEST(RankAllocator, ReachesItsBudgetAlsoWhereTheStepOfTheLastCutWasSkipped) {
+  recipes::Peft peft = small("adalora");
+  peft.total_step = 6;
+  peft.tfinal = 2;
+  peft.deltaT = 100;  // no cut before the last one, which is at step 4
+  Budgeted whole(peft), skipped(peft);
+  for (int64_t step = 1; step <= 6; ++step) {
+    whole.step(step);
+    if (step == 4) {
+      EXPECT_EQ(whole.alive(), 2);
+      EXPECT_GT(skipped.alive(), 2);
+      continue;
+    }
+    skipped.step(step);
+  }
+  EXPECT_EQ(skipped.alive(), 2);
+}
+
 TEST(RankAllocator, RefusesSchedulesThatCannotPrune) {
   recipes::Peft peft = small("adalora");
   peft.total_step = 10;

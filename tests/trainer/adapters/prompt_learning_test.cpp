@@ -6,6 +6,7 @@
 
 #include "data/loader/batch.h"
 #include "recipes/diagnostic.h"
+#include "tests/trainer/adapters/tiny_llama.h"
 #include "tests/trainer/ops/compare.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/generation/kv_cache.h"
@@ -61,17 +62,7 @@ TEST(Longer, RowsAreInsertedAndTakenAsAutogradDoesIt) {
 }
 
 ModelConfig tiny() {
-  ModelConfig config;
-  config.architecture = "LlamaForCausalLM";
-  config.model_type = "llama";
-  config.vocab_size = 20;
-  config.hidden_size = 16;
-  config.intermediate_size = 24;
-  config.num_hidden_layers = 2;
-  config.num_attention_heads = 4;
-  config.num_key_value_heads = 2;
-  config.head_dim = 4;
-  config.max_position_embeddings = 64;
+  ModelConfig config = tiny_llama();
   config.sliding_window = {0, 5};
   return config;
 }
@@ -229,6 +220,11 @@ TEST_P(EveryMethod, GradientsAreThoseOfFiniteDifferences) {
     }
   }
   EXPECT_GE(compared, 5);
+}
+
+TEST(PromptLearning, SaysHowManyTokensItIsOf) {
+  EXPECT_TRUE(Prompted(peft_of("prompt_tuning")).adapters->statement().starts_with(
+      "prompt_tuning of 3 virtual tokens: "));
 }
 
 TEST(PromptTuning, APromptOfWordEmbeddingsIsThoseWordsInFrontOfTheText) {

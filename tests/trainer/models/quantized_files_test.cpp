@@ -9,6 +9,7 @@
 
 #include "recipes/diagnostic.h"
 #include "tests/trainer/checkpoint/scratch.h"
+#include "tests/trainer/models/quantized_tensors.h"
 
 namespace temper::trainer {
 namespace {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "trainer/ops/blockwise.h"
 #include "trainer/ops/cpu/kernels.h"
 
 namespace temper::trainer::cpu {

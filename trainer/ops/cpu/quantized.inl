@@ -1,6 +1,5 @@
 // Part of kernels.inl, inside its namespace. Everything before a sum is bit for bit the same in all
 // instruction sets: products that are rounded or compared, never added to.
-constexpr int64_t kBlock4 = 64;
 typedef uint8_t Bytes8 __attribute__((vector_size(8)));
 typedef int8_t Bytes16 __attribute__((vector_size(16)));
 typedef uint64_t Longs __attribute__((vector_size(64)));

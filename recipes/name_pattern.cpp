@@ -1,11 +1,11 @@
-#include "trainer/adapters/name_pattern.h"
+#include "recipes/name_pattern.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
 #include "recipes/diagnostic.h"
 
-namespace temper::trainer {
+namespace temper::recipes {
 
 namespace {
 
@@ -20,9 +20,7 @@ MatchData match(const void* code, const std::string& name, uint32_t options) {
   return data;
 }
 
-}  // namespace
-
-NamePattern::NamePattern(const std::string& pattern, const std::string& where) {
+std::shared_ptr<const void> compile(const std::string& pattern, std::string& problem) {
   int error = 0;
   PCRE2_SIZE offset = 0;
   pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
@@ -30,12 +28,28 @@ NamePattern::NamePattern(const std::string& pattern, const std::string& where) {
   if (code == nullptr) {
     PCRE2_UCHAR message[256];
     pcre2_get_error_message(error, message, sizeof message);
-    throw UserError(where + ": regular expression '" + pattern + "', character " +
-                    std::to_string(offset) + ": " + reinterpret_cast<const char*>(message));
+    problem = std::string(reinterpret_cast<const char*>(message)) + " at character " +
+              std::to_string(offset);
+    return nullptr;
   }
-  code_ = std::shared_ptr<const void>(code, [](const void* owned) {
-    pcre2_code_free(static_cast<pcre2_code*>(const_cast<void*>(owned)));
-  });
+  return {code, [](const void* owned) {
+            pcre2_code_free(static_cast<pcre2_code*>(const_cast<void*>(owned)));
+          }};
+}
+
+}  // namespace
+
+std::string NamePattern::problem(const std::string& pattern) {
+  std::string problem;
+  compile(pattern, problem);
+  return problem;
+}
+
+NamePattern::NamePattern(const std::string& pattern, const std::string& where) {
+  std::string problem;
+  code_ = compile(pattern, problem);
+  if (code_ == nullptr)
+    throw UserError(where + ": regular expression '" + pattern + "': " + problem);
 }
 
 bool NamePattern::matches(const std::string& name) const {
@@ -52,4 +66,4 @@ std::optional<std::string> NamePattern::idx(const std::string& name) const {
   return name.substr(ends[2 * group], ends[2 * group + 1] - ends[2 * group]);
 }
 
-}  // namespace temper::trainer
+}  // namespace temper::recipes

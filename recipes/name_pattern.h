@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-namespace temper::trainer {
+namespace temper::recipes {
 
 /// A regular expression over module names: Python's `re`, which is what PEFT's configs hold, run by
 /// PCRE2 (the same syntax as far as module names go).
@@ -12,6 +12,9 @@ class NamePattern {
  public:
   /// Throws UserError beginning with `where` ("peft.target_modules") for a pattern that is wrong.
   NamePattern(const std::string& pattern, const std::string& where);
+
+  /// What is wrong with `pattern` ("missing closing parenthesis at character 2"), or "".
+  static std::string problem(const std::string& pattern);
 
   /// re.fullmatch
   bool matches(const std::string& name) const;
@@ -22,4 +25,4 @@ class NamePattern {
   std::shared_ptr<const void> code_;
 };
 
-}  // namespace temper::trainer
+}  // namespace temper::recipes

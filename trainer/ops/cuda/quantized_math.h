@@ -1,0 +1,110 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+/// What one thread of quantized.cu and adamw_8bit.cu computes, as functions that also compile for
+/// the host, where a test holds them against the CPU's kernels. No LibTorch: plain pointers and
+/// sizes. Products and sums that have to be rounded apart are (quantized.cu is compiled without
+/// contraction); fused ones say fmaf.
+#ifdef __CUDACC__
+#define TEMPER_HOST_DEVICE __host__ __device__ inline
+#else
+#define TEMPER_HOST_DEVICE inline
+#endif
+
+namespace temper::trainer::cuda {
+
+constexpr int64_t kElementsOf4Bits = 64;   // a block with one scale
+constexpr int64_t kElementsOf8Bits = 256;  // of scales, or of an optimizer's moments
+
+/// A matrix of ops/quantized.h: QuantizedMatrix by its pointers. 4 bits: `values` has what the
+/// sixteen codes stand for, and `absmax` or the three fields of double quantisation are there. 8
+/// bits: `values` is null, `codes` are int8 and `absmax` has one scale a row.
+struct QuantizedView {
+  const uint8_t* codes = nullptr;
+  const float* values = nullptr;
+  const float* absmax = nullptr;
+  const uint8_t* absmax_codes = nullptr;
+  const float* nested_absmax = nullptr;
+  const float* dynamic_values = nullptr;  // of 256 codes with a sign (blockwise.h)
+  float offset = 0;
+  int64_t rows = 0, columns = 0;
+};
+
+/// bfloat16 by its bits.
+struct Bf16Bits {
+  uint16_t bits;
+};
+
+TEMPER_HOST_DEVICE float rounded_store(float* to, float x) { return *to = x; }
+/// To nearest, ties to even. Returns what the stored bits stand for.
+TEMPER_HOST_DEVICE float rounded_store(Bf16Bits* to, float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+  to->bits = static_cast<uint16_t>(bits >> 16);
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+TEMPER_HOST_DEVICE float widened(float x) { return x; }
+TEMPER_HOST_DEVICE float widened(Bf16Bits x) {
+  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+  float wide;
+  memcpy(&wide, &bits, sizeof wide);
+  return wide;
+}
+
+/// The scale of block `block` of 4 bits.
+TEMPER_HOST_DEVICE float scale_of_block(const QuantizedView& m, int64_t block) {
+  if (m.absmax) return m.absmax[block];
+  const float product =
+      m.dynamic_values[m.absmax_codes[block]] * m.nested_absmax[block / kElementsOf8Bits];
+  return product + m.offset;
+}
+
+/// Element `i` of the flat matrix in float32.
+TEMPER_HOST_DEVICE float element(const QuantizedView& m, int64_t i) {
+  if (!m.values) {
+    constexpr float kReciprocalOf127 = 7.874015718698502e-3f;
+    const auto code = static_cast<float>(static_cast<int8_t>(m.codes[i]));
+    return code * m.absmax[i / m.columns] * kReciprocalOf127;
+  }
+  const uint8_t both = m.codes[i / 2];
+  return m.values[i % 2 == 0 ? both >> 4 : both & 15] * scale_of_block(m, i / kElementsOf4Bits);
+}
+
+/// Thread `thread` of a dequantisation of elements begin..end: the eight elements of its own.
+template <class T>
+TEMPER_HOST_DEVICE void dequantize_eight(const QuantizedView& m, int64_t begin, int64_t end,
+                                         int64_t thread, T* out) {
+  const int64_t first = begin + 8 * thread;
+  for (int64_t i = first; i < first + 8 && i < end; ++i)
+    rounded_store(out + (i - begin), element(m, i));
+}
+
+/// Lane `lane` of 32 of one output of y = x W^T: adds to sums[r] its part of the product of row r of
+/// x [kRows, columns] and row `output` of the matrix, whose elements are rounded to T first. The
+/// order of the sum depends on nothing but `columns`.
+template <int kRows, class T>
+TEMPER_HOST_DEVICE void add_lane_products(const QuantizedView& m, const T* x, int64_t stride_x,
+                                          int64_t output, int64_t lane, float* sums) {
+  for (int64_t i = lane; i < m.columns; i += 32) {
+    T stored;
+    const float w = rounded_store(&stored, element(m, output * m.columns + i));
+    for (int r = 0; r < kRows; ++r) sums[r] = fmaf(w, widened(x[r * stride_x + i]), sums[r]);
+  }
+}
+
+/// The code of `x` in a block whose largest magnitude is `peak` (blockwise.h: through a table of
+/// 65536 steps, as on the CPU, so that a run goes on with the same codes on either).
+TEMPER_HOST_DEVICE uint8_t code_of_8bit(const uint8_t* nearest, float x, float peak) {
+  if (peak == 0) return 0;
+  float v = x * (1.0f / peak);
+  v = v == v ? v : -1.0f;
+  v = v > 1.0f ? 1.0f : v < -1.0f ? -1.0f : v;
+  return nearest[static_cast<int32_t>((v + 1.0f) * 0.5f * 65535.0f + 0.5f)];
+}
+
+}  // namespace temper::trainer::cuda
