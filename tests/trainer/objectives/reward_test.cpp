@@ -86,7 +86,7 @@ TEST(HeadScores, ValuesAndGradientsAreThoseOfAProduct) {
 TEST(RewardModel, ReadsTheLastTokenThatIsNotPadding) {
   // 2 ends each text and is the padding token, as where a tokenizer has none of its own.
   const auto model = small_model(1, scoring_config(2));
-  const Computed computed = compute(*build_objective({.kind = "reward"}), *model, nullptr, {pairs()});
+  const Computed computed = compute(*build_objective(objective_of("reward")), *model, nullptr, {pairs()});
   double loss = 0, ahead = 0;
   for (const data::TokenizedRow& row : pairs()) {
     double scores[2];
@@ -106,7 +106,9 @@ TEST(RewardModel, MarginsAndSharedPrompts) {
   std::vector<data::TokenizedRow> rows = pairs();
   for (data::TokenizedRow& row : rows) row.columns = R"({"margin": 0.5})";
   const auto model = small_model(1, scoring_config(0));
-  const auto objective = build_objective({.kind = "reward", .center_rewards_coefficient = 0.1});
+  recipes::Objective centred = objective_of("reward");
+  centred.center_rewards_coefficient = 0.1;
+  const auto objective = build_objective(centred);
   const Computed computed = compute(*objective, *model, nullptr, {rows});
   double loss = 0, least = 1e9;
   for (const data::TokenizedRow& row : rows) {
