@@ -152,6 +152,8 @@ def main():
     with tempfile.TemporaryDirectory() as scratch, open(out / "cases.jsonl", "w", encoding="utf-8") as stream:
         for case in cases(random.Random(arguments.seed), scratch):
             print(case["kind"], case["template"], case["max_length"], len(case["prepared"]), flush=True)
+            if not case["prepared"]:
+                continue  # nothing is left of the rows
             stream.write(json.dumps(case, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
