@@ -19,6 +19,7 @@
 #include "trainer/ops/cpu_allocator.h"
 #include "trainer/rollouts/plan.h"
 #include "trainer/models/quantization.h"
+#include "trainer/models/rope_frequencies.h"
 
 namespace temper::trainer {
 
@@ -57,10 +58,6 @@ std::vector<std::string> describe(const std::string& set, const data::PrepareRep
   }
   return lines;
 }
-
-}  // namespace
-
-namespace {
 
 // The model that the objective is for: a reward model has a head with one output.
 ModelConfig with_head_for(const std::string& kind, ModelConfig config, const data::Tokenizer& tokenizer, const fs::path& directory) {
@@ -196,6 +193,7 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
                         .packing_window = r.data.packing_window};
   run.objective = build_objective(r.objective);
   run.loader_options.row_layout = run.objective->row_layout();
+  if (run.loader_options.row_layout) run.loader_options.row_layout->share_prefixes = !depends_on_length(run.inputs.config.rope);
   int64_t steps_of_a_row = 1;
   if (dynamic_cast<const RolloutObjective*>(run.objective.get()) != nullptr) {
     const RolloutPlan plan = rollout_plan(r, world.size);

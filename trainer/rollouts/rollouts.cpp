@@ -14,6 +14,7 @@
 #include "parallel/seed.h"
 #include "recipes/diagnostic.h"
 #include "trainer/models/model.h"
+#include "trainer/models/rope_frequencies.h"
 #include "trainer/ops/token_log_probs.h"
 #include "trainer/rollouts/completion_samples.h"
 #include "trainer/rollouts/metrics.h"
@@ -91,7 +92,8 @@ Rollouts::Rollouts(Run& run)
   const recipes::Objective& objective = run.recipe.objective;
   layout_ = {.micro = run.recipe.batch.micro,
              .mask_truncated = objective.mask_truncated_completions.value_or(false),
-             .temperature = settings_.temperature};
+             .temperature = settings_.temperature,
+             .share_prompts = !depends_on_length(run.inputs.config.rope)};
   if (run.datasets.train)
     check_room(*run.datasets.train, "data.train", settings_.max_new_tokens, run);
   if (run.datasets.eval) check_room(*run.datasets.eval, "data.eval", settings_.max_new_tokens, run);
