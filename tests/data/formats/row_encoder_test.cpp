@@ -223,7 +223,7 @@ TEST(Prompt, LearnsNothingAndKeepsEveryColumn) {
   EXPECT_EQ(learned(tokens), "");
   EXPECT_EQ(tokenizer().decode(tokens.documents[0].ids, false), "<s>the lake");
   EXPECT_EQ(Json::parse(tokens.columns),
-            Json::parse(R"({"prompt": "the lake", "answer": "42", "n": {"a": [1]}})"));
+            Json::parse(R"({"answer": "42", "n": {"a": [1]}, "prompt": "the lake"})"));
 }
 
 TEST(Prompt, OfMessagesEndsInTheGenerationPrompt) {
@@ -237,13 +237,13 @@ TEST(Prompt, OfMessagesEndsInTheGenerationPrompt) {
 TEST(Formats, AreThoseOfTheObjective) {
   const std::string pair = R"({"prompt": "a", "chosen": "b", "rejected": "c"})";
   EXPECT_EQ(error_of_kind("sft", pair),
-            "train.jsonl: no data format fits the columns chosen, prompt, rejected; expected "
+            "train.jsonl: no data format fits the columns prompt, chosen, rejected; expected "
             "messages or conversations (messages), or prompt and completion (prompt-completion), "
             "or text (text) for objective.kind = \"sft\" (these are preference, for dpo, kto, "
             "orpo, cpo, reward); name yours with columns = { prompt = \"...\", completion = "
             "\"...\" }");
   EXPECT_EQ(error_of_kind("dpo", R"({"prompt": "a", "completion": "b"})"),
-            "train.jsonl: no data format fits the columns completion, prompt; expected chosen and "
+            "train.jsonl: no data format fits the columns prompt, completion; expected chosen and "
             "rejected (preference) for objective.kind = \"dpo\" (these are prompt-completion, for "
             "sft); name yours with columns = { chosen = \"...\", rejected = \"...\" }");
   EXPECT_EQ(error_of_kind("dpo", pair, "text"),
