@@ -18,6 +18,7 @@
 #include "trainer/objectives/rollout_objective.h"
 #include "trainer/ops/cpu_allocator.h"
 #include "trainer/rollouts/plan.h"
+#include "trainer/rollouts/rollouts.h"
 #include "trainer/models/quantization.h"
 #include "trainer/models/rope_frequencies.h"
 
@@ -200,6 +201,7 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
     run.loader_options.global = plan.prompts();
     run.loader_options.micro = 1;
     steps_of_a_row = plan.iterations;
+    check_rollouts(run);
   }
   if (run.datasets.train) {
     run.loader = std::make_unique<data::DataLoader>(run.datasets.train, run.loader_options);

@@ -75,6 +75,12 @@ void check_room(const data::TokenDataset& prompts, const std::string& set, int64
 
 }  // namespace
 
+void check_rollouts(const Run& run) {
+  const int64_t completion = run.recipe.objective.max_completion_length.value_or(512);
+  if (run.datasets.train) check_room(*run.datasets.train, "data.train", completion, run);
+  if (run.datasets.eval) check_room(*run.datasets.eval, "data.eval", completion, run);
+}
+
 // A prompt to answer: where it stands in its generation batch, and the names of its draws.
 struct Rollouts::Prompt {
   int32_t slice = 0, place = 0;
@@ -94,9 +100,6 @@ Rollouts::Rollouts(Run& run)
              .mask_truncated = objective.mask_truncated_completions.value_or(false),
              .temperature = settings_.temperature,
              .share_prompts = !depends_on_length(run.inputs.config.rope)};
-  if (run.datasets.train)
-    check_room(*run.datasets.train, "data.train", settings_.max_new_tokens, run);
-  if (run.datasets.eval) check_room(*run.datasets.eval, "data.eval", settings_.max_new_tokens, run);
   for (const recipes::Reward& reward : objective.rewards) {
     rewards_.push_back({.name = name_of(reward),
                         .weight = reward.weight,
