@@ -110,10 +110,10 @@ class Preference(unittest.TestCase):
     def rows(self, kind):
         return self.directory / ("rated.jsonl" if kind == "kto" else "pairs.jsonl")
 
-    def trainer(self, kind, options, model=None, reference=True, **arguments):
+    def trainer(self, kind, options, model=None, reference=True, micro=MICRO, **arguments):
         """TRL's, made from the same directories; the reference is another model unless said."""
         cls, config, _ = KINDS[kind]
-        args = config(output_dir=str(self.directory / "trl"), per_device_train_batch_size=MICRO, per_device_eval_batch_size=ROWS, bf16=False,
+        args = config(output_dir=str(self.directory / "trl"), per_device_train_batch_size=micro, per_device_eval_batch_size=ROWS, bf16=False,
                       use_cpu=True, report_to=[], gradient_checkpointing=False, save_strategy="no", logging_steps=1, max_length=64,
                       disable_tqdm=True, train_sampling_strategy="sequential", **options, **arguments)
         if model is None:
@@ -164,7 +164,7 @@ class Preference(unittest.TestCase):
     def check_evaluation(self, kind):
         for options in KINDS[kind][2]:
             with self.subTest("evaluation", kind=kind, **options):
-                theirs = self.trainer(kind, options).evaluate()
+                theirs = self.trainer(kind, options, micro=ROWS).evaluate()  # KTO's KL pairs are those of a training batch
                 self.write_recipe("eval", kind, options, micro=ROWS, batch={"global": ROWS, "micro": ROWS})
                 output = temper("eval", "recipe.toml", cwd=self.directory)
                 self.assert_metrics(json.loads(output.splitlines()[-1]), theirs, kind, 1e-5, "eval_")
