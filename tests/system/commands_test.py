@@ -70,6 +70,21 @@ class Commands(SystemTest):
         self.assertIn(result.returncode, (0, 2), result.stderr)
         self.assert_done(result)
 
+    def test_init_knows_the_rows_of_every_task(self):
+        rows = {"pairs": {"question": "int x", "chosen": " = 1;", "rejected": " = ;"}, "rated": {"prompt": "int x", "completion": " = 1;", "label": True},
+                "asked": {"question": "1 + 1 =", "answer": "2"}}
+        for name, row in rows.items():
+            (self.directory / f"{name}.jsonl").write_text((json.dumps(row) + "\n") * 20)
+        for task, data in {"dpo": "pairs", "orpo": "pairs", "cpo": "pairs", "reward": "pairs", "kto": "rated", "grpo": "asked", "rloo": "asked"}.items():
+            with self.subTest(task):
+                self.assert_done(self.run_temper("init", "--task", task, "--model", "runs/test/export", "--data", f"{data}.jsonl", "-o", f"{task}.toml"))
+                self.assert_done(self.run_temper("plan", f"{task}.toml", "model.dtype=fp32", "train.precision=fp32"))
+        refused = self.run_temper("init", "--task", "dpo", "--model", "runs/test/export", "--data", "asked.jsonl", "-o", "wrong.toml")
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn("expected chosen and rejected (preference)", refused.stderr)
+        report = json.loads(self.run_temper("inspect", "dpo.toml", "--rows", "1", "--json").stdout)
+        self.assertEqual([document["name"] for document in report["sources"][0]["rows"][0]["documents"]], ["chosen", "rejected"])
+
     def test_every_recipe_in_configs_plans(self):
         pair = {"prompt": "int x", "chosen": " = 1;", "rejected": " = ;"}
         rated = {"prompt": "int x", "completion": " = 1;", "label": True}
