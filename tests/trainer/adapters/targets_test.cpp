@@ -63,8 +63,8 @@ TEST(Targets, AStringIsAPatternForTheWholeName) {
             (Names{"peft.target_modules = 'q_proj': matches no module: did you mean 'q_proj'? (a "
                    "pattern must match the whole name, as '.*\\.q_proj' does)"}));
   EXPECT_EQ(refusal(lora("(q_proj")),
-            (Names{"peft.target_modules: regular expression '(q_proj', character 7: missing "
-                   "closing parenthesis"}));
+            (Names{"peft.target_modules: regular expression '(q_proj': missing "
+                   "closing parenthesis at character 7"}));
 }
 
 TEST(Targets, AListedNameThatMatchesNothingIsRefusedWithTheNearest) {

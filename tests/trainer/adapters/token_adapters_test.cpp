@@ -131,7 +131,7 @@ TEST(TokenAdapters, WhatCannotBeIsRefused) {
       {false, {"embed_tokens"}, [](auto& p) { p.use_dora = true; }, "peft.use_dora: not on the embedding"},
       {false, {"lm_head"}, [](auto& p) { p.use_dora = true; }, "peft.use_dora: not on the output head"},
       {false, {"embed_tokens"}, [](auto& p) { p.lora_bias = true; }, "peft.lora_bias: an embedding"},
-      {true, {"lm_head"}, [](auto& p) { p.init_lora_weights = "pissa"; }, "takes a part out of lm_head"},
+      {true, {"lm_head"}, [](auto& p) { p.init_lora_weights = "pissa"; }, "changes the weights of lm_head"},
       {true, {"q_proj"}, [](auto& p) { p.modules_to_save = Names{"lm_head"}; }, "peft.modules_to_save: lm_head"},
       {true,
        {"lm_head"},
