@@ -93,7 +93,7 @@ std::string objective_text(const RecipeDraft& draft, int64_t max_length) {
 
 std::string optimizer_text(const RecipeDraft& draft) {
   if (draft.task == "sft") return "lr = 2e-5                   # full fine-tuning: 5e-6 to 5e-5\n";
-  if (draft.task == "reward") return "lr = 1e-4                   # with [peft] too\n";
+  if (draft.task == "reward") return "lr = 1e-4                   # full fine-tuning: 1e-5 to 1e-4\n";
   return "lr = 1e-6                   # full fine-tuning: 5e-7 to 5e-6; with [peft] 1e-5 to 2e-4\n";
 }
 

@@ -16,7 +16,7 @@ std::string written(const std::string& name, const Value& value) {
   return name + " = " + to_toml(value) + "\n";
 }
 
-// Entries without the keys that are unset because they belong to other kinds.
+// Without the keys that are unset: they belong to other kinds of entries.
 template <class Entry>
 std::string list_to_toml(const std::string& list, const std::vector<Entry>& entries) {
   std::string text;

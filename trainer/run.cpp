@@ -18,7 +18,9 @@
 #include "trainer/objectives/rollout_objective.h"
 #include "trainer/ops/cpu_allocator.h"
 #include "trainer/rollouts/plan.h"
+#include "trainer/rollouts/rollouts.h"
 #include "trainer/models/quantization.h"
+#include "trainer/models/rope_frequencies.h"
 
 namespace temper::trainer {
 
@@ -57,10 +59,6 @@ std::vector<std::string> describe(const std::string& set, const data::PrepareRep
   }
   return lines;
 }
-
-}  // namespace
-
-namespace {
 
 // The model that the objective is for: a reward model has a head with one output.
 ModelConfig with_head_for(const std::string& kind, ModelConfig config, const data::Tokenizer& tokenizer, const fs::path& directory) {
@@ -196,12 +194,14 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
                         .packing_window = r.data.packing_window};
   run.objective = build_objective(r.objective);
   run.loader_options.row_layout = run.objective->row_layout();
+  if (run.loader_options.row_layout) run.loader_options.row_layout->share_prefixes = !depends_on_length(run.inputs.config.rope);
   int64_t steps_of_a_row = 1;
   if (dynamic_cast<const RolloutObjective*>(run.objective.get()) != nullptr) {
     const RolloutPlan plan = rollout_plan(r, world.size);
     run.loader_options.global = plan.prompts();
     run.loader_options.micro = 1;
     steps_of_a_row = plan.iterations;
+    check_rollouts(run);
   }
   if (run.datasets.train) {
     run.loader = std::make_unique<data::DataLoader>(run.datasets.train, run.loader_options);

@@ -37,7 +37,7 @@ void write_samples(Run& run, const RunDirectory& directory, int64_t step) {
   std::string lines;
   const int64_t rows = std::min(kSamples, run.datasets.eval->size());
   for (int64_t row = 0; row < rows; ++row) {
-    const data::Example example = run.datasets.eval->example(row);
+    const data::Example example = run.datasets.eval->row(row).documents.front();
     const int64_t length = prompt_length(example);
     if (length < 1 || length > kLongestPrompt) continue;
     const std::vector<int32_t> prompt(example.ids.begin(), example.ids.begin() + length);

@@ -11,7 +11,6 @@
 #include <string>
 #include <vector>
 
-#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include "data/text/tokenizer.h"
@@ -68,8 +67,7 @@ int main(int count, char** arguments) {
     requests.push_back(request);
   }
   EngineTimes times;
-  const EngineOptions engine{
-      .slots = sequences, .exact = given["--exact"] == "1", .times = &times};
+  const EngineOptions engine{.slots = sequences, .exact = given["--exact"] == "1", .times = &times};
   sample(*model, tokenizer, requests, {.temperature = 1.0, .max_new_tokens = 4}, engine);  // warms
   times = {};
   sample(*model, tokenizer, requests, {.temperature = 1.0, .max_new_tokens = fresh}, engine);

@@ -77,8 +77,8 @@ EXACT_MERGE = {"lora", "rslora", "dora", "eva"} | SETTINGS
 FOLLOWED = {"lora": 1e-3, "dora": 1e-3, "ia3": 1e-2} | dict.fromkeys(SETTINGS, 1e-3)  # learning rates of the 50 steps
 
 
-def temper(*arguments, cwd):
-    result = subprocess.run([PROGRAM, *map(str, arguments)], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+def temper(*arguments, cwd, launcher=()):
+    result = subprocess.run([*launcher, PROGRAM, *map(str, arguments)], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
     if result.returncode != 0:
         raise AssertionError(f"{arguments} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}")
     return result.stdout

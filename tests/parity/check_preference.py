@@ -110,10 +110,10 @@ class Preference(unittest.TestCase):
     def rows(self, kind):
         return self.directory / ("rated.jsonl" if kind == "kto" else "pairs.jsonl")
 
-    def trainer(self, kind, options, model=None, reference=True, **arguments):
+    def trainer(self, kind, options, model=None, reference=True, micro=MICRO, **arguments):
         """TRL's, made from the same directories; the reference is another model unless said."""
         cls, config, _ = KINDS[kind]
-        args = config(output_dir=str(self.directory / "trl"), per_device_train_batch_size=MICRO, per_device_eval_batch_size=ROWS, bf16=False,
+        args = config(output_dir=str(self.directory / "trl"), per_device_train_batch_size=micro, per_device_eval_batch_size=ROWS, bf16=False,
                       use_cpu=True, report_to=[], gradient_checkpointing=False, save_strategy="no", logging_steps=1, max_length=64,
                       disable_tqdm=True, train_sampling_strategy="sequential", **options, **arguments)
         if model is None:
@@ -164,7 +164,7 @@ class Preference(unittest.TestCase):
     def check_evaluation(self, kind):
         for options in KINDS[kind][2]:
             with self.subTest("evaluation", kind=kind, **options):
-                theirs = self.trainer(kind, options).evaluate()
+                theirs = self.trainer(kind, options, micro=ROWS).evaluate()  # KTO's KL pairs are those of a training batch
                 self.write_recipe("eval", kind, options, micro=ROWS, batch={"global": ROWS, "micro": ROWS})
                 output = temper("eval", "recipe.toml", cwd=self.directory)
                 self.assert_metrics(json.loads(output.splitlines()[-1]), theirs, kind, 1e-5, "eval_")
@@ -208,6 +208,33 @@ class Preference(unittest.TestCase):
             for step, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
                 self.assert_close(mine, other, 1e-4, f"loss of step {step + 1}")
 
+    def losses(self, run):
+        return [line["loss"] for line in self.metrics(run) if "loss" in line]
+
+    def check_ranks(self):
+        """Two ranks with one micro-batch each are one rank with two; KTO's KL alone is of both ranks together."""
+        for kind, options in (("dpo", {}), ("dpo", {"precompute_ref_log_probs": True}), ("kto", {"loss_type": "apo_zero_unpaired"}),
+                              ("orpo", {}), ("cpo", {}), ("reward", {})):
+            with self.subTest("ranks", kind=kind, **options):
+                for name, launcher in (("one", []), ("two", ["mpirun", "--oversubscribe", "-n", "2"])):
+                    self.write_recipe(name, kind, options, batch={"global": ROWS, "micro": ROWS // 2}, train={"steps": 4, "precision": "fp32"},
+                                      data={"max_length": 64, "shuffle": False, "cache": f"cache-{name}"})
+                    temper("train", "recipe.toml", cwd=self.directory, launcher=launcher)
+                for step, (one, two) in enumerate(zip(self.losses("one"), self.losses("two"), strict=True)):
+                    self.assert_close(two, one, 1e-5, f"loss of step {step + 1} on two ranks")
+
+    def check_resume(self):
+        """A run that stopped half-way goes on to the same bits, the reference that followed the policy and stored numbers too."""
+        for options in ({"sync_ref_model": True, "ref_model_sync_steps": 2}, {"precompute_ref_log_probs": True}):
+            with self.subTest("resume", **options):
+                for name, stops in (("whole", [6]), ("parts", [3, 6])):
+                    for steps in stops:
+                        run = {"name": f"{name}-{'-'.join(options)}"}
+                        self.write_recipe("", "dpo", options, reference=False, run=run, train={"steps": steps, "precision": "fp32"})
+                        temper("train", "recipe.toml", cwd=self.directory)
+                whole, parts = (self.losses(f"{name}-{'-'.join(options)}") for name in ("whole", "parts"))
+                self.assertEqual(whole, parts)
+
     def check_scoring_export(self):
         """A language model gets a head; what is exported scores alike in transformers."""
         for adapters in (False, True):
@@ -244,6 +271,8 @@ def load_tests(loader, tests, pattern):
     for number, (kind, options) in enumerate(TRAINED):
         add(f"{kind}_training_{number}", lambda self, kind=kind, options=options: self.check_training(kind, options))
     add("adapters", Preference.check_adapters)
+    add("ranks", Preference.check_ranks)
+    add("resume", Preference.check_resume)
     add("scoring_export", Preference.check_scoring_export)
     return suite
 

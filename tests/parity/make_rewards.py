@@ -4,6 +4,7 @@
 
 Made with trl 1.16.0: think_format_reward, get_soft_overlong_punishment and get_repetition_penalty_reward on made-up completions, and
 accuracy_reward on pairs of answers where math_verify is installed (0.9.0 with latex2sympy2_extended 1.11.0), else not at all.
+model/: a small LlamaForSequenceClassification of transformers 5.23.0, and its scores of texts that GRPOTrainer would score with it.
 """
 
 import argparse
@@ -12,7 +13,10 @@ import random
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
+import transformers
 import trl
+from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 from trl.rewards import accuracy_reward, get_repetition_penalty_reward, get_soft_overlong_punishment, think_format_reward
 
 PIECES = ["<think>", "</think>", "<think>", "</think>", "\n", " ", "so", "<answer>", "\n\n", "é", "<think", "think>", ""]
@@ -73,21 +77,45 @@ def accuracy():
     ]
 
 
+def reward_model(rng, directory):
+    """What GRPOTrainer does with a sequence classifier: texts padded on the right, no special tokens, the first label."""
+    tokenizer = AutoTokenizer.from_pretrained(Path(__file__).parents[2] / "configs/grpo_arithmetic")
+    tokenizer.pad_token = tokenizer.eos_token
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 8}
+    config = LlamaConfig(
+        **sizes, num_key_value_heads=1, vocab_size=len(tokenizer), max_position_embeddings=32, initializer_range=0.3,
+        num_labels=1, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(rng.randint(0, 1000))
+    model = LlamaForSequenceClassification(config).eval()
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    prompts = ["".join(rng.choice("0123456789+=") for _ in range(rng.randint(1, 12))) for _ in range(8)]
+    completions = ["".join(rng.choice("0123456789") for _ in range(rng.randint(0, 6))) for _ in prompts]
+    completions[1] = "7<|end|><|end|>"  # padding at the end of a text is not read
+    texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
+    inputs = tokenizer(text=texts, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
+    with torch.no_grad():
+        scores = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, 0].tolist()
+    return [{"prompt": p, "completion": c, "score": s} for p, c, s in zip(prompts, completions, scores, strict=True)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
-    made_with = {"trl": trl.__version__, "seed": arguments.seed}
+    directory = arguments.out / "rewards"
+    directory.mkdir(parents=True, exist_ok=True)
+    made_with = {"trl": trl.__version__, "transformers": transformers.__version__, "seed": arguments.seed}
     areas = {"think": think(rng), "overlong": overlong(rng), "repetition": repetition(rng)}
+    areas["scores"] = reward_model(rng, directory / "model")
     try:
         made_with["math_verify"] = version("math-verify")
         areas["accuracy"] = accuracy()
     except PackageNotFoundError:
         print("math_verify is not installed: no goldens of accuracy_reward")
-    directory = arguments.out / "rewards"
-    directory.mkdir(parents=True, exist_ok=True)
     for area, cases in areas.items():
         lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases)
         text = '{"made_with": ' + json.dumps(made_with) + ', "cases": [\n' + lines + "\n]}\n"

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
@@ -7,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "data/io/json.h"
+#include "recipes/diagnostic.h"
 #include "trainer/rewards/reward.h"
 
 namespace temper::trainer {
@@ -91,6 +94,49 @@ TEST(RewardsParity, AccuracyEqualsTrlWithMathVerify) {
     completed.completion = "Hence $\\boxed{" + golden.at("given").get<std::string>() + "}$.";
     completed.columns = {{"answer", golden.at("answer")}};
     EXPECT_EQ(score(*reward, completed), golden.at("score").get<double>()) << golden.dump();
+  }
+}
+
+TEST(RewardsParity, ARewardModelScoresAsTransformersDoes) {
+  recipes::Reward recipe = reward_of("model");
+  recipe.path = (goldens() / "rewards/model").string();
+  const auto reward = build_reward(recipe, 16);
+  const data::Json all = cases("scores");
+  for (const data::Json& golden : all) {
+    Completed completed;
+    completed.prompt = golden.at("prompt").get<std::string>();
+    completed.completion = golden.at("completion").get<std::string>();
+    reward->submit(completed);
+  }
+  const std::vector<double> scores = reward->collect();
+  ASSERT_EQ(scores.size(), all.size());
+  for (size_t i = 0; i < all.size(); ++i) {
+    // Float32 in another order of sums, as in model_test.cpp.
+    const auto expected = all[i].at("score").get<double>();
+    EXPECT_NEAR(scores[i], expected, 1e-5 * std::max(1.0, std::abs(expected))) << all[i].dump();
+  }
+  EXPECT_EQ(reward->errors(), 0);
+
+  Completed longer;
+  longer.completion = std::string(33, '1');
+  reward->submit(longer);
+  reward->submit(Completed{});
+  for (const double score : reward->collect()) EXPECT_TRUE(std::isnan(score));
+  EXPECT_EQ(reward->errors(), 2);
+}
+
+TEST(RewardsParity, ALanguageModelIsNoRewardModel) {
+  recipes::Reward recipe = reward_of("model");
+  const std::filesystem::path source = std::getenv("TEMPER_SOURCE_DIR");
+  for (const std::filesystem::path& path :
+       {source / "configs/grpo_arithmetic", source / "nowhere"}) {
+    recipe.path = path.string();
+    try {
+      build_reward(recipe, 16);
+      FAIL() << path;
+    } catch (const UserError& error) {
+      EXPECT_NE(std::string(error.what()).find(path.string()), std::string::npos) << error.what();
+    }
   }
 }
 

@@ -73,7 +73,9 @@ class Commands(SystemTest):
     def test_every_recipe_in_configs_plans(self):
         pair = {"prompt": "int x", "chosen": " = 1;", "rejected": " = ;"}
         rated = {"prompt": "int x", "completion": " = 1;", "label": True}
-        for name, row in (("pairs", pair), ("rated", rated)):
+        sums = {"prompt": "int x", "answer": "1"}
+        questions = {"question": "int x", "answer": "#### 1"}
+        for name, row in (("pairs", pair), ("rated", rated), ("arithmetic", sums), ("gsm8k", questions)):
             (self.directory / f"{name}.jsonl").write_text((json.dumps(row) + "\n") * 20)
         for path in sorted((SOURCE / "configs").glob("*.toml")):
             with self.subTest(path.name):
@@ -81,10 +83,13 @@ class Commands(SystemTest):
                 text = path.read_text()
                 for part in ("train", "eval"):
                     if f"[[data.{part}]]" in text:
-                        name = next((name for name in ("pairs", "rated") if f"data/{name}" in text), "chat" if "chats" in text else part)
+                        known = {"data/pairs": "pairs", "data/rated": "rated", "arithmetic/prompts": "arithmetic", "data/gsm8k": "gsm8k"}
+                        name = next((known[path] for path in known if path in text), "chat" if "chats" in text else part)
                         overrides.append(f"data.{part}.0.path={name}.jsonl")
                 rows = [{"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "int x;"}]}] * 20
                 (self.directory / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+                if "max_completion_length" in text:
+                    overrides.append("objective.max_completion_length=32")
                 if "chats" in text:
                     template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
                     (self.directory / "runs/test/export/chat_template.jinja").write_text(template)

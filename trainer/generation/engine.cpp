@@ -82,7 +82,7 @@ struct Prompt {
 // A sample that is being decoded.
 struct Active {
   int64_t request, sample, sequence;
-  int64_t room;  // tokens it may still get
+  int64_t room;               // tokens it may still get
   std::vector<int32_t> seen;  // prompt and completion; empty unless the penalty asks
   std::unique_ptr<TextStream> text;
 };
@@ -178,7 +178,8 @@ class Engine {
          ++next_request_) {
       const SampleRequest& request = requests_[next_request_];
       if (request.samples == 0) continue;
-      if (!runs.empty() && static_cast<int64_t>(ids.size() + request.prompt.size()) > kPrefillTokens)
+      if (!runs.empty() &&
+          static_cast<int64_t>(ids.size() + request.prompt.size()) > kPrefillTokens)
         break;
       ids.insert(ids.end(), request.prompt.begin(), request.prompt.end());
       last.push_back(static_cast<int64_t>(ids.size()) - 1);
@@ -188,8 +189,7 @@ class Engine {
     }
     if (runs.empty()) return;
     const at::Tensor hidden = model_.hidden_cached(tensor_of(ids), runs, cache_);
-    const at::Tensor logits =
-        logits_of(hidden.index_select(0, at::tensor(last, at::kLong)));
+    const at::Tensor logits = logits_of(hidden.index_select(0, at::tensor(last, at::kLong)));
     // Rows of their own: the batch would live as long as its last row.
     for (size_t i = 0; i < runs.size(); ++i) {
       waiting_[i].logits = runs.size() == 1 ? logits[0] : logits[static_cast<int64_t>(i)].clone();

@@ -20,7 +20,7 @@ struct SampleRequest {
 };
 
 struct Sampled {
-  std::vector<int32_t> ids;            // with the ending eos, where it ended in one
+  std::vector<int32_t> ids;  // with the ending eos, where it ended in one
   /// Of ids, softmax of logits / temperature (greedy: of the logits): what training computes.
   std::vector<float> log_probs;
   /// Of ids, in the distribution drawn from (top_k, top_p, min_p, ...); greedy: 0.

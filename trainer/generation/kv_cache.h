@@ -41,8 +41,8 @@ class KvCache {
   struct Sequence {
     bool alive = false;
     int64_t length = 0;
-    std::vector<int64_t> pages;      // by number
-    std::vector<char*> addresses;    // of the same
+    std::vector<int64_t> pages;    // by number
+    std::vector<char*> addresses;  // of the same
   };
   const Sequence& of(int64_t sequence) const;
   Sequence& of(int64_t sequence);

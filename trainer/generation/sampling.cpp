@@ -196,8 +196,8 @@ Choice choose(std::span<const float> logits, std::span<const int32_t> seen,
   }
   const auto likeliest = static_cast<size_t>(drawn_from.argmax);
   Choice choice;
-  choice.id = greedy ? static_cast<int32_t>(likeliest)
-                     : draw(final, final[likeliest], seed, sample, index);
+  choice.id =
+      greedy ? static_cast<int32_t>(likeliest) : draw(final, final[likeliest], seed, sample, index);
   const auto id = static_cast<size_t>(choice.id);
   choice.log_prob = tempered[id] - softmax.log_sum_exp;
   if (!greedy) choice.drawn_log_prob = final[id] - drawn_from.log_sum_exp;

@@ -21,14 +21,13 @@ int32_t greedy_token(std::span<const float> logits);
 
 /// Draws from softmax(logits). Draw number `index` of sample `sample` of `seed` is a pure function
 /// of the three and the logits: the same whether or not other sequences are drawn from beside it.
-int32_t draw_token(std::span<const float> logits, uint64_t seed, int64_t index,
-                   int64_t sample = 0);
+int32_t draw_token(std::span<const float> logits, uint64_t seed, int64_t index, int64_t sample = 0);
 
 /// The token that follows, and what its log-probability is.
 struct Choice {
   int32_t id = 0;
-  float log_prob = 0;        // softmax of logits / temperature (greedy: of the logits): what training
-                             // computes
+  float log_prob = 0;  // softmax of logits / temperature (greedy: of the logits): what training
+                       // computes
   float drawn_log_prob = 0;  // in the distribution drawn from; greedy: 0, nothing is drawn
 };
 

@@ -136,6 +136,10 @@ RopeFrequencies rope_frequencies(const ModelConfig& config, int64_t length) {
   return result;
 }
 
+bool depends_on_length(const RopeConfig& rope) {
+  return rope.type == "dynamic" || rope.type == "longrope";
+}
+
 RopeAngles rope_angles(const ModelConfig& config, const at::Tensor& positions,
                        const at::Tensor& document_ends) {
   const int64_t half = config.head_dim / 2;
@@ -144,7 +148,7 @@ RopeAngles rope_angles(const ModelConfig& config, const at::Tensor& positions,
                     .sin = at::empty({positions.numel(), half}, options)};
   const int64_t* position = positions.const_data_ptr<int64_t>();
   const int32_t* ends = document_ends.const_data_ptr<int32_t>();
-  const bool by_length = config.rope.type == "dynamic" || config.rope.type == "longrope";
+  const bool by_length = depends_on_length(config.rope);
   const RopeFrequencies common = rope_frequencies(config, 0);
   float* cos = angles.cos.mutable_data_ptr<float>();
   float* sin = angles.sin.mutable_data_ptr<float>();

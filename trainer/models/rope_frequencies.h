@@ -20,6 +20,10 @@ struct RopeFrequencies {
 };
 RopeFrequencies rope_frequencies(const ModelConfig& config, int64_t length);
 
+/// Whether a token's angle depends on how long its document is: then documents of different lengths
+/// cannot share a prefix.
+bool depends_on_length(const RopeConfig& rope);
+
 /// Angles of the tokens at `positions` [N] int64 whose documents end at `document_ends` [S + 1]
 /// int32. The length that dynamic and longrope look at is the document's own, so that packing
 /// changes nothing.

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/objectives/registry.h"
 
 namespace temper::trainer {
 namespace {
@@ -212,7 +213,7 @@ at::Tensor completion_sums(const at::Tensor& x, const at::Tensor& ends) {
 
 GrpoOptions grpo_options(const recipes::Objective& o) {
   GrpoOptions options;
-  if (o.loss_type) options.loss_type = std::get<std::string>(*o.loss_type);
+  options.loss_type = name_of_one(o.loss_type, "dapo");
   row_of(options.loss_type);
   options.sequence_level = o.importance_sampling_level.value_or("token") == "sequence";
   options.beta = o.beta.value_or(options.beta);

@@ -14,10 +14,10 @@
 // LibTorch's product in float32 is MKL's, which on some processors runs far below what they can do;
 // oneDNN's micro-kernels (brgemm) do not. So: B is copied into panels of kPanel columns, a group of
 // panels at a time that the shared cache holds; rows of A go against all panels of the group in
-// blocks that a core's own cache holds. Few rows (decoding) share no packed B that is worth keeping:
-// there the threads share the columns, and each packs what it multiplies with next. Sums over k run
-// in order within blocks of kDepth, whatever the other sizes and the threads, so that a token has
-// the same bits alone and in a batch.
+// blocks that a core's own cache holds. Few rows (decoding) share no packed B that is worth
+// keeping: there the threads share the columns, and each packs what it multiplies with next. Sums
+// over k run in order within blocks of kDepth, whatever the other sizes and the threads, so that a
+// token has the same bits alone and in a batch.
 namespace temper::trainer {
 namespace {
 
@@ -105,8 +105,8 @@ class Product {
   }
 
   void run() {
-    const bool by_rows =
-        std::any_of(factors_.begin(), factors_.end(), [](const Factors& f) { return f.a.transposed; });
+    const bool by_rows = std::any_of(factors_.begin(), factors_.end(),
+                                     [](const Factors& f) { return f.a.transposed; });
     if (m_ <= kFewRows && !by_rows) {
       run_by_columns();
     } else {
@@ -155,8 +155,8 @@ class Product {
 
   void multiply_columns(int64_t column, int64_t columns, T* packed) {
     const int64_t stride = direct_ ? c_.stride(0) : kPanel;
-    float* sums = direct_ ? output<float>(c_) + column
-                          : reinterpret_cast<float*>(packed + kPanel * kDepth);
+    float* sums =
+        direct_ ? output<float>(c_) + column : reinterpret_cast<float*>(packed + kPanel * kDepth);
     bool add = start(sums, stride, 0, m_, column, columns);
     const auto& pack = cpu::pack_kernels<T>();
     for (const Factors& f : factors_) {

@@ -26,7 +26,7 @@ struct Function : torch::autograd::Function<Function> {
                                   hidden.options().dtype(at::kFloat));
     HeadProducts(with->head, rows, 0).logits_into(scores);
     ctx->save_for_backward({hidden, positions});
-    ctx->saved_data["head"] = with;
+    ctx->saved_data["head"] = c10::IValue::make_capsule(with);
     ctx->saved_data["inputs"] = static_cast<int64_t>(3 + leaves.size());
     return scores;
   }
@@ -34,7 +34,7 @@ struct Function : torch::autograd::Function<Function> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const variable_list saved = ctx->get_saved_variables();
     const at::Tensor &hidden = saved[0], &positions = saved[1];
-    const auto with = ctx->saved_data["head"].toCustomClass<HeadOf>();
+    const auto with = c10::static_intrusive_pointer_cast<HeadOf>(ctx->saved_data["head"].toCapsule());
     const at::Tensor all = hidden.reshape({-1, hidden.size(-1)});
     const at::Tensor rows = all.index_select(0, positions);
     HeadProducts products(with->head, rows, 0);

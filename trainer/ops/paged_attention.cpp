@@ -22,8 +22,7 @@ struct NewToken {
 std::vector<NewToken> tokens_of(std::span<const PagedRun> runs, const at::Tensor& qkv) {
   std::vector<NewToken> tokens;
   for (const PagedRun& run : runs) {
-    TEMPER_CHECK(run.position + run.tokens <=
-                     static_cast<int64_t>(run.pages.size()) * kPageTokens,
+    TEMPER_CHECK(run.position + run.tokens <= static_cast<int64_t>(run.pages.size()) * kPageTokens,
                  "a sequence has too few pages for its new tokens");
     for (int64_t i = 0; i < run.tokens; ++i) tokens.push_back({&run, run.position + i});
   }

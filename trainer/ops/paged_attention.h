@@ -8,8 +8,8 @@
 #include "trainer/ops/attention.h"
 
 /// Attention of new tokens over a cache of keys and values in pages (Kwon et al. 2023,
-/// arXiv:2309.06180). A page holds 16 consecutive tokens of a sequence in all layers: for each layer
-/// and key/value head the keys [E, 16], then the values [16, E], rotary embedding applied. No
+/// arXiv:2309.06180). A page holds 16 consecutive tokens of a sequence in all layers: for each
+/// layer and key/value head the keys [E, 16], then the values [16, E], rotary embedding applied. No
 /// gradients.
 namespace temper::trainer {
 

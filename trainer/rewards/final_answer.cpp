@@ -75,8 +75,14 @@ const Pattern& number_pattern() {
   return pattern;
 }
 
+// Looks at the end first: a completion may be numbers without end.
 std::vector<MathValue> last_number(std::string_view text) {
-  const std::string_view found = number_pattern().last_in(text);
+  constexpr size_t kTail = 4096;
+  const size_t space =
+      text.size() > kTail ? text.find_first_of(" \n", text.size() - kTail) : std::string_view::npos;
+  std::string_view found;
+  if (space != std::string_view::npos) found = number_pattern().last_in(text.substr(space));
+  if (found.empty()) found = number_pattern().last_in(text);
   return found.empty() ? std::vector<MathValue>{} : read_math(found, Words::kInText);
 }
 

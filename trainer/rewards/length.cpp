@@ -37,7 +37,7 @@ std::unique_ptr<Reward> build_length(const recipes::Reward& reward, int64_t max_
                     ": must be at least 1 token");
   }
   // The paper punishes over the last fifth: 4096 of 20480 tokens.
-  const int64_t soft = reward.soft.value_or(max / 5);
+  const int64_t soft = reward.soft.value_or(std::max<int64_t>(1, max / 5));
   if (soft < 0 || soft > max) {
     throw UserError(key_of(reward, "soft") + " = " + std::to_string(soft) +
                     ": must be from 0 to max = " + std::to_string(max) +

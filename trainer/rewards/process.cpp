@@ -150,9 +150,10 @@ const std::string& Process::end(double grace_seconds) {
 
 bool LineReader::fill() {
   std::array<char, 16384> block;
-  for (;;) {
+  for (int blocks = 0; blocks < 16;) {  // a program may write faster than this reads
     const ssize_t count = ::read(descriptor_, block.data(), block.size());
     if (count > 0) {
+      ++blocks;
       buffer_.append(block.data(), static_cast<size_t>(count));
       if (static_cast<size_t>(count) < block.size()) return true;
     } else if (count == 0) {
@@ -161,15 +162,27 @@ bool LineReader::fill() {
       return errno == EAGAIN;
     }
   }
+  return true;
 }
 
 std::optional<std::string> LineReader::next() {
-  const size_t end = buffer_.find('\n');
-  if (end == std::string::npos) return std::nullopt;
-  std::string line = buffer_.substr(0, end);
-  buffer_.erase(0, end + 1);
+  const size_t end = buffer_.find('\n', begin_);
+  if (end == std::string::npos) {
+    buffer_.erase(0, begin_);
+    begin_ = 0;
+    return std::nullopt;
+  }
+  std::string line = buffer_.substr(begin_, end - begin_);
+  begin_ = end + 1;
   if (line.ends_with('\r')) line.pop_back();
   return line;
+}
+
+std::string LineReader::take_rest() {
+  std::string rest(this->rest());
+  buffer_.clear();
+  begin_ = 0;
+  return rest;
 }
 
 }  // namespace temper::trainer

@@ -2,7 +2,7 @@
 
 #include <optional>
 #include <string>
-#include <utility>
+#include <string_view>
 #include <vector>
 
 #include <sys/types.h>
@@ -42,17 +42,18 @@ class Process {
 class LineReader {
  public:
   explicit LineReader(int descriptor) : descriptor_(descriptor) {}
-  /// Reads what is there; false at the end of the stream.
+  /// Reads what is there, a quarter of a MiB at most; false at the end of the stream.
   bool fill();
   /// The next whole line, without its end.
   std::optional<std::string> next();
-  /// What came after the last whole line.
-  const std::string& rest() const { return buffer_; }
-  std::string take_rest() { return std::exchange(buffer_, {}); }
+  /// What has come and is no line yet.
+  std::string_view rest() const { return std::string_view(buffer_).substr(begin_); }
+  std::string take_rest();
 
  private:
   int descriptor_;
   std::string buffer_;
+  size_t begin_ = 0;  // of what next() has not given
 };
 
 }  // namespace temper::trainer

@@ -141,11 +141,11 @@ std::unique_ptr<Reward> build_program(const recipes::Reward& reward, int64_t) {
     }
   }
   const int64_t workers = reward.workers.value_or(1);
-  if (workers < 1 || workers > 256) {
+  if (workers < 1 || workers > 1024) {
     throw UserError(key_of(reward, "workers") + " = " + std::to_string(workers) +
-                    ": must be from 1 to 256 processes");
+                    ": must be from 1 to 1024 processes");
   }
-  const double timeout = reward.timeout.value_or(30);
+  const double timeout = reward.timeout.value_or(10);
   if (!(timeout > 0) || timeout > 86400) {
     throw UserError(key_of(reward, "timeout") + " = " + std::to_string(timeout) +
                     ": must be above 0 seconds, a day at most");

@@ -8,12 +8,6 @@
 namespace temper::trainer {
 namespace {
 
-std::unique_ptr<Reward> refuse_model(const recipes::Reward& reward, int64_t) {
-  throw UserError(key_of(reward, "kind") +
-                  " = \"model\": scoring by a reward model is not in this version; kind = "
-                  "\"program\" can run one");
-}
-
 constexpr RewardRow kRewards[] = {
     {"accuracy", build_accuracy,
      "1 when the final answer has the value of the row's answer, else 0.", "arXiv:2402.03300"},
@@ -25,7 +19,7 @@ constexpr RewardRow kRewards[] = {
     {"repetition", build_repetition, "The share of repeated n-grams times a penalty.",
      "arXiv:2502.03373 C.2"},
     {"program", build_program, "What a program of yours answers for each completion.", ""},
-    {"model", refuse_model, "The score of a reward model.", "arXiv:2203.02155"},
+    {"model", build_model_reward, "The score of a reward model.", "arXiv:2203.02155"},
 };
 
 }  // namespace

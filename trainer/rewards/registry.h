@@ -25,6 +25,8 @@ std::unique_ptr<Reward> build_length(const recipes::Reward& reward,
                                      int64_t max_completion_length);               // length.cpp
 std::unique_ptr<Reward> build_repetition(const recipes::Reward& reward, int64_t);  // repetition.cpp
 std::unique_ptr<Reward> build_program(const recipes::Reward& reward, int64_t);     // program.cpp
+std::unique_ptr<Reward> build_model_reward(const recipes::Reward& reward,
+                                           int64_t);  // model_reward.cpp
 
 /// `objective.rewards "length": soft`, as messages about a key begin.
 std::string key_of(const recipes::Reward& reward, const char* key);

@@ -202,7 +202,7 @@ class WorkerPool::Feeder {
       --in_flight_;
     }
     if (worker->output.rest().size() > kLongestLine) {
-      const std::string begun = worker->output.rest();
+      const std::string begun(worker->output.rest());
       fail_job(*worker, "answered with more than " + std::to_string(kLongestLine) +
                             " bytes without an end of line: " + in_apostrophes(begun));
       stop(worker, 0);
@@ -279,7 +279,8 @@ class WorkerPool::Feeder {
     std::string how = worker->process->end(grace);
     read_errors(*worker);
     flush_errors(*worker);
-    if (!worker->last_error_line.empty()) how += "; it said: " + in_apostrophes(worker->last_error_line);
+    if (!worker->last_error_line.empty())
+      how += "; it said: " + in_apostrophes(worker->last_error_line);
     worker.reset();
     return how;
   }

@@ -16,7 +16,7 @@ struct WorkerPoolOptions {
   std::vector<std::string> environment;
   std::string command;  // as the user wrote it
   int64_t workers = 1;
-  double timeout_seconds = 30;  // from the moment a line is written to a program that waits for it
+  double timeout_seconds = 10;  // from the moment a line is written to a program that waits for it
 };
 
 /// Programs that live on and answer lines with lines, one each, in order.

@@ -101,7 +101,7 @@ data::Batch collate_completions(const std::vector<Placed>& completions,
     add(sampling, completion->sampling_log_probs);
     add(reference, completion->reference_log_probs);
   }
-  data::Batch batch = data::collate_rows(std::move(rows), data::RowLayout{});
+  data::Batch batch = data::collate_rows(std::move(rows), {.share_prefixes = layout.share_prompts});
   const int64_t targets = batch.targets.labels.numel();
   const auto per_target = [&](const std::vector<float>& values) {
     if (values.empty() && targets > 0) return at::Tensor();

@@ -49,11 +49,12 @@ struct CompletionLayout {
   int64_t micro = 1;            // completions
   bool mask_truncated = false;  // truncated completions have no targets
   double temperature = 1;
+  bool share_prompts = true;    // among the completions of one that meet in a micro-batch
 };
 
 /// The completions that are trained on, C of them in the order of `groups`, as micro-batches: rank
-/// r of R takes the runs of `micro` from r * A * micro on, A = ceil(C / (R * micro)). Completions
-/// of a prompt that meet in a micro-batch share it. A Rollout has all but entropy_coef.
+/// r of R takes the runs of `micro` from r * A * micro on, A = ceil(C / (R * micro)). A Rollout has
+/// all but entropy_coef.
 std::vector<data::Batch> micro_batches(const SampledGroups& groups, int32_t slice, int rank,
                                        int ranks, const CompletionLayout& layout);
 

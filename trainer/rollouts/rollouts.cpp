@@ -14,6 +14,7 @@
 #include "parallel/seed.h"
 #include "recipes/diagnostic.h"
 #include "trainer/models/model.h"
+#include "trainer/models/rope_frequencies.h"
 #include "trainer/ops/token_log_probs.h"
 #include "trainer/rollouts/completion_samples.h"
 #include "trainer/rollouts/metrics.h"
@@ -74,6 +75,12 @@ void check_room(const data::TokenDataset& prompts, const std::string& set, int64
 
 }  // namespace
 
+void check_rollouts(const Run& run) {
+  const int64_t completion = run.recipe.objective.max_completion_length.value_or(512);
+  if (run.datasets.train) check_room(*run.datasets.train, "data.train", completion, run);
+  if (run.datasets.eval) check_room(*run.datasets.eval, "data.eval", completion, run);
+}
+
 // A prompt to answer: where it stands in its generation batch, and the names of its draws.
 struct Rollouts::Prompt {
   int32_t slice = 0, place = 0;
@@ -91,10 +98,8 @@ Rollouts::Rollouts(Run& run)
   const recipes::Objective& objective = run.recipe.objective;
   layout_ = {.micro = run.recipe.batch.micro,
              .mask_truncated = objective.mask_truncated_completions.value_or(false),
-             .temperature = settings_.temperature};
-  if (run.datasets.train)
-    check_room(*run.datasets.train, "data.train", settings_.max_new_tokens, run);
-  if (run.datasets.eval) check_room(*run.datasets.eval, "data.eval", settings_.max_new_tokens, run);
+             .temperature = settings_.temperature,
+             .share_prompts = !depends_on_length(run.inputs.config.rope)};
   for (const recipes::Reward& reward : objective.rewards) {
     rewards_.push_back({.name = name_of(reward),
                         .weight = reward.weight,
@@ -359,7 +364,7 @@ void Rollouts::finished(StepSums& sums) {
 }
 
 bool Rollouts::write_samples(const RunDirectory& directory, int64_t step) {
-  if (!run_.recipe.log.samples || run_.world.rank != 0) return true;
+  if (!run_.recipe.log.samples || run_.world.rank != 0 || groups_.empty()) return true;
   std::vector<std::string> names;
   for (const NamedReward& reward : rewards_) names.push_back(reward.name);
   write_completions(directory, step, static_cast<int32_t>(plan_.slice_of(step)), groups_, names,

@@ -31,6 +31,10 @@ struct NamedReward {
   std::unique_ptr<Reward> reward;
 };
 
+/// Throws UserError when the longest prompt and objective.max_completion_length do not fit into the
+/// model's context.
+void check_rollouts(const Run& run);
+
 class Rollouts : public StepSource {
  public:
   /// `run` needs model and communicator and must outlive this. Throws UserError.

@@ -133,5 +133,143 @@ TEST(RowEncoder, ColumnsThatFitNothingAreListedWithThoseExpected) {
             "data.loss_on = \"assistant\": with rows of the format text must be one of auto, all");
 }
 
+// ---- rows of objectives other than sft ---------------------------------------------------------
+
+RowEncoder encoder_of(const std::string& kind, const Row& row,
+                      std::map<std::string, std::string> columns = {}) {
+  return encoder_for(row, std::move(columns), {.kind = kind});
+}
+
+std::string error_of_kind(const std::string& kind, const std::string& json,
+                          const std::string& format = "auto") {
+  return error_of(json, {}, {.format = format, .kind = kind});
+}
+
+TEST(Preference, IsTwoDocumentsWithTheirCompletionsLearned) {
+  const Row row = row_of(R"({"prompt": "the lake", "chosen": " is sunny", "rejected": " it's"})");
+  const RowEncoder encoder = encoder_of("dpo", row);
+  EXPECT_EQ(encoder.statement(),
+            "train.jsonl: preference (columns chosen, rejected, prompt), loss on completions");
+  const TokenizedRow tokens = encoder.encode(row);
+  ASSERT_EQ(tokens.documents.size(), 2u);
+  EXPECT_EQ(learned(tokens, 0), " is sunny</s>");
+  EXPECT_EQ(learned(tokens, 1), " it's</s>");
+  EXPECT_EQ(tokens.columns, "");
+}
+
+TEST(Preference, WithoutPromptBeginsWhereTheTwoPart) {
+  const Row row = row_of(R"({"chosen": "the lake is sunny", "rejected": "the lake lies"})");
+  const TokenizedRow tokens = encoder_of("dpo", row).encode(row);
+  EXPECT_EQ(learned(tokens, 0), " is sunny</s>");
+  EXPECT_EQ(learned(tokens, 1), " lies</s>");
+}
+
+TEST(Preference, OfMessagesTakesCommonTurnsForThePrompt) {
+  const Row row = row_of(
+      R"({"prompt": "a", "chosen": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+          "rejected": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]})");
+  for (const char* kind : {"dpo", "kto"}) {
+    const TokenizedRow tokens = encoder_of(kind, row).encode(row);
+    EXPECT_EQ(learned(tokens, 0), "b<|im_end|>") << kind;
+    EXPECT_EQ(learned(tokens, 1), "c<|im_end|>") << kind;
+  }
+  // These add the end token, to conversations too.
+  EXPECT_EQ(learned(encoder_of("orpo", row).encode(row)), "b<|im_end|></s>");
+}
+
+TEST(Preference, OfRewardsIsWhatTheTextsDifferIn) {
+  const Row row = row_of(
+      R"({"prompt": "the lake", "chosen": " is sunny", "rejected": " is naive", "margin": 2})");
+  const RowEncoder encoder = encoder_of("reward", row);
+  const TokenizedRow tokens = encoder.encode(row);
+  EXPECT_EQ(learned(tokens, 0).back(), '>');
+  EXPECT_EQ(tokens.columns, R"({"margin":2})");
+  EXPECT_EQ(encoder.rules().on_long_row, recipes::OnLongRow::kDrop);
+  // What both begin with is one run of tokens, and is not learned.
+  const Example& chosen = tokens.documents[0];
+  const Example& rejected = tokens.documents[1];
+  for (size_t i = 0; i < chosen.ids.size() && !chosen.supervised[i]; ++i)
+    EXPECT_EQ(chosen.ids[i], rejected.ids[i]);
+  const Row equal = row_of(R"({"chosen": "the lake", "rejected": "the lake"})");
+  EXPECT_EQ(learned(encoder_of("reward", equal).encode(equal)), "</s>");
+}
+
+TEST(Preference, IsTwoRowsForKto) {
+  const Row row = row_of(R"({"prompt": "the", "chosen": " lake", "rejected": " weather"})");
+  const RowEncoder encoder = encoder_of("kto", row);
+  EXPECT_TRUE(encoder.rules().unpaired);
+  EXPECT_EQ(encoder.encode(row).columns, "{\"label\":true}\n{\"label\":false}");
+  EXPECT_FALSE(encoder_of("dpo", row).rules().unpaired);
+}
+
+TEST(UnpairedPreference, KeepsItsLabel) {
+  for (const auto& [label, columns] :
+       std::map<std::string, std::string>{{"true", R"({"label":true})"},
+                                          {"1", R"({"label":true})"},
+                                          {"0", R"({"label":false})"}}) {
+    const Row row = row_of(R"({"prompt": "the", "completion": " lake", "label": )" + label + "}");
+    const RowEncoder encoder = encoder_of("kto", row);
+    EXPECT_EQ(encoder.format(), "unpaired-preference");
+    EXPECT_EQ(encoder.encode(row).columns, columns);
+    EXPECT_EQ(learned(encoder.encode(row)), " lake</s>");
+  }
+}
+
+TEST(Prompt, LearnsNothingAndKeepsEveryColumn) {
+  const Row row = row_of(R"({"question": "the lake", "answer": "42", "n": {"a": [1]}})");
+  const RowEncoder encoder = encoder_of("grpo", row, {{"prompt", "question"}});
+  EXPECT_EQ(encoder.statement(), "train.jsonl: prompt (columns question), completions are sampled");
+  const TokenizedRow tokens = encoder.encode(row);
+  EXPECT_EQ(learned(tokens), "");
+  EXPECT_EQ(tokenizer().decode(tokens.documents[0].ids, false), "<s>the lake");
+  EXPECT_EQ(Json::parse(tokens.columns),
+            Json::parse(R"({"answer": "42", "n": {"a": [1]}, "prompt": "the lake"})"));
+}
+
+TEST(Prompt, OfMessagesEndsInTheGenerationPrompt) {
+  const Row row = row_of(R"({"prompt": [{"role": "user", "content": "a"}]})");
+  const TokenizedRow tokens = encoder_of("rloo", row).encode(row);
+  const std::string text = "<|im_start|>user\na<|im_end|><|im_start|>assistant\n";
+  EXPECT_EQ(tokenizer().decode(tokens.documents[0].ids, false), text);
+  EXPECT_EQ(Json::parse(tokens.columns)["prompt"], text);
+}
+
+TEST(Formats, AreThoseOfTheObjective) {
+  const std::string pair = R"({"prompt": "a", "chosen": "b", "rejected": "c"})";
+  EXPECT_EQ(error_of_kind("sft", pair),
+            "train.jsonl: no data format fits the columns prompt, chosen, rejected; expected "
+            "messages or conversations (messages), or prompt and completion (prompt-completion), "
+            "or text (text) for objective.kind = \"sft\" (these are preference, for dpo, kto, "
+            "orpo, cpo, reward); name yours with columns = { prompt = \"...\", completion = "
+            "\"...\" }");
+  EXPECT_EQ(error_of_kind("dpo", R"({"prompt": "a", "completion": "b"})"),
+            "train.jsonl: no data format fits the columns prompt, completion; expected chosen and "
+            "rejected (preference) for objective.kind = \"dpo\" (these are prompt-completion, for "
+            "sft); name yours with columns = { chosen = \"...\", rejected = \"...\" }");
+  EXPECT_EQ(error_of_kind("dpo", pair, "text"),
+            "data.format = \"text\": belongs to objective.kind sft; with \"dpo\" must be one of "
+            "auto, preference");
+}
+
+TEST(Formats, OfObjectivesSayWhatIsWrongWithARow) {
+  const std::string at = "train.jsonl:17: ";
+  EXPECT_EQ(error_of_kind("dpo", R"({"prompt": "a", "chosen": "", "rejected": "c"})"),
+            at + "chosen is empty");
+  EXPECT_EQ(error_of_kind("dpo", R"({"prompt": "a", "chosen": "b", "rejected": 3})"),
+            at + "rejected is of type number: must be a string");
+  EXPECT_EQ(error_of_kind("reward", R"({"chosen": "b", "rejected": "c", "margin": "wide"})"),
+            at + "margin is of type string: must be a number");
+  EXPECT_EQ(error_of_kind("kto", R"({"prompt": "a", "completion": "b", "label": "yes"})"),
+            at + "label = \"yes\": must be true or false, or 1 or 0");
+  EXPECT_EQ(error_of_kind("grpo", R"({"prompt": ""})"), at + "prompt is empty");
+  EXPECT_EQ(error_of_kind("dpo", R"({"chosen": [{"role": "user", "content": "a"}],
+                           "rejected": [{"role": "user", "content": "b"}]})"),
+            at + "chosen and rejected have no turn in common that could be the prompt");
+  EXPECT_EQ(error_of_kind("cpo", R"({"prompt": [{"role": "system", "content": "a"}],
+                                     "chosen": [{"role": "user", "content": "b"}],
+                                     "rejected": [{"role": "user", "content": "c"}]})"),
+            at + "the prompt ends in a turn of \"system\": must be one of the user or of a tool");
+}
+
 }  // namespace
 }  // namespace temper::data

@@ -184,8 +184,8 @@ TEST_P(EveryKind, ExactResultsDoNotDependOnSlotsThreadsAndNeighbours) {
   const Kind& kind = GetParam();
   Policy policy(kind.dtype, kind.window);
   const auto requests = requests_of(4, 3, 4096);
-  const SamplingSettings settings{.temperature = kind.temperature, .top_p = 0.9,
-                                  .max_new_tokens = 20};
+  const SamplingSettings settings{
+      .temperature = kind.temperature, .top_p = 0.9, .max_new_tokens = 20};
   const Samples all = policy.sample(requests, settings, {.slots = 64, .exact = true});
   expect_same(policy.sample(requests, settings, {.slots = 1, .exact = true}), all);
   expect_same(policy.sample(requests, settings, {.slots = 5, .exact = true}), all);
@@ -212,7 +212,8 @@ TEST(Engine, ExactLogProbabilitiesOfARealModelAreTheTrainingForwards) {
     load_weights(*model, options, stories());
     const auto tokenizer = data::Tokenizer::load(stories());
     std::vector<SampleRequest> requests;
-    for (const char* text : {"Once upon a time", "The dog", "Lily and Tom went to the park.", "One"})
+    for (const char* text :
+         {"Once upon a time", "The dog", "Lily and Tom went to the park.", "One"})
       requests.push_back({.prompt = tokenizer.encode(text), .samples = 16, .seed = 3});
     const Samples samples =
         sample(*model, tokenizer, requests,
@@ -254,7 +255,9 @@ TEST(Engine, SamplesHaveTheVirtualTokensInFront) {
     at::manual_seed(2);
     const at::Tensor vectors = at::randn({5, prefix ? 2 * 2 * 2 * 12 : 48});
     auto front = std::make_shared<VirtualTokens>();
-    *front = {.count = 5, .prefix = prefix, .vectors = [=] { return vectors; },
+    *front = {.count = 5,
+              .prefix = prefix,
+              .vectors = [=] { return vectors; },
               .context = std::make_shared<AdapterContext>()};
     policy.model->virtual_tokens() = front;
     const Samples with = policy.sample(requests, settings, {.slots = 3, .exact = true});
@@ -292,8 +295,11 @@ TEST(Engine, ASampleEndsInAnEosAndKeepsIt) {
   EXPECT_EQ(ended.finish_reason, "eos");
   EXPECT_EQ(ended.ids, std::vector<int32_t>(whole.ids.begin(), first + 1));
   EXPECT_EQ(ended.log_probs.size(), ended.ids.size());
-  const Completion completion = generate(*policy.model, policy.tokenizer, {1, 2, 3},
-                                         [&] { auto s = with_eos; s.seed = 9; return s; }());
+  const Completion completion = generate(*policy.model, policy.tokenizer, {1, 2, 3}, [&] {
+    auto s = with_eos;
+    s.seed = 9;
+    return s;
+  }());
   EXPECT_EQ(completion.ids, std::vector<int32_t>(whole.ids.begin(), first));
   EXPECT_EQ(completion.finish_reason, "eos");
 }
@@ -367,8 +373,8 @@ TEST(Engine, DrawnLogProbabilitiesAreThoseOfWhatIsLeftToDraw) {
 TEST(Engine, TheRepetitionPenaltySeesPromptAndCompletion) {
   Policy policy;
   const std::vector<SampleRequest> request = {{.prompt = {1, 2, 3}, .samples = 1, .seed = 5}};
-  const Samples never_again = policy.sample(
-      request, {.temperature = 0, .repetition_penalty = 1e9, .max_new_tokens = 60});
+  const Samples never_again =
+      policy.sample(request, {.temperature = 0, .repetition_penalty = 1e9, .max_new_tokens = 60});
   std::set<int32_t> different(never_again[0][0].ids.begin(), never_again[0][0].ids.end());
   EXPECT_EQ(different.size(), 60U);
   for (const int32_t id : {1, 2, 3}) EXPECT_EQ(different.count(id), 0U);

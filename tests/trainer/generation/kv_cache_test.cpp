@@ -26,8 +26,7 @@ class KvCacheTest : public testing::Test {
   std::string marks(int64_t sequence) {
     const PagedRun run = cache_.extend(sequence, 0);
     std::string text;
-    for (int64_t t = 0; t < run.position; ++t)
-      text += run.pages[t / kPageTokens][t % kPageTokens];
+    for (int64_t t = 0; t < run.position; ++t) text += run.pages[t / kPageTokens][t % kPageTokens];
     return text;
   }
 

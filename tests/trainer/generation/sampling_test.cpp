@@ -178,7 +178,8 @@ TEST(Sampling, TopPOfALargeVocabularyKeepsWhatSortingAllOfItKeeps) {
   const auto count = std::count_if(kept.begin(), kept.end(), [](float l) { return l != kRemoved; });
   EXPECT_NEAR(static_cast<double>(count), std::log(20.0) / 0.002, 2);
   const float lowest = 12.0F - 0.002F * static_cast<float>(count - 1);
-  for (size_t i = 0; i < logits.size(); ++i) EXPECT_EQ(kept[i] != kRemoved, logits[i] > lowest - 1e-3F);
+  for (size_t i = 0; i < logits.size(); ++i)
+    EXPECT_EQ(kept[i] != kRemoved, logits[i] > lowest - 1e-3F);
 }
 
 TEST(Sampling, AChoiceKnowsItsLogProbabilityWithAndWithoutWhatShapedIt) {
@@ -187,8 +188,8 @@ TEST(Sampling, AChoiceKnowsItsLogProbabilityWithAndWithoutWhatShapedIt) {
   EXPECT_EQ(greedy.id, 0);
   EXPECT_NEAR(greedy.log_prob, std::log(0.6), 1e-6);
   EXPECT_EQ(greedy.drawn_log_prob, 0.0F);
-  const Choice penalised =
-      choose(logits, std::vector<int32_t>{0}, {.temperature = 0, .repetition_penalty = 10}, 0, 0, 0);
+  const Choice penalised = choose(logits, std::vector<int32_t>{0},
+                                  {.temperature = 0, .repetition_penalty = 10}, 0, 0, 0);
   EXPECT_EQ(penalised.id, 1);
   EXPECT_NEAR(penalised.log_prob, std::log(0.3), 1e-6);
   const Choice only = choose(logits, {}, {.temperature = 1, .top_k = 1}, 0, 0, 0);

@@ -16,8 +16,6 @@ using Rows = std::vector<data::TokenizedRow>;
 
 std::unique_ptr<Reference> reference_model() { return reference_by_model(small_model(2), {}); }
 
-recipes::Objective objective_of(const std::string& kind) { return {.kind = kind}; }
-
 // log p of each supervised token of a document by the whole logits, a document by itself.
 at::Tensor plain_log_probs(Model& model, const data::Example& example) {
   const at::NoGradGuard off;

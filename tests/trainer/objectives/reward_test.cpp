@@ -14,6 +14,13 @@ ModelConfig scoring_config(std::optional<int32_t> pad_id) {
   return with_score_head(small_config(), 1, pad_id);
 }
 
+std::unique_ptr<Objective> reward_model(double center_coefficient = 0) {
+  recipes::Objective objective;
+  objective.kind = "reward";
+  objective.center_rewards_coefficient = center_coefficient;
+  return build_objective(objective);
+}
+
 double score_of(Model& model, const std::vector<int32_t>& ids) {
   const at::NoGradGuard off;
   const data::Batch batch = data::collate_rows(
@@ -86,7 +93,7 @@ TEST(HeadScores, ValuesAndGradientsAreThoseOfAProduct) {
 TEST(RewardModel, ReadsTheLastTokenThatIsNotPadding) {
   // 2 ends each text and is the padding token, as where a tokenizer has none of its own.
   const auto model = small_model(1, scoring_config(2));
-  const Computed computed = compute(*build_objective({.kind = "reward"}), *model, nullptr, {pairs()});
+  const Computed computed = compute(*reward_model(), *model, nullptr, {pairs()});
   double loss = 0, ahead = 0;
   for (const data::TokenizedRow& row : pairs()) {
     double scores[2];
@@ -106,7 +113,7 @@ TEST(RewardModel, MarginsAndSharedPrompts) {
   std::vector<data::TokenizedRow> rows = pairs();
   for (data::TokenizedRow& row : rows) row.columns = R"({"margin": 0.5})";
   const auto model = small_model(1, scoring_config(0));
-  const auto objective = build_objective({.kind = "reward", .center_rewards_coefficient = 0.1});
+  const auto objective = reward_model(0.1);
   const Computed computed = compute(*objective, *model, nullptr, {rows});
   double loss = 0, least = 1e9;
   for (const data::TokenizedRow& row : rows) {

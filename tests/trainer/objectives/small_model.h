@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "data/loader/batch.h"
@@ -17,6 +18,12 @@
 
 /// A decoder of two layers with 20 tokens, and rows for it.
 namespace temper::trainer {
+
+inline recipes::Objective objective_of(const std::string& kind) {
+  recipes::Objective objective;
+  objective.kind = kind;
+  return objective;
+}
 
 inline ModelConfig small_config() {
   ModelConfig config;

@@ -95,7 +95,9 @@ INSTANTIATE_TEST_SUITE_P(Ways, CudaMath,
 // largest, then the codes.
 TEST(CudaMath, AdamW8bitStepsToTheCpusBits) {
   const int64_t count = 4096 + 100;
-  Parameter parameter{.name = "w", .value = at::randn({count}, at::detail::createCPUGenerator(1))};
+  Parameter parameter;
+  parameter.name = "w";
+  parameter.value = at::randn({count}, at::detail::createCPUGenerator(1));
   parameter.value.requires_grad_(true);
   parameter.master = parameter.value;
   recipes::Optimizer options;

@@ -87,16 +87,32 @@ TEST(Gemm, WritesIntoAndReadsFromColumnsOfWiderMatrices) {
   EXPECT_TRUE(out.narrow(1, 68, 32).eq(7).all().item<bool>());
 }
 
+// From a single row (decoding) to more than a block of them; k in several blocks; with and without
+// a second product.
 TEST(Gemm, ARowDoesNotDependOnTheOtherRows) {
   at::manual_seed(2);
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    const at::Tensor a = at::randn({300, 600}).to(dtype);
-    const at::Tensor b = at::randn({600, 100}).to(dtype);
-    at::Tensor whole = at::empty({300, 100}, dtype);
-    at::Tensor part = at::empty({37, 100}, dtype);
-    gemm(whole, a, b);
-    gemm(part, a.narrow(0, 100, 37), b);
-    EXPECT_TRUE(part.equal(whole.narrow(0, 100, 37))) << dtype;
+    for (const auto out : {at::kFloat, dtype}) {
+      const at::Tensor a = at::randn({300, 1100}).to(dtype), a2 = at::randn({300, 16}).to(dtype);
+      const at::Tensor b = at::randn({100, 1100}).to(dtype).t(), b2 = at::randn({100, 16}).to(dtype).t();
+      for (const bool second : {false, true}) {
+        const auto rows = [&](int64_t first, int64_t count) {
+          at::Tensor c = at::empty({count, 100}, out);
+          GemmOptions options;
+          if (second) {
+            options.a2 = a2.narrow(0, first, count);
+            options.b2 = b2;
+          }
+          gemm(c, a.narrow(0, first, count), b, options);
+          return c;
+        };
+        const at::Tensor whole = rows(0, 300);
+        for (const int64_t count : {1, 2, 3, 5, 15, 16, 17, 37, 63, 64, 65, 130, 200}) {
+          EXPECT_TRUE(rows(100, count).equal(whole.narrow(0, 100, count)))
+              << dtype << " " << out << " " << count << " rows" << (second ? ", two products" : "");
+        }
+      }
+    }
   }
 }
 

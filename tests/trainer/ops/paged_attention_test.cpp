@@ -39,11 +39,13 @@ TEST_P(PagedAttentionCases, GivesATokenTheBitsThatItHasInItsDocument) {
   constexpr int64_t kLength = 420;
   const int64_t width = (heads.heads + 2 * heads.kv_heads) * heads.head_dim;
   const at::Tensor qkv = at::randn({kLength, width}).to(dtype);
-  const at::Tensor whole = attention(qkv, {.ends = at::tensor({int64_t{0}, kLength}, at::kInt)}, heads);
+  const at::Tensor whole =
+      attention(qkv, {.ends = at::tensor({int64_t{0}, kLength}, at::kInt)}, heads);
   Pages pages(heads, dtype, kLength);
   int64_t compared = 0;
   for (int64_t position = 0; position < kLength;) {
-    const int64_t tokens = position == 0 ? 5 : std::min<int64_t>(1 + position % 7, kLength - position);
+    const int64_t tokens =
+        position == 0 ? 5 : std::min<int64_t>(1 + position % 7, kLength - position);
     const PagedRun run{.pages = pages.addresses, .position = position, .tokens = tokens};
     const at::Tensor next = qkv.narrow(0, position, tokens).contiguous();
     store_in_pages(next, {&run, 1}, pages.shape, 1);
@@ -65,7 +67,8 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& kind) {
       const AttentionHeads& h = kind.param.heads;
       return std::to_string(h.heads) + "Heads" + std::to_string(h.kv_heads) + "Of" +
-             std::to_string(h.head_dim) + (h.window > 0 ? "Window" + std::to_string(h.window) : "") +
+             std::to_string(h.head_dim) +
+             (h.window > 0 ? "Window" + std::to_string(h.window) : "") +
              (kind.param.dtype == at::kFloat ? "Fp32" : "Bf16");
     });
 

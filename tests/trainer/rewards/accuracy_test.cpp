@@ -284,6 +284,10 @@ TEST(Accuracy, WhatACompletionNestsOrRepeatsWithoutEndIsNoAnswer) {
     EXPECT_EQ(accuracy("5", boxed(text.substr(0, 1500) + "5")), 0.0);
     EXPECT_EQ(accuracy("5", "The answer is " + text), 0.0);
   }
+  std::string numbers;
+  for (int i = 0; i < 20000; ++i) numbers += std::to_string(i) + " ";
+  EXPECT_EQ(accuracy("19999", numbers), 1.0);
+  EXPECT_EQ(accuracy("19999", numbers + std::string(5000, '.') + " "), 1.0);
   EXPECT_EQ(accuracy("5", boxed("9!!!!!!!!")), 0.0);
   EXPECT_EQ(accuracy("5", boxed("9^{9^{9^{9}}}")), 0.0);
   EXPECT_EQ(accuracy("5", std::string("The answer is \xff\xfe 5")), 1.0);

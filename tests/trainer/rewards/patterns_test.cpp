@@ -83,10 +83,6 @@ TEST(Rewards, UnknownKindsAreRefusedWithTheNearest) {
   EXPECT_NE(line.find("did you mean \"accuracy\"?"), std::string::npos) << line;
 }
 
-TEST(Rewards, RewardModelsAreNotInThisVersion) {
-  EXPECT_NE(refusal(reward_of("model")).find("not in this version"), std::string::npos);
-}
-
 TEST(Rewards, AreCalledByNameOrKind) {
   recipes::Reward recipe = reward_of("format");
   EXPECT_EQ(name_of(recipe), "format");

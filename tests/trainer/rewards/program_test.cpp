@@ -279,6 +279,15 @@ TEST(ProgramReward, ALineWithoutEndIsStopped) {
   EXPECT_NE(reward->last_error().find("without an end of line"), std::string::npos);
 }
 
+TEST(ProgramReward, AFloodOfLinesIsStopped) {
+  const Logged log;
+  const auto reward = program(loop("case \"$line\" in *flood*) yes 1;; *) echo 1;; esac"));
+  for (const double result : scores(*reward, {"a", "flood", "b"})) {
+    EXPECT_TRUE(result == 1.0 || std::isnan(result));
+  }
+  EXPECT_EQ(scores(*reward, {"a"}), std::vector<double>{1.0});
+}
+
 TEST(ProgramReward, AProgramThatEndedBetweenStepsIsStartedAgain) {
   const auto reward = program("read -r line; echo 1");
   for (int step = 0; step < 5; ++step) {
