@@ -211,7 +211,10 @@ LoadedModel load_model(const Source& source, trainer::ModelOptions options) {
   }
   if (source.kind == Source::Kind::kModel) return loaded;
   if (source.kind == Source::Kind::kAdapter) {
-    loaded.adapters = trainer::load_adapter(source.weights, model, options);
+    loaded.adapters = trainer::load_adapter(
+        source.weights, model, options, [&](const std::string& name) {
+          return trainer::stored_tensor(source.model, name, config);
+        });
     return loaded;
   }
   if (has_adapter) {

@@ -54,13 +54,19 @@ EvaStart eva_start(Run& run, recipes::Peft peft) {
 
 }  // namespace
 
+StoredBase stored_base(const Run& run) {
+  if (run.recipe.model.init == recipes::Init::kRandom) return {};
+  return [&](const std::string& name) {
+    return stored_tensor(run.inputs.model_directory, name, run.inputs.config);
+  };
+}
+
 std::unique_ptr<Adapters> start_adapters(Run& run, const ModelOptions& options,
                                          const std::optional<fs::path>& checkpoint) {
   EvaStart start;
   start.peft = run.recipe.peft;
-  if (run.recipe.model.init == recipes::Init::kPretrained) {
-    check_base_of_start(start.peft, run.inputs.config, options.weights);
-  }
+  const StoredBase stored = stored_base(run);
+  if (stored) check_base_of_start(start.peft, run.inputs.config, options.weights);
   if (starts_in_data(start.peft)) {
     if (checkpoint) {
       start.peft = peft_of_checkpoint(*checkpoint, start.peft);
@@ -70,7 +76,7 @@ std::unique_ptr<Adapters> start_adapters(Run& run, const ModelOptions& options,
   }
   auto adapters = std::make_unique<Adapters>(start.peft, *run.model, options);
   const std::string text = start.peft.prompt_tuning_init_text.value_or("");
-  adapters->initialize(run.recipe.run.seed, run.inputs.tokenizer.encode(text));
+  adapters->initialize(run.recipe.run.seed, run.inputs.tokenizer.encode(text), stored);
   adapters->start_from(start.a);
   return adapters;
 }

@@ -227,7 +227,7 @@ void fill_model(Run& run, const std::optional<fs::path>& checkpoint) {
     draw_weights(*run.model, options, run.recipe.run.seed);
   }
   if (const fs::path adapter = run.recipe.model.adapter; !adapter.empty()) {
-    run.adapters = load_adapter(adapter, *run.model, options);
+    run.adapters = load_adapter(adapter, *run.model, options, stored_base(run));
   } else if (options.frozen) {
     run.adapters = start_adapters(run, options, checkpoint);
   }

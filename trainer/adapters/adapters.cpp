@@ -386,13 +386,17 @@ void Adapters::wrap_low_rank(Projection& projection, const std::vector<LinearSlo
   if (!dora) projection.low_rank = std::move(low_rank);
 }
 
-void Adapters::initialize(int64_t seed, std::span<const int32_t> prompt_text) {
+void Adapters::initialize(int64_t seed, std::span<const int32_t> prompt_text,
+                          const StoredBase& stored) {
   const at::NoGradGuard off;
   if (prompt_) {
     prompt_->initialize(model_.embedding().weight,
                         parallel::seed_of(seed, "adapter/prompt_encoder"), prompt_text);
   }
-  for (const auto& [module, weight] : wrapped_) {
+  for (const auto& [module, own] : wrapped_) {
+    BaseWeight weight = own;
+    if (stored && changes_base(peft_))
+      weight = [&, &name = module] { return original_of(name, stored); };
     const at::Tensor changed =
         adapters_.at(module)->initialize(weight, parallel::seed_of(seed, "adapter/" + module));
     if (!changed.defined()) continue;
@@ -436,13 +440,22 @@ NamedTensors Adapters::start() const {
   return tensors;
 }
 
-void Adapters::change_base_again(const std::function<at::Tensor(const std::string& name)>& base) {
+at::Tensor Adapters::original_of(const std::string& module, const StoredBase& stored) const {
+  const std::vector<Parameter>& parameters = model_.parameters();
+  const auto found = std::find_if(parameters.begin(), parameters.end(), [&](const Parameter& p) {
+    return p.name == module + ".weight";
+  });
+  TEMPER_CHECK(found != parameters.end(), "an adapted layer has a weight: " + module);
+  return stored(found->name).to(found->dtype).to(at::kFloat);
+}
+
+void Adapters::change_base_again(const StoredBase& stored) {
   const at::NoGradGuard off;
   for (const std::string& module : modules()) {
+    const at::Tensor changed = lora_of(module).changed_base(original_of(module, stored));
     for (Parameter& parameter : model_.parameters()) {
-      if (parameter.name != module + ".weight") continue;
-      const at::Tensor weight = base(parameter.name).to(parameter.dtype).to(at::kFloat);
-      parameter.value.copy_(lora_of(module).changed_base(weight).to(parameter.dtype));
+      if (parameter.name == module + ".weight")
+        parameter.value.copy_(changed.to(parameter.dtype));
     }
   }
 }

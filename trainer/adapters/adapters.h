@@ -24,6 +24,10 @@
 /// stands virtual tokens in front of the model's documents.
 namespace temper::trainer {
 
+/// The base's own weight by its parameter's name, as stored; an empty function: there is none but
+/// what the model holds.
+using StoredBase = std::function<at::Tensor(const std::string& name)>;
+
 class Adapters {
  public:
   /// Wraps the layers that [peft] names and appends their tensors, uninitialised, to the model's
@@ -37,7 +41,10 @@ class Adapters {
   /// Draws every adapter's start from `seed` and its layer's name. PiSSA, OLoRA and LoftQ change the
   /// base.
   /// `prompt_text`: the tokens of peft.prompt_tuning_init_text, where there is one (none: random).
-  void initialize(int64_t seed, std::span<const int32_t> prompt_text = {});
+  /// `stored`: what they make the base of, and the same again in change_base_again(), whatever type
+  /// the model computes in.
+  void initialize(int64_t seed, std::span<const int32_t> prompt_text = {},
+                  const StoredBase& stored = {});
 
   /// The start of A by module, instead of the drawn one (EVA).
   void start_from(const std::map<std::string, at::Tensor>& a);
@@ -49,7 +56,7 @@ class Adapters {
   /// loading writes into it counts once change_base_again has made the base from its original
   /// weights.
   NamedTensors start() const;
-  void change_base_again(const std::function<at::Tensor(const std::string& name)>& base);
+  void change_base_again(const StoredBase& stored);
   /// The same as a plain adapter of the original base: residual inits become a LoRA of twice the
   /// rank (PEFT's path_initial_model_for_weight_conversion), with the [peft] that goes with it.
   std::pair<recipes::Peft, NamedTensors> plain() const;
@@ -98,6 +105,7 @@ class Adapters {
   bool has_target(const std::string& module) const;
   bool adapts_tied() const;
   const Lora& lora_of(const std::string& module) const;
+  at::Tensor original_of(const std::string& module, const StoredBase& stored) const;
   void train_along(Parameter& parameter, const std::string& key, const ModelOptions& options);
   void set_base_free(const ModelOptions& options);
 
@@ -124,9 +132,10 @@ class Adapters {
 recipes::Peft peft_of_directory(const std::filesystem::path& directory);
 
 /// The adapter of a directory that PEFT or export wrote, on `model`, whose weights must be there
-/// and frozen. Throws UserError.
+/// and frozen. `stored`: as in Adapters::initialize. Throws UserError.
 std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, Model& model,
-                                       const ModelOptions& options);
+                                       const ModelOptions& options,
+                                       const StoredBase& stored = {});
 
 /// A combination as adapters of its own (r and lora_alpha alike, the modules listed).
 std::unique_ptr<Adapters> adapters_of(const CombinedLora& combined, Model& model,

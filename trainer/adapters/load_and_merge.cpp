@@ -56,22 +56,22 @@ recipes::Peft peft_of_directory(const std::filesystem::path& directory) {
 }
 
 std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, Model& model,
-                                       const ModelOptions& options) {
+                                       const ModelOptions& options, const StoredBase& stored) {
   const at::NoGradGuard off;
   const recipes::Peft peft = peft_of_directory(directory);
   check_base_of_start(peft, model.config(), options.weights);
   auto adapters = std::make_unique<Adapters>(peft, model, options, /*from_file=*/true);
   // What is stored is all there is, but for a base that the init has changed.
-  if (changes_base(adapters->peft())) adapters->initialize(0);
+  if (changes_base(adapters->peft())) adapters->initialize(0, {}, stored);
   NamedTensors optional;
   for (const auto& [key, name] : adapters->saved_base()) {
     for (const Parameter& parameter : model.parameters()) {
       if (parameter.name == name) optional.emplace_back(key, parameter.value);
     }
   }
-  for (const auto& [key, stored] : read_adapter(directory, adapters->tensors(), optional)) {
+  for (const auto& [key, tensor] : read_adapter(directory, adapters->tensors(), optional)) {
     for (const auto& [known, name] : adapters->saved_base()) {
-      if (known == key) adapters->bring_base(name, stored);
+      if (known == key) adapters->bring_base(name, tensor);
     }
   }
   refresh_values(model);
