@@ -15,8 +15,7 @@ ModelConfig scoring_config(std::optional<int32_t> pad_id) {
 }
 
 std::unique_ptr<Objective> reward_model(double center_coefficient = 0) {
-  recipes::Objective objective;
-  objective.kind = "reward";
+  recipes::Objective objective = objective_of("reward");
   objective.center_rewards_coefficient = center_coefficient;
   return build_objective(objective);
 }
@@ -58,6 +57,7 @@ TEST(ScoreHead, IsDrawnFromTheSeedAloneAndOnlyWhereTheFilesLackIt) {
 TEST(ScoreHead, IsTrainedAndSavedBesideAdaptersAsPeftDoes) {
   recipes::Recipe recipe;
   recipe.peft.method = "lora";
+  recipe.peft.r = 2;
   recipes::fill_in_peft(recipe);
   const ModelOptions options{.frozen = true};
   const auto model = small_model(1, scoring_config(0), options);
