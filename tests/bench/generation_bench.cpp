@@ -14,35 +14,26 @@
 #include <ATen/Parallel.h>
 
 #include "data/text/tokenizer.h"
+#include "tests/bench/arguments.h"
 #include "tests/bench/llama_58m.h"
 #include "trainer/generation/engine.h"
 #include "trainer/metrics/memory.h"
 #include "trainer/models/model.h"
 #include "trainer/ops/cpu_allocator.h"
 
-namespace {
-
 using namespace temper;
 using namespace temper::trainer;
 
-std::map<std::string, std::string> arguments_of(int count, char** arguments) {
-  std::map<std::string, std::string> result = {
-      {"--dtype", "fp32"}, {"--threads", "2"}, {"--sequences", "32"}, {"--prompt", "64"},
-      {"--new", "64"},     {"--model", ""},    {"--exact", "0"},      {"--tokenizer", ""}};
-  for (int i = 1; i + 1 < count; i += 2) {
-    if (!result.contains(arguments[i])) {
-      std::fprintf(stderr, "unknown argument %s\n", arguments[i]);
-      std::exit(2);
-    }
-    result[arguments[i]] = arguments[i + 1];
-  }
-  return result;
-}
-
-}  // namespace
-
 int main(int count, char** arguments) {
-  auto given = arguments_of(count, arguments);
+  auto given = arguments_of(count, arguments,
+                            {{"--dtype", "fp32"},
+                             {"--threads", "2"},
+                             {"--sequences", "32"},
+                             {"--prompt", "64"},
+                             {"--new", "64"},
+                             {"--model", ""},
+                             {"--exact", "0"},
+                             {"--tokenizer", ""}});
   at::set_num_threads(std::stoi(given["--threads"]));
   use_caching_cpu_allocator();
   const at::ScalarType dtype = given["--dtype"] == "bf16" ? at::kBFloat16 : at::kFloat;

@@ -20,6 +20,7 @@
 
 #include "data/loader/batch.h"
 #include "recipes/recipe.h"
+#include "tests/bench/arguments.h"
 #include "tests/bench/llama_58m.h"
 #include "trainer/metrics/memory.h"
 #include "trainer/models/model.h"
@@ -64,23 +65,12 @@ data::Batch synthetic_batch(int64_t rows, int64_t length, int64_t vocabulary) {
   return batch;
 }
 
-std::map<std::string, std::string> arguments_of(int count, char** arguments) {
-  std::map<std::string, std::string> result = {
-      {"--dtype", "fp32"}, {"--threads", "1"}, {"--steps", "5"}, {"--checkpointing", "none"}};
-  for (int i = 1; i + 1 < count; i += 2) {
-    if (!result.contains(arguments[i])) {
-      std::fprintf(stderr, "unknown argument %s\n", arguments[i]);
-      std::exit(2);
-    }
-    result[arguments[i]] = arguments[i + 1];
-  }
-  return result;
-}
-
 }  // namespace
 
 int main(int count, char** arguments) {
-  auto given = arguments_of(count, arguments);
+  auto given = arguments_of(
+      count, arguments,
+      {{"--dtype", "fp32"}, {"--threads", "1"}, {"--steps", "5"}, {"--checkpointing", "none"}});
   at::set_num_threads(std::stoi(given["--threads"]));
   use_caching_cpu_allocator();
   const at::ScalarType dtype = given["--dtype"] == "bf16" ? at::kBFloat16 : at::kFloat;

@@ -78,7 +78,8 @@ class Accelerator:
         return model
 
 
-def stub(cls, **attributes):
+def trainer_without_model(cls, **attributes):
+    """One of TRL's trainers for its own loss and advantage methods alone: they read these attributes."""
     trainer = cls.__new__(cls)
     trainer.accelerator = Accelerator()
     trainer.model = types.SimpleNamespace(training=True)
@@ -126,7 +127,7 @@ def run_loss(trainer, inputs, rows, log_probs, entropy, total, accumulation, ali
 def grpo_trainer(setting):
     args = types.SimpleNamespace(**setting, steps_per_generation=1)
     high = setting["epsilon_high"] if setting["epsilon_high"] is not None else setting["epsilon"]
-    return stub(
+    return trainer_without_model(
         GRPO,
         args=args,
         **{k: v for k, v in setting.items() if k not in ("epsilon", "epsilon_high", "delta", "aligned")},
@@ -164,7 +165,7 @@ def losses(generator):
             make = lambda: grpo_trainer(full)
         else:
             high = full["epsilon_high"] if full["epsilon_high"] is not None else full["epsilon"]
-            make = lambda: stub(RLOO, epsilon_low=full["epsilon"], epsilon_high=high)
+            make = lambda: trainer_without_model(RLOO, epsilon_low=full["epsilon"], epsilon_high=high)
         log_probs = inputs["log_probs"].clone().requires_grad_()
         entropy = inputs["entropy"].clone().requires_grad_()
         trainer = make()
@@ -239,7 +240,7 @@ def scored(cls, rewards, setting, generator):
     reference = log_probs + torch.empty(count, 2).uniform_(-0.5, 0.5, generator=generator)
     ids = [[5, 1]] * count
     calls = iter([log_probs, reference])
-    trainer = stub(
+    trainer = trainer_without_model(
         cls,
         args=types.SimpleNamespace(per_device_train_batch_size=count, steps_per_generation=1, gradient_checkpointing_kwargs=None),
         environment_factories=None,

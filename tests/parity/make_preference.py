@@ -1,5 +1,5 @@
 """Golden losses of pairs and rated completions: TRL's own loss code (DPO, KTO, CPO, ORPO, reward) on fixed log-probabilities, with
-its gradients. No model runs: a stub hands the trainers the numbers that a model would.
+its gradients. No model runs: the trainers are handed the numbers that a model would give.
 
 usage: make_preference.py --out DIR [--seed N]       writes DIR/preference/cases.json
 """

@@ -1,1 +1,1 @@
-temper_test(objective_defaults_parity_test LABEL parity SOURCES objective_defaults_test.cpp LIBRARIES temper_data)
+temper_test(objective_defaults_parity_test LABEL parity SOURCES objective_defaults_test.cpp LIBRARIES temper_trainer)

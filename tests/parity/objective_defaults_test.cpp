@@ -8,20 +8,12 @@
 #include "data/io/json.h"
 #include "recipes/objective_kinds.h"
 #include "tests/parity/golden.h"
+#include "trainer/adapters/adapter_fields.h"
 
 namespace temper::recipes {
 namespace {
 
-data::Json to_json(const Value& value) {
-  return std::visit(
-      [](const auto& held) -> data::Json {
-        if constexpr (std::is_same_v<std::remove_cvref_t<decltype(held)>, std::monostate>)
-          return nullptr;
-        else
-          return held;
-      },
-      value);
-}
+using trainer::to_json;
 
 const std::set<std::string> kOfTemper = {"ref_model", "zero_variance"};
 

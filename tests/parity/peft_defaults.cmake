@@ -1,1 +1,1 @@
-temper_test(peft_defaults_parity_test LABEL parity SOURCES peft_defaults_test.cpp LIBRARIES temper_data)
+temper_test(peft_defaults_parity_test LABEL parity SOURCES peft_defaults_test.cpp LIBRARIES temper_trainer)

@@ -8,23 +8,15 @@
 #include "recipes/peft_methods.h"
 #include "recipes/schema.h"
 #include "tests/parity/golden.h"
+#include "trainer/adapters/adapter_fields.h"
 
 namespace temper::recipes {
 namespace {
 
+using trainer::to_json;
+
 data::Json golden() {
   return data::read_json(golden_files("peft_defaults") / "defaults.json");
-}
-
-data::Json to_json(const Value& value) {
-  return std::visit(
-      [](const auto& held) -> data::Json {
-        if constexpr (std::is_same_v<std::remove_cvref_t<decltype(held)>, std::monostate>)
-          return nullptr;
-        else
-          return held;
-      },
-      value);
 }
 
 // Inherited from LoRA's config, and ignored or refused by AdaLoRA; rank_pattern is what its

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "recipes/peft_methods.h"
-#include "tests/trainer/adapters/tiny_llama.h"
+#include "tests/trainer/llama_shape.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/models/model.h"
 
@@ -21,12 +21,12 @@ struct Planned {
   }
   MemoryPlan plan() {
     recipes::fill_in_peft(recipe);
-    return plan_memory(recipe, tiny_llama(), 1);
+    return plan_memory(recipe, llama_of({}), 1);
   }
   int64_t exported() {
     recipes::fill_in_peft(recipe);
     const ModelOptions options{.frozen = true};
-    const auto model = build_model(tiny_llama(), options);
+    const auto model = build_model(llama_of({}), options);
     draw_weights(*model, options, 1);
     Adapters adapters(recipe.peft, *model, options);
     adapters.initialize(1);

@@ -6,7 +6,7 @@
 
 #include "data/loader/batch.h"
 #include "recipes/diagnostic.h"
-#include "tests/trainer/adapters/tiny_llama.h"
+#include "tests/trainer/llama_shape.h"
 #include "tests/trainer/ops/compare.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/generation/kv_cache.h"
@@ -62,7 +62,7 @@ TEST(Longer, RowsAreInsertedAndTakenAsAutogradDoesIt) {
 }
 
 ModelConfig tiny() {
-  ModelConfig config = tiny_llama();
+  ModelConfig config = llama_of({});
   config.sliding_window = {0, 5};
   return config;
 }

@@ -8,7 +8,7 @@
 #include "data/loader/batch.h"
 #include "recipes/diagnostic.h"
 #include "recipes/peft_methods.h"
-#include "tests/trainer/adapters/tiny_llama.h"
+#include "tests/trainer/llama_shape.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/adapters/eva.h"
 #include "trainer/models/model.h"
@@ -27,7 +27,7 @@ recipes::Peft lora(const std::string& init) {
 }
 
 std::unique_ptr<Model> drawn(const ModelOptions& options) {
-  auto model = build_model(tiny_llama(), options);
+  auto model = build_model(llama_of({}), options);
   draw_weights(*model, options, 3);
   const at::NoGradGuard off;
   for (Parameter& p : model->parameters()) p.value.mul_(p.value.dim() > 1 ? 10 : 1);
@@ -132,7 +132,7 @@ TEST(Loftq, MergesAndComesBackAsTheBaseThatItTrainsOn) {
 }
 
 TEST(Loftq, IsRefusedWhereTheStoredWeightsWouldBeRoundedBefore) {
-  ModelConfig config = tiny_llama();
+  ModelConfig config = llama_of({});
   config.stored_dtype = "float32";
   EXPECT_THROW(check_base_of_start(lora("loftq"), config, at::kBFloat16), UserError);
   EXPECT_NO_THROW(check_base_of_start(lora("loftq"), config, at::kFloat));

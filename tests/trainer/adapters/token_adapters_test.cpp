@@ -6,6 +6,7 @@
 
 #include "recipes/diagnostic.h"
 #include "recipes/peft_methods.h"
+#include "tests/trainer/llama_shape.h"
 #include "trainer/adapters/adapters.h"
 
 namespace temper::trainer {
@@ -16,15 +17,9 @@ using Names = std::vector<std::string>;
 // A decoder of one layer with 20 tokens, under an adapter of rank 2.
 struct Adapted {
   explicit Adapted(bool tied = false) {
-    config.architecture = "LlamaForCausalLM";
-    config.model_type = "llama";
-    config.vocab_size = 20;
-    config.hidden_size = config.intermediate_size = 8;
-    config.num_hidden_layers = config.num_attention_heads = config.num_key_value_heads = 1;
-    config.head_dim = 8;
-    config.max_position_embeddings = 16;
+    config = llama_of(
+        {.hidden = 8, .mlp = 8, .layers = 1, .heads = 1, .kv_heads = 1, .context = 16});
     config.tie_word_embeddings = tied;
-    config.sliding_window = {0};
     recipe.peft.method = "lora";
     recipes::fill_in_peft(recipe);
     recipe.peft.r = recipe.peft.lora_alpha = 2;

@@ -17,6 +17,7 @@
 #include "data/loader/batch.h"
 #include "data/text/tokenizer.h"
 #include "recipes/diagnostic.h"
+#include "tests/trainer/llama_shape.h"
 #include "trainer/models/model.h"
 #include "trainer/ops/token_log_probs.h"
 
@@ -38,17 +39,8 @@ std::filesystem::path stories() {
 
 // Wide enough for several blocks of keys; weights that make some tokens much likelier than others.
 ModelConfig tiny(int64_t window) {
-  ModelConfig config;
-  config.architecture = "LlamaForCausalLM";
-  config.model_type = "llama";
-  config.vocab_size = 4096;
-  config.hidden_size = 48;
-  config.intermediate_size = 80;
-  config.num_hidden_layers = 2;
-  config.num_attention_heads = 4;
-  config.num_key_value_heads = 2;
-  config.head_dim = 12;
-  config.max_position_embeddings = 400;
+  ModelConfig config =
+      llama_of({.vocabulary = 4096, .hidden = 48, .mlp = 80, .context = 400});
   config.initializer_range = 0.2;
   config.sliding_window = {0, window};
   return config;

@@ -7,6 +7,7 @@
 
 #include "recipes/diagnostic.h"
 #include "tests/trainer/checkpoint/scratch.h"
+#include "tests/trainer/llama_shape.h"
 #include "trainer/checkpoint/safetensors.h"
 #include "trainer/models/model.h"
 
@@ -14,18 +15,7 @@ namespace temper::trainer {
 namespace {
 
 ModelConfig tiny(bool tied = false) {
-  ModelConfig config;
-  config.architecture = "LlamaForCausalLM";
-  config.model_type = "llama";
-  config.vocab_size = 20;
-  config.hidden_size = 16;
-  config.intermediate_size = 24;
-  config.num_hidden_layers = 1;
-  config.num_attention_heads = 2;
-  config.num_key_value_heads = 1;
-  config.head_dim = 8;
-  config.max_position_embeddings = 32;
-  config.sliding_window = {0};
+  ModelConfig config = llama_of({.layers = 1, .heads = 2, .kv_heads = 1, .context = 32});
   config.tie_word_embeddings = tied;
   return config;
 }

@@ -12,6 +12,7 @@
 
 #include "data/loader/batch.h"
 #include "data/loader/collate.h"
+#include "tests/trainer/llama_shape.h"
 #include "trainer/models/model.h"
 #include "trainer/objectives/objective.h"
 #include "trainer/objectives/reference.h"
@@ -26,17 +27,8 @@ inline recipes::Objective objective_of(const std::string& kind) {
 }
 
 inline ModelConfig small_config() {
-  ModelConfig config;
-  config.architecture = "LlamaForCausalLM";
-  config.model_type = "llama";
-  config.vocab_size = 20;
-  config.hidden_size = config.intermediate_size = 8;
-  config.num_hidden_layers = config.num_attention_heads = 2;
-  config.num_key_value_heads = 1;
-  config.head_dim = 4;
-  config.max_position_embeddings = 64;
+  ModelConfig config = llama_of({.hidden = 8, .mlp = 8, .heads = 2, .kv_heads = 1});
   config.initializer_range = 0.5;  // so that probabilities differ
-  config.sliding_window = {0, 0};
   return config;
 }
 
