@@ -6,9 +6,13 @@
 
 namespace temper::trainer {
 
+int64_t group_of(const recipes::Objective& objective) {
+  return objective.num_generations.value_or(objective.kind == "rloo" ? 2 : 8);
+}
+
 RolloutPlan rollout_plan(const recipes::Recipe& recipe, int ranks) {
   const recipes::Objective& objective = recipe.objective;
-  RolloutPlan plan{.group = objective.num_generations.value_or(objective.kind == "rloo" ? 2 : 8),
+  RolloutPlan plan{.group = group_of(objective),
                    .completions = recipe.batch.global,
                    .iterations = objective.num_iterations.value_or(1)};
   if (plan.completions % plan.group != 0 || plan.prompts() % ranks != 0) {

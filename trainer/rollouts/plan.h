@@ -25,6 +25,9 @@ struct RolloutPlan {
   bool aligned() const { return steps() == 1; }
 };
 
+/// Completions a prompt: objective.num_generations, or the kind's default.
+int64_t group_of(const recipes::Objective& objective);
+
 /// objective.steps_per_generation counts micro-batches, as TRL's does: it is a multiple of those of
 /// a step. Throws UserError when it is not, or when the prompts of a step do not divide among
 /// ranks.
