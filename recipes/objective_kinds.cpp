@@ -217,6 +217,10 @@ int64_t completions_of_prompt(const Objective& objective) {
   return objective.num_generations.value_or(objective.kind == "rloo" ? 2 : 8);
 }
 
+int64_t completions_of_row(const Objective& objective) {
+  return objective.kind == "online_dpo" ? 2 : 1;
+}
+
 const std::vector<Kind>& reward_kinds() {
   static const std::vector<Kind> table = make_rewards();
   return table;

@@ -32,6 +32,8 @@ std::vector<std::string> objectives_with(std::string_view key);
 
 /// What is sampled for a prompt at once: num_generations, a pair (online_dpo), one (ppo).
 int64_t completions_of_prompt(const Objective& objective);
+/// Of these completions, how many are one row of batch.*: of online_dpo a pair.
+int64_t completions_of_row(const Objective& objective);
 
 const std::vector<Kind>& reward_kinds();
 

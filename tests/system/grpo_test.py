@@ -134,6 +134,60 @@ class Grpo(SystemTest):
         self.assertEqual({line["grad_norm"] for line in self.metrics()}, {0})
         self.assertEqual({line["frac_reward_zero_std"] for line in self.metrics()}, {1})
 
+    def first_groups(self, zero_variance):
+        """Samples of step 1, a list a prompt, and its metrics; a reward that is often the same for all four."""
+        rewards = '[[objective.rewards]]\nkind = "regex"\npattern = "^[0-2]"\nname = "small"\n'
+        run = {"run.name": zero_variance, "train.steps": 1}
+        self.assert_done(self.run_temper("train", self.recipe(rewards=rewards, zero_variance=zero_variance), *(f"{k}={v}" for k, v in run.items())))
+        lines = (self.directory / f"runs/{zero_variance}/samples/step-000001.jsonl").read_text().splitlines()
+        samples = [json.loads(line) for line in lines]
+        return [samples[i : i + 4] for i in range(0, 16, 4)], self.metrics(f"runs/{zero_variance}")[0]
+
+    def test_groups_of_equal_rewards_are_left_out_or_sampled_anew(self):
+        equal = lambda group: len({sample["rewards/small"] for sample in group}) == 1  # noqa: E731
+        kept, of_kept = self.first_groups("keep")
+        out = [group for group in kept if equal(group)]
+        self.assertTrue(0 < len(out) < 4, "a step with groups of both kinds")
+        self.assertEqual(of_kept["frac_reward_zero_std"], len(out) / 4)
+
+        skipped, of_skipped = self.first_groups("skip")
+        self.assertEqual(skipped, kept)
+        self.assertEqual(of_skipped["reward"], of_kept["reward"])  # of all that was sampled
+        # Characters are tokens, and what is shorter than the longest has ended in one more.
+        tokens = sum(len(s["prompt"]) + min(5, len(s["completion"]) + 1) for group in out for s in group)
+        self.assertEqual(of_kept["num_tokens"] - of_skipped["num_tokens"], tokens)
+        self.assertNotEqual(of_skipped["loss"], of_kept["loss"])
+
+        anew, of_anew = self.first_groups("resample")
+        self.assertEqual(of_anew["frac_reward_zero_std"], 0)
+        for group, before in zip(anew, kept, strict=True):
+            if equal(before):
+                self.assertFalse(equal(group))
+                self.assertNotEqual(group[0]["prompt"], before[0]["prompt"])
+            else:
+                self.assertEqual(group, before)
+
+    def test_the_entropy_bonus_adapts_and_resumes_to_the_same_bits(self):
+        # Above any entropy of 13 tokens, so that the coefficient rises with every step until it is at its highest.
+        recipe = self.recipe(use_adaptive_entropy=True, entropy_target=3.0, entropy_coef_delta=0.25, entropy_coef_max=1.0)
+        whole = (recipe, "batch.micro=16")
+        self.assert_done(self.run_temper("train", *whole, "run.name=whole"))
+        used = 0
+        for line, coefficient in zip(self.metrics("runs/whole"), (0.25, 0.5, 0.75, 1, 1, 1), strict=True):
+            self.assertEqual(line["entropy_coef"], coefficient)  # of the next step
+            self.assertAlmostEqual(line["loss"], line["policy_loss"] - used * line["policy_entropy"], places=5)
+            used = coefficient
+        self.assert_done(self.run_temper("train", *whole, "train.steps=3"))
+        self.assert_done(self.run_temper("train", *whole))
+        self.assertEqual(self.weights(), self.weights("runs/whole"))
+        self.assertEqual(self.timeless(), self.timeless("runs/whole"))
+        # From above the aim it falls.
+        falling = (recipe, "run.name=falling", "train.steps=2", "objective.entropy_target=0.1", "objective.entropy_coef=0.3")
+        self.assert_done(self.run_temper("train", *falling))
+        for line, coefficient in zip(self.metrics("runs/falling"), (0.05, 0), strict=True):
+            self.assertAlmostEqual(line["entropy_coef"], coefficient)
+            self.assertAlmostEqual(line["loss"], line["policy_loss"], places=6)  # above the aim there is no bonus
+
     def test_a_program_scores_completions(self):
         script = self.directory / "score.py"
         script.write_text(

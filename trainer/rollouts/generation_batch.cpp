@@ -1,6 +1,7 @@
 #include "trainer/rollouts/generation_batch.h"
 
 #include <algorithm>
+#include <span>
 #include <tuple>
 #include <utility>
 
@@ -8,6 +9,7 @@
 
 #include "data/loader/collate.h"
 #include "recipes/diagnostic.h"
+#include "trainer/rollouts/balance.h"
 
 namespace temper::trainer {
 namespace {
@@ -78,7 +80,19 @@ struct Placed {
   const SampledCompletion* completion;
 };
 
-data::Batch collate_completions(const std::vector<Placed>& completions,
+// Tokens of a micro-batch.
+int64_t cost(std::span<const Placed> completions, bool share_prompts) {
+  int64_t tokens = 0;
+  const SampledGroup* last = nullptr;
+  for (const auto& [group, completion] : completions) {
+    if (group != last || !share_prompts) tokens += static_cast<int64_t>(group->prompt.size());
+    last = group;
+    tokens += static_cast<int64_t>(completion->ids.size());
+  }
+  return tokens;
+}
+
+data::Batch collate_completions(std::span<const Placed> completions,
                                 const CompletionLayout& layout, double mean) {
   std::vector<data::TokenizedRow> rows;
   std::vector<float> rewards, advantages;
@@ -209,17 +223,19 @@ std::vector<data::Batch> micro_batches(const SampledGroups& groups, int32_t slic
       completions.push_back({&group, &completion});
     }
   }
+  std::vector<std::span<const Placed>> runs;
+  std::vector<int64_t> costs;
+  const auto micro = static_cast<size_t>(layout.micro);
+  for (std::span<const Placed> rest = completions; !rest.empty();) {
+    runs.push_back(rest.first(std::min(micro, rest.size())));
+    rest = rest.subspan(runs.back().size());
+    costs.push_back(cost(runs.back(), layout.share_prompts));
+  }
   const double mean = mean_tokens(groups, layout.mask_truncated);
-  const auto count = static_cast<int64_t>(completions.size());
-  const int64_t together = layout.micro * ranks;
-  const int64_t accumulation = (count + together - 1) / together;
   std::vector<data::Batch> batches;
-  for (int64_t i = 0; i < accumulation; ++i) {
-    const int64_t begin = (rank * accumulation + i) * layout.micro;
-    const int64_t end = std::min(begin + layout.micro, count);
-    if (begin >= end) break;
-    batches.push_back(collate_completions({completions.begin() + begin, completions.begin() + end},
-                                          layout, mean));
+  const std::vector<std::vector<int64_t>> taken = balance(costs, ranks);
+  for (const int64_t run : taken.at(static_cast<size_t>(rank))) {
+    batches.push_back(collate_completions(runs[static_cast<size_t>(run)], layout, mean));
   }
   return batches;
 }

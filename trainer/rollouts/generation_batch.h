@@ -57,9 +57,9 @@ struct CompletionLayout {
   bool share_prompts = true;    // among the completions of one that meet in a micro-batch
 };
 
-/// The completions that are trained on, C of them in the order of `groups`, as micro-batches: rank
-/// r of R takes the runs of `micro` from r * A * micro on, A = ceil(C / (R * micro)). A Rollout has
-/// all but entropy_coef.
+/// The completions that are trained on, in the order of `groups` and cut into runs of `micro`, are
+/// the micro-batches of all ranks, however many those are; this rank's, so that each has about as
+/// many tokens (balance.h). A Rollout has all but entropy_coef.
 std::vector<data::Batch> micro_batches(const SampledGroups& groups, int32_t slice, int rank,
                                        int ranks, const CompletionLayout& layout);
 

@@ -9,10 +9,10 @@ namespace temper::trainer {
 
 RolloutPlan rollout_plan(const recipes::Recipe& recipe, int ranks) {
   const recipes::Objective& objective = recipe.objective;
-  const bool pairs = objective.kind == "online_dpo";
+  const int64_t row = recipes::completions_of_row(objective);
   RolloutPlan plan{.group = recipes::completions_of_prompt(objective),
-                   .completions = recipe.batch.global * (pairs ? 2 : 1),
-                   .pairs = pairs,
+                   .completions = recipe.batch.global * row,
+                   .row = row,
                    .iterations = objective.num_iterations.value_or(1)};
   if (plan.completions % plan.group != 0 || plan.prompts() % ranks != 0) {
     throw UserError("batch.global = " + std::to_string(recipe.batch.global) +

@@ -13,12 +13,11 @@ namespace temper::trainer {
 struct RolloutPlan {
   int64_t group = 1;        // completions a prompt
   int64_t completions = 1;  // of a step, over all ranks
-  bool pairs = false;       // the two completions of a prompt are one row of batch.*
+  int64_t row = 1;          // completions that are one row of batch.*
   int64_t slices = 1;
   int64_t iterations = 1;  // num_iterations
 
   int64_t prompts() const { return completions / group; }  // of a step
-  int64_t completions_of_row() const { return pairs ? 2 : 1; }
   int64_t steps() const { return slices * iterations; }    // that share a generation batch
   int64_t batch_of(int64_t step) const { return (step - 1) / steps(); }
   int64_t slice_of(int64_t step) const { return (step - 1) % slices; }

@@ -50,7 +50,7 @@ Rollouts::Rollouts(Run& run)
       sampler_(run, plan_.group),
       entropy_coef_(run.recipe.objective.entropy_coef.value_or(0)),
       last_entropy_(std::numeric_limits<double>::infinity()) {
-  layout_ = {.micro = run.recipe.batch.micro * plan_.completions_of_row(),
+  layout_ = {.micro = run.recipe.batch.micro * plan_.row,
              .mask_truncated = run.recipe.objective.mask_truncated_completions.value_or(false),
              .temperature = objective_.temperature(sampler_.temperature()),
              .share_prompts = !depends_on_length(run.inputs.config.rope)};
