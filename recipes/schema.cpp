@@ -21,8 +21,7 @@ std::vector<Key> recipe_rows() {
       ROW(run.overwrite, .meaning = "Replace an existing run instead of refusing it."),
       ROW(run.deterministic,
           .meaning = "The same recipe and layout give the same bits; `\"layout\"`: on other "
-                     "data-parallel layouts too.",
-          .works = {true, false}),
+                     "data-parallel layouts too, of a power of two of ranks."),
 
       ROW(model.path,
           .meaning = "Model directory (config.json, safetensors, tokenizer.json); always needed."),

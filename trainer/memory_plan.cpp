@@ -9,6 +9,7 @@
 
 #include <ATen/ATen.h>
 
+#include "parallel/replicate/tree_sum.h"
 #include "recipes/diagnostic.h"
 #include "recipes/objective_kinds.h"
 #include "trainer/adapters/adapters.h"
@@ -211,7 +212,12 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   plan.trainable = tensors.trainable;
   const bool adapters = !recipe.peft.method.empty() || !recipe.model.adapter.empty();
   plan.weights = tensors.weights + tensors.start + reference_bytes(recipe, plan.parameters, adapters);
-  plan.gradients = plan.trainable * 4;
+  // Sums in the order of a tree put some aside, and keep all ranks' parts until they are added up.
+  int64_t copies = 1;
+  if (const auto exact = exact_micro_batches(recipe, ranks)) {
+    copies += parallel::TreeSum::levels(*exact) + (ranks > 2 ? 2 : 0);
+  }
+  plan.gradients = plan.trainable * 4 * copies;
   const int64_t states = recipe.optimizer.kind.find("adamw") != std::string::npos ? 2 : (recipe.optimizer.momentum > 0 ? 1 : 0);
   const int64_t state_bytes = recipe.optimizer.kind.ends_with("adamw_8bit") ? 1 : 4;
   plan.optimizer = plan.trainable * state_bytes * states + tensors.ranks;

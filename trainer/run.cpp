@@ -179,6 +179,11 @@ int64_t total_steps(const recipes::Recipe& recipe, int64_t steps_per_epoch) {
   return static_cast<int64_t>(std::ceil(recipe.train.epochs * static_cast<double>(steps_per_epoch)));
 }
 
+std::optional<int64_t> exact_micro_batches(const recipes::Recipe& recipe, int64_t ranks) {
+  if (recipe.run.deterministic != recipes::Deterministic::kLayout) return {};
+  return recipe.batch.global / (recipe.batch.micro * ranks);
+}
+
 Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const parallel::World& world) {
   Run run{.recipe = std::move(recipe), .inputs = std::move(inputs), .datasets = std::move(datasets), .world = world};
   const recipes::Recipe& r = run.recipe;
@@ -269,7 +274,8 @@ void prepare_training(Run& run) {
   std::vector<at::Tensor> values;
   for (const Parameter& parameter : run.model->parameters()) values.push_back(parameter.value);
   run.reducer = std::make_unique<parallel::GradientReducer>(std::move(values), *run.communicator,
-                                                            run.recipe.parallel.bucket_mib << 20);
+                                                            run.recipe.parallel.bucket_mib << 20,
+                                                            exact_micro_batches(run.recipe, run.world.size));
   recipes::Optimizer optimizer = run.recipe.optimizer;
   if (optimizer.loraplus_lr_ratio) optimizer.weight_decay = optimizer.loraplus_weight_decay;
   run.optimizer = build_optimizer(optimizer, run.model->parameters());
