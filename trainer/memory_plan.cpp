@@ -10,6 +10,7 @@
 #include <ATen/ATen.h>
 
 #include "recipes/diagnostic.h"
+#include "recipes/objective_kinds.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/generation/engine.h"
 #include "trainer/models/rope_frequencies.h"
@@ -157,8 +158,8 @@ int64_t prompts_of(int64_t completions, int64_t group) { return (completions + g
 int64_t tokens_of(const recipes::Recipe& recipe, const ModelConfig& config, int64_t virtual_tokens) {
   const int64_t row = recipe.data.max_length + virtual_tokens;
   if (!learns_from_rollouts(recipe)) return recipe.batch.micro * documents_of_row(recipe.objective.kind) * row;
-  const int64_t group = depends_on_length(config.rope) ? 1 : group_of(recipe.objective);
-  const int64_t micro = recipe.batch.micro;
+  const int64_t group = depends_on_length(config.rope) ? 1 : recipes::completions_of_prompt(recipe.objective);
+  const int64_t micro = recipe.batch.micro * recipes::completions_of_row(recipe.objective);
   const int64_t prompts = micro % group == 0 ? micro / group : prompts_of(micro, group);
   return prompts * row + micro * longest_completion(recipe);
 }
@@ -167,7 +168,8 @@ int64_t tokens_of(const recipes::Recipe& recipe, const ModelConfig& config, int6
 int64_t cache_bytes(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks, int64_t virtual_tokens) {
   if (!learns_from_rollouts(recipe)) return 0;
   const recipes::Objective& objective = recipe.objective;
-  const int64_t own = objective.steps_per_generation ? *objective.steps_per_generation * recipe.batch.micro : recipe.batch.global / ranks;
+  const int64_t rows = objective.steps_per_generation ? *objective.steps_per_generation * recipe.batch.micro : recipe.batch.global / ranks;
+  const int64_t own = rows * recipes::completions_of_row(objective);
   const int64_t all = EngineOptions{}.slots;
   const int64_t slots = recipe.data.eval.empty() ? std::min(all, own) : all;
   const auto pages = [](int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; };
@@ -175,7 +177,7 @@ int64_t cache_bytes(const recipes::Recipe& recipe, const ModelConfig& config, in
                         .kv_heads = config.num_key_value_heads,
                         .head_dim = config.head_dim,
                         .dtype = recipe.train.precision == recipes::Dtype::kFp32 ? at::kFloat : at::kBFloat16};
-  return shape.bytes() * (prompts_of(slots, group_of(objective)) * pages(recipe.data.max_length + virtual_tokens) +
+  return shape.bytes() * (prompts_of(slots, recipes::completions_of_prompt(objective)) * pages(recipe.data.max_length + virtual_tokens) +
                           slots * (pages(longest_completion(recipe)) + 1));
 }
 

@@ -1,6 +1,7 @@
 """Reinforcement learning as a user runs it: rewards rise, samples are shown, layouts agree, a resumed run gives the same bits."""
 
 import json
+import math
 import subprocess
 import sys
 import unittest
@@ -29,6 +30,7 @@ class Grpo(SystemTest):
 
     def recipe(self, kind="grpo", rewards=REWARDS, **objective):
         keys = {"kind": kind, "num_generations": 4, "max_completion_length": 5} | objective
+        keys = {key: value for key, value in keys.items() if value is not None}
         lines = [
             '[run]\nname = "test"',
             f'[model]\npath = "{SOURCE}/configs/grpo_arithmetic"\ninit = "random"\ndtype = "fp32"',
@@ -84,8 +86,26 @@ class Grpo(SystemTest):
         self.assertEqual(self.weights(), self.weights("runs/whole"))
         self.assertEqual(self.timeless(), self.timeless("runs/whole"))
 
+    def test_online_dpo_prefers_what_scores_higher(self):
+        recipe = self.recipe("online_dpo", beta=0.1, num_generations=None)
+        self.assert_done(self.run_temper("train", recipe, "batch.global=8", "batch.micro=4", "optimizer.lr=5e-3", "train.steps=12"))
+        lines = self.numbers()
+        for name in ("objective/scores_margin", "val/contain_eos_token", "objective/rlhf_reward", "rewards/accuracies", "reward"):
+            self.assertIn(name, lines[0])
+        # At first the policy is the reference: every reward is 0 and the loss log 2.
+        self.assertAlmostEqual(lines[0]["loss"], math.log(2), places=5)
+        self.assertAlmostEqual(lines[0]["objective/kl"], 0, places=5)
+        half = len(lines) // 2
+        mean = lambda part: sum(line["rewards/small/mean"] for line in part) / len(part)
+        self.assertGreater(mean(lines[half:]), mean(lines[:half]))
+        samples = [json.loads(line) for line in (self.directory / "runs/test/samples/step-000001.jsonl").read_text().splitlines()]
+        self.assertEqual(len(samples), 16)
+        for chosen, rejected in zip(samples[::2], samples[1::2]):
+            self.assertEqual(chosen["prompt"], rejected["prompt"])
+            self.assertGreaterEqual(chosen["reward"], rejected["reward"])
+
     def test_two_ranks_follow_one(self):
-        for kind, options in (("grpo", {}), ("rloo", {"beta": 0.05}), ("grpo", {"num_iterations": 2, "zero_variance": "skip"})):
+        for kind, options in (("grpo", {}), ("rloo", {"beta": 0.05}), ("online_dpo", {"num_generations": None}), ("grpo", {"num_iterations": 2, "zero_variance": "skip"})):
             with self.subTest(kind, **options):
                 recipe = self.recipe(kind, **options)
                 self.assert_done(self.run_temper("train", recipe, "run.name=one", "run.overwrite=true", "run.resume=never"))

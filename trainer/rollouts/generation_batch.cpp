@@ -95,7 +95,8 @@ int64_t cost(std::span<const Placed> completions, bool share_prompts) {
 data::Batch collate_completions(std::span<const Placed> completions,
                                 const CompletionLayout& layout, double mean) {
   std::vector<data::TokenizedRow> rows;
-  std::vector<float> advantages, old, sampling, reference;
+  std::vector<float> rewards, advantages;
+  std::vector<float> old, sampling, reference, values, token_advantages, returns;
   const SampledGroup* last = nullptr;
   for (const auto& [group, completion] : completions) {
     if (group != last) rows.emplace_back();
@@ -106,27 +107,35 @@ data::Batch collate_completions(std::span<const Placed> completions,
     document.supervised.assign(group->prompt.size(), 0);
     document.supervised.resize(document.ids.size(), counts ? 1 : 0);
     rows.back().documents.push_back(std::move(document));
+    rewards.push_back(completion->reward);
     advantages.push_back(completion->advantage);
     if (!counts) continue;
-    const auto add = [](std::vector<float>& to, const std::vector<float>& values) {
-      to.insert(to.end(), values.begin(), values.end());
+    const auto add = [](std::vector<float>& to, const std::vector<float>& from) {
+      to.insert(to.end(), from.begin(), from.end());
     };
     add(old, completion->old_log_probs);
     add(sampling, completion->sampling_log_probs);
     add(reference, completion->reference_log_probs);
+    add(values, completion->values);
+    add(token_advantages, completion->token_advantages);
+    add(returns, completion->returns);
   }
   data::Batch batch = data::collate_rows(std::move(rows), {.share_prefixes = layout.share_prompts});
   const int64_t targets = batch.targets.labels.numel();
-  const auto per_target = [&](const std::vector<float>& values) {
-    if (values.empty() && targets > 0) return at::Tensor();
-    TEMPER_CHECK(static_cast<int64_t>(values.size()) == targets, "a number for each target");
-    return flat(values, at::kFloat);
+  const auto per_target = [&](const std::vector<float>& numbers) {
+    if (numbers.empty() && targets > 0) return at::Tensor();
+    TEMPER_CHECK(static_cast<int64_t>(numbers.size()) == targets, "a number for each target");
+    return flat(numbers, at::kFloat);
   };
   batch.rows = static_cast<int64_t>(completions.size());
   batch.reference_log_probs = per_target(reference);
-  batch.rollout = {.advantages = flat(advantages, at::kFloat),
+  batch.rollout = {.rewards = flat(rewards, at::kFloat),
+                   .advantages = flat(advantages, at::kFloat),
                    .old_log_probs = per_target(old),
                    .sampling_log_probs = per_target(sampling),
+                   .old_values = per_target(values),
+                   .token_advantages = per_target(token_advantages),
+                   .returns = per_target(returns),
                    .mean_tokens = mean,
                    .temperature = layout.temperature};
   return batch;
@@ -148,8 +157,11 @@ PackedGroups pack(const SampledGroups& groups) {
       writer.put(completion.sampling_log_probs);
       writer.put(completion.old_log_probs);
       writer.put(completion.reference_log_probs);
+      writer.put(completion.values);
       writer.put(completion.scores);
-      writer.put(std::vector<float>{completion.advantage});
+      writer.put(std::vector<float>{completion.reward, completion.advantage});
+      writer.put(completion.token_advantages);
+      writer.put(completion.returns);
     }
   }
   return {.integers = flat(writer.integers, at::kInt), .numbers = flat(writer.numbers, at::kFloat)};
@@ -174,8 +186,13 @@ SampledGroups unpack(const PackedGroups& packed) {
       completion.sampling_log_probs = reader.values();
       completion.old_log_probs = reader.values();
       completion.reference_log_probs = reader.values();
+      completion.values = reader.values();
       completion.scores = reader.values();
-      completion.advantage = reader.values().at(0);
+      const std::vector<float> both = reader.values();
+      completion.reward = both.at(0);
+      completion.advantage = both.at(1);
+      completion.token_advantages = reader.values();
+      completion.returns = reader.values();
     }
   }
   return groups;

@@ -14,13 +14,18 @@
 namespace temper::trainer {
 
 struct SampledCompletion {
-  std::vector<int32_t> ids;
+  std::vector<int32_t> ids{};
   bool truncated = false;                  // ended at max_completion_length
-  std::vector<float> sampling_log_probs;   // of ids
-  std::vector<float> old_log_probs;        // of ids; empty where not needed
-  std::vector<float> reference_log_probs;  // of ids; empty where not needed
-  std::vector<float> scores;               // one a reward; NaN: none
+  std::vector<float> sampling_log_probs{};   // of ids
+  std::vector<float> old_log_probs{};        // of ids; empty where not needed
+  std::vector<float> reference_log_probs{};  // of ids; empty where not needed
+  std::vector<float> values{};               // a value head's, of ids; empty where there is none
+  std::vector<float> scores{};               // one a reward; NaN: none
+  float reward = 0;                        // their weighted sum; NaN: not scored
+  // What the objective has made of it (RolloutObjective::judge): of the completion, or of each of
+  // its tokens where advantages and returns differ from token to token.
   float advantage = 0;
+  std::vector<float> token_advantages{}, returns{};
 };
 
 /// A prompt and its completions.

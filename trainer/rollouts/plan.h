@@ -11,8 +11,9 @@ namespace temper::trainer {
 /// are trained on in turn, `iterations` times, so that it lasts slices * iterations steps. Steps
 /// count from 1.
 struct RolloutPlan {
-  int64_t group = 1;        // completions a prompt (num_generations)
-  int64_t completions = 1;  // of a step, over all ranks (batch.global)
+  int64_t group = 1;        // completions a prompt
+  int64_t completions = 1;  // of a step, over all ranks
+  int64_t row = 1;          // completions that are one row of batch.*
   int64_t slices = 1;
   int64_t iterations = 1;  // num_iterations
 
@@ -24,9 +25,6 @@ struct RolloutPlan {
   /// A generation batch is used up by the step that made it: its policy is the one that is trained.
   bool aligned() const { return steps() == 1; }
 };
-
-/// Completions a prompt: objective.num_generations, or the kind's default.
-int64_t group_of(const recipes::Objective& objective);
 
 /// objective.steps_per_generation counts micro-batches, as TRL's does: it is a multiple of those of
 /// a step. Throws UserError when it is not, or when the prompts of a step do not divide among
