@@ -11,6 +11,7 @@ import pathlib
 import trl
 from transformers import TrainingArguments
 from trl.experimental.cpo import CPOConfig
+from trl.experimental.online_dpo import OnlineDPOConfig
 from trl.experimental.orpo import ORPOConfig
 
 CONFIGS = {
@@ -22,6 +23,7 @@ CONFIGS = {
     "reward": trl.RewardConfig,
     "grpo": trl.GRPOConfig,
     "rloo": trl.RLOOConfig,
+    "online_dpo": OnlineDPOConfig,
 }
 
 
