@@ -105,6 +105,12 @@ class Commands(SystemTest):
                 (self.directory / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
                 if "max_completion_length" in text:
                     overrides.append("objective.max_completion_length=32")
+                if "runs/reward/export" in text:
+                    scores = json.loads((self.directory / "runs/test/export/config.json").read_text())
+                    scores |= {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
+                    (self.directory / "scores").mkdir()
+                    (self.directory / "scores/config.json").write_text(json.dumps(scores))
+                    overrides.append("objective.rewards.0.path=scores")
                 if "chats" in text:
                     template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
                     (self.directory / "runs/test/export/chat_template.jinja").write_text(template)
