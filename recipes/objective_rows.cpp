@@ -11,7 +11,8 @@ std::vector<Key> objective_rows() {
           .choices = {"sft", "dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo", "online_dpo",
                       "gkd", "distill", "ppo", "classify", "tokens", "qa", "embed", "cross_encoder",
                       "mlm"},
-          .works = {"sft", "dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo", "online_dpo"}),
+          .works = {"sft", "dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo", "online_dpo",
+                    "ppo"}),
       ROW(objective.loss_type,
           .meaning = "The form of the loss, by its name in TRL; dpo takes a list too, whose losses "
                      "are added with loss_weights.",

@@ -10,6 +10,7 @@
 #include "trainer/checkpoint/export.h"
 #include "trainer/checkpoints.h"
 #include "trainer/model_card.h"
+#include "trainer/models/value_head.h"
 #include "trainer/recorder.h"
 
 namespace temper::trainer {
@@ -47,7 +48,9 @@ NamedTensors exported_weights(Run& run, at::ScalarType dtype) {
     return merged_weights(*run.model, *run.adapters, base, dtype);
   }
   NamedTensors weights;
-  for (const Parameter& parameter : run.model->parameters()) weights.emplace_back(parameter.name, parameter.master);
+  for (const Parameter& parameter : run.model->parameters()) {
+    if (!of_value_head(parameter)) weights.emplace_back(parameter.name, parameter.master);
+  }
   return weights;
 }
 

@@ -79,6 +79,7 @@ struct Tensors {
   int64_t ranks = 0;      // bytes of what AdaLoRA's allocator keeps
   int64_t adapter = 0;    // bytes of an exported adapter
   int64_t virtual_tokens = 0;  // of a document
+  int64_t value_head = 0;      // elements, float32
 };
 
 // Of the base's own weights, which an adapter's export takes along as they are stored.
@@ -124,6 +125,11 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
     }
   }
   if (adapters) count_adapters(*adapters, tensors);
+  if (build_objective(recipe.objective)->needs_value_head()) {
+    tensors.value_head = config.hidden_size + 1;
+    tensors.weights += 4 * tensors.value_head;
+    tensors.trainable += tensors.value_head;
+  }
   if (model->virtual_tokens()) tensors.virtual_tokens = model->virtual_tokens()->count;
   std::map<const Projection*, int64_t> whole;
   for (const LinearSlot& slot : model->linears()) {
@@ -233,7 +239,7 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   plan.rewards = reward_bytes(recipe.objective);
   plan.rollouts = cache_bytes(recipe, config, ranks, tensors.virtual_tokens);
 
-  const int64_t stored = adapters ? plan.trainable : plan.parameters;
+  const int64_t stored = adapters ? plan.trainable : plan.parameters + tensors.value_head;
   plan.checkpoint_bytes = stored * 4 + tensors.start + plan.optimizer;
   const int64_t snapshot = recipe.checkpoint.async ? plan.checkpoint_bytes / std::max<int64_t>(1, ranks) : 0;
   // Float32 logits; their gradient overwrites them in float32 and stands beside them in bfloat16.

@@ -21,6 +21,7 @@
 #include "trainer/rollouts/rollouts.h"
 #include "trainer/models/quantization.h"
 #include "trainer/models/rope_frequencies.h"
+#include "trainer/models/value_head.h"
 
 namespace temper::trainer {
 
@@ -243,6 +244,10 @@ void fill_model(Run& run, const std::optional<fs::path>& checkpoint) {
     run.adapters->check_mergeable();
   }
   if (run.objective->needs_reference()) run.reference = make_reference(run);
+  if (run.objective->needs_value_head()) {
+    add_value_head(*run.model, options);
+    draw_value_head(*run.model, run.recipe.run.seed);
+  }
   release_idle_cpu_memory();
 }
 

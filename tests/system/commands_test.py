@@ -98,13 +98,19 @@ class Commands(SystemTest):
                 text = path.read_text()
                 for part in ("train", "eval"):
                     if f"[[data.{part}]]" in text:
-                        known = {"data/pairs": "pairs", "data/rated": "rated", "arithmetic/prompts": "arithmetic", "data/gsm8k": "gsm8k"}
+                        known = {"data/pairs": "pairs", "data/rated": "rated", "prompts": "arithmetic", "data/gsm8k": "gsm8k"}
                         name = next((known[path] for path in known if path in text), "chat" if "chats" in text else part)
                         overrides.append(f"data.{part}.0.path={name}.jsonl")
                 rows = [{"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "int x;"}]}] * 20
                 (self.directory / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
                 if "max_completion_length" in text:
                     overrides.append("objective.max_completion_length=32")
+                if "runs/reward/export" in text:
+                    scores = json.loads((self.directory / "runs/test/export/config.json").read_text())
+                    scores |= {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
+                    (self.directory / "scores").mkdir()
+                    (self.directory / "scores/config.json").write_text(json.dumps(scores))
+                    overrides.append("objective.rewards.0.path=scores")
                 if "chats" in text:
                     template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
                     (self.directory / "runs/test/export/chat_template.jinja").write_text(template)

@@ -22,7 +22,9 @@ weight = 0.5
 """
 
 
-class Grpo(SystemTest):
+class Rollouts(SystemTest):
+    """Sums to answer, and a recipe that samples answers from a random model."""
+
     def setUp(self):
         super().setUp()
         make = SOURCE / "configs/grpo_arithmetic/make_data.py"
@@ -53,6 +55,8 @@ class Grpo(SystemTest):
         # The run that ends early evaluates at its last step.
         return [{k: v for k, v in line.items() if k != "generation_time" and not k.startswith("eval_")} for line in self.numbers(run)]
 
+
+class Grpo(Rollouts):
     def test_metrics_and_samples_are_those_that_trl_users_know(self):
         self.assert_done(self.run_temper("train", self.recipe()))
         lines = self.metrics()

@@ -10,6 +10,7 @@
 #include "trainer/adapters/adapter_config.h"
 #include "trainer/adapters/adapter_files.h"
 #include "trainer/adapters/adapters.h"
+#include "trainer/models/value_head.h"
 
 namespace temper::trainer {
 
@@ -116,7 +117,8 @@ NamedTensors merged_weights(Model& model, const Adapters& adapters,
   std::map<std::string, at::Tensor> trained;  // of the base
   std::vector<std::string> names;
   for (const Parameter& parameter : model.parameters()) {
-    if (parameter.name.starts_with("base_model.")) continue;  // of the adapters
+    // Of the adapters, or of training alone.
+    if (parameter.name.starts_with("base_model.") || of_value_head(parameter)) continue;
     names.push_back(parameter.name);
     if (parameter.trainable()) trained[parameter.name] = parameter.master.detach();
   }

@@ -15,6 +15,7 @@
 #include "trainer/checkpoint/safetensors.h"
 #include "trainer/models/model.h"
 #include "trainer/models/quantization.h"
+#include "trainer/models/value_head.h"
 
 namespace temper::trainer {
 namespace {
@@ -286,35 +287,41 @@ at::Tensor draw_normal(const Model& model, int64_t seed, const std::string& name
   return at::empty(shape, at::kFloat).normal_(0.0, model.config().initializer_range, generator);
 }
 
+void draw(const Model& model, int64_t seed, Parameter& parameter) {
+  const at::IntArrayRef shape = parameter.value.sizes();
+  if (parameter.name.ends_with("norm.weight")) {
+    store(parameter, at::ones(shape, at::kFloat));
+  } else if (parameter.name.ends_with(".bias")) {
+    store(parameter, at::zeros(shape, at::kFloat));
+  } else {
+    store(parameter, draw_normal(model, seed, parameter.name, shape));
+  }
+}
+
 }  // namespace
 
 void draw_head(Model& model, int64_t seed) {
   const at::NoGradGuard off;
   for (Parameter& parameter : model.parameters()) {
-    if (parameter.name != kScore || !model.config().new_head) continue;
-    store(parameter, draw_normal(model, seed, parameter.name, parameter.value.sizes()));
+    if (parameter.name == kScore && model.config().new_head) draw(model, seed, parameter);
+  }
+}
+
+void draw_value_head(Model& model, int64_t seed) {
+  const at::NoGradGuard off;
+  for (Parameter& parameter : model.parameters()) {
+    if (of_value_head(parameter)) draw(model, seed, parameter);
   }
 }
 
 void draw_weights(Model& model, const ModelOptions& options, int64_t seed) {
   const at::NoGradGuard off;
-  const auto normal = [&](const std::string& name, at::IntArrayRef shape) {
-    return draw_normal(model, seed, name, shape);
-  };
-  for (Parameter& parameter : model.parameters()) {
-    const at::IntArrayRef shape = parameter.value.sizes();
-    if (parameter.name.ends_with("norm.weight")) {
-      store(parameter, at::ones(shape, at::kFloat));
-    } else if (parameter.name.ends_with(".bias")) {
-      store(parameter, at::zeros(shape, at::kFloat));
-    } else {
-      store(parameter, normal(parameter.name, shape));
-    }
-  }
+  for (Parameter& parameter : model.parameters()) draw(model, seed, parameter);
   for (const LinearSlot& slot : model.linears()) {
     if (slot.projection->quantized.empty()) continue;
+    const std::string name = slot.module + ".weight";
     store_quantized(
-        slot, normal(slot.module + ".weight", {slot.out_features, slot.in_features}), options);
+        slot, draw_normal(model, seed, name, {slot.out_features, slot.in_features}), options);
   }
 }
 

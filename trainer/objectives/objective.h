@@ -54,6 +54,7 @@ class Objective {
   /// documents (data::collate_rows), never packed with others.
   virtual std::optional<data::RowLayout> row_layout() const { return std::nullopt; }
   virtual bool needs_reference() const { return false; }
+  virtual bool needs_value_head() const { return false; }  // models/value_head.h
   /// What the step's losses need besides their own batch, written into the batches: the reference's
   /// log-probabilities, means over all ranks. Called once a step on every rank, in no-grad mode, also
   /// where a rank has no micro-batches (of an evaluation: once for each round of one micro-batch a

@@ -27,6 +27,8 @@ constexpr ObjectiveRow kObjectives[] = {
      "arXiv:2402.14740"},
     {"online_dpo", build_online_dpo, "Pairs of what the model says, chosen by reward.",
      "arXiv:2402.04792"},
+    {"ppo", build_ppo, "Rewards of what the model says, against what a value head expects.",
+     "arXiv:1707.06347, arXiv:1506.02438"},
 };
 
 }  // namespace

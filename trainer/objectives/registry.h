@@ -25,6 +25,7 @@ std::unique_ptr<Objective> build_cpo(const recipes::Objective& objective);      
 std::unique_ptr<Objective> build_dpo(const recipes::Objective& objective);           // dpo.cpp
 std::unique_ptr<Objective> build_kto(const recipes::Objective& objective);           // kto.cpp
 std::unique_ptr<Objective> build_orpo(const recipes::Objective& objective);          // orpo.cpp
+std::unique_ptr<Objective> build_ppo(const recipes::Objective& objective);           // ppo.cpp
 std::unique_ptr<Objective> build_reward_model(const recipes::Objective& objective);  // reward.cpp
 std::unique_ptr<Objective> build_sft(const recipes::Objective& objective);  // sft.cpp
 std::unique_ptr<Objective> build_grpo(const recipes::Objective& objective);  // grpo.cpp
