@@ -9,8 +9,8 @@ namespace {
 // Names, separated by blanks, of the reference libraries' fields (and product keys beside them)
 // that belong to the objectives to come.
 constexpr const char* kKeysOfLaterObjectives =
-    "cliprange cliprange_value gamma kl_coef lam lmbda loss mask_replace_prob missing_eos_penalty "
-    "mlm_probability random_replace_prob seq_kd teacher value_model vf_coef whiten_rewards";
+    "cliprange cliprange_value gamma kl_coef lam loss mask_replace_prob missing_eos_penalty "
+    "mlm_probability random_replace_prob value_model vf_coef whiten_rewards";
 
 // Fields of TRL 1.16.0's configs that are no keys of [objective].
 std::vector<Later> fields_of_trl() {
@@ -26,6 +26,8 @@ std::vector<Later> fields_of_trl() {
       {"objective.min_p", unneeded + "generation.min_p says it"},
       {"objective.repetition_penalty", unneeded + "generation.repetition_penalty says it"},
       {"objective.generation_batch_size", unneeded + "objective.steps_per_generation says it"},
+      {"objective.max_new_tokens", unneeded + "objective.max_completion_length says it"},
+      {"objective.teacher_model_name_or_path", unneeded + "objective.teacher says it"},
       {"objective.num_generations_eval", "is not in this version: leave it out"},
   };
 }

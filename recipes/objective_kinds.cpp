@@ -123,6 +123,22 @@ std::vector<ObjectiveKind> make_table() {
        kPreferenceRate,
        {"eval_reward"},
        true},
+      {{"gkd", "What a teacher would say next, also to the student's own answers (arXiv:2306.13649).",
+        make_fields("teacher", {{"beta", 0.5},
+                                {"lmbda", 0.5},
+                                {"seq_kd", false},
+                                {"max_completion_length", 128},
+                                {"disable_dropout", true}})},
+       kSftRate,
+       {"eval_mean_token_accuracy"}},
+      {{"distill", "The same with a temperature in the loss; on-policy with lmbda = 1.",
+        make_fields("teacher", {{"beta", 1.0},
+                                {"lmbda", 0.0},
+                                {"seq_kd", false},
+                                {"max_completion_length", 512},
+                                {"disable_dropout", false}})},
+       kPreferenceRate,
+       {"eval_mean_token_accuracy"}},
   };
 }
 
@@ -190,6 +206,10 @@ const std::vector<Kind>& reward_kinds() {
   return table;
 }
 
+bool samples_completions(const Objective& objective) {
+  return objective.lmbda.value_or(0) > 0 || objective.seq_kd.value_or(false);
+}
+
 void fill_in_objective(Recipe& recipe) {
   Objective& objective = recipe.objective;
   const ObjectiveKind* kind = find_objective_kind(objective.kind);
@@ -205,13 +225,16 @@ void fill_in_objective(Recipe& recipe) {
       objective.loss_type = std::vector<std::string>{*name};
     }
   }
-  if (kind->name != "sft") recipe.data.packing = Packing::kNone;
-  if (!kind->samples) return;
+  const bool distills = kind->field("teacher") != nullptr;
+  const bool rows_of_sft = kind->name == "sft" || (distills && !samples_completions(objective));
+  if (!rows_of_sft) recipe.data.packing = Packing::kNone;
+  const bool samples = kind->samples || samples_completions(objective);
+  if (!samples && kind->name != "distill") return;
   for (Reward& reward : objective.rewards) {
     fill_in_reward(reward, *objective.max_completion_length);
   }
   Generation& generation = recipe.generation;
-  if (!generation.temperature) generation.temperature = 1.0;
+  if (!generation.temperature) generation.temperature = kind->name == "gkd" ? 0.9 : 1.0;
   if (!generation.top_p) generation.top_p = 1.0;
   if (!generation.top_k) generation.top_k = 0;
   if (!generation.repetition_penalty) generation.repetition_penalty = 1.0;

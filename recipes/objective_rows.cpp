@@ -11,7 +11,8 @@ std::vector<Key> objective_rows() {
           .choices = {"sft", "dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo", "online_dpo",
                       "gkd", "distill", "ppo", "classify", "tokens", "qa", "embed", "cross_encoder",
                       "mlm"},
-          .works = {"sft", "dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo"}),
+          .works = {"sft", "dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo", "gkd",
+                    "distill"}),
       ROW(objective.loss_type,
           .meaning = "The form of the loss, by its name in TRL; dpo takes a list too, whose losses "
                      "are added with loss_weights.",
@@ -21,7 +22,9 @@ std::vector<Key> objective_rows() {
 
       ROW(objective.beta,
           .meaning = "How strongly the policy is held to the reference; orpo: weight of the odds "
-                     "ratio; grpo, rloo: weight of the KL divergence, 0 needs no reference.",
+                     "ratio; grpo, rloo: weight of the KL divergence, 0 needs no reference; gkd, "
+                     "distill: the divergence, from 0, KL(teacher || student), to 1, KL(student || "
+                     "teacher).",
           .range = at_least(0)),
       ROW(objective.label_smoothing,
           .meaning = "Share of preferences taken to be the wrong way round; dpo: of exo_pair, "
@@ -144,6 +147,17 @@ std::vector<Key> objective_rows() {
           .meaning = "Advantages of the whole batch get mean 0 and deviation 1."),
       ROW(objective.reward_clip_range,
           .meaning = "Rewards are clipped to these two numbers; unset: not.", .not_empty = true),
+
+      ROW(objective.teacher,
+          .meaning = "Directory of the teacher, a language model with the student's vocabulary; "
+                     "needed.",
+          .not_empty = true),
+      ROW(objective.lmbda,
+          .meaning = "Share of the rows whose completion the student samples anew in each step.",
+          .range = between(0, 1)),
+      ROW(objective.seq_kd,
+          .meaning = "The teacher samples the completions of all other rows; false: they are taken "
+                     "as they stand."),
   };
 }
 

@@ -142,6 +142,9 @@ int64_t documents_of_row(const std::string& kind) {
 // A reference model of its own: not where adapters are switched off or log-probabilities are stored.
 int64_t reference_bytes(const recipes::Recipe& recipe, int64_t parameters, bool adapters) {
   const recipes::Objective& objective = recipe.objective;
+  if (objective.teacher) {
+    return parameter_count(load_config(*objective.teacher)) * bytes_of(recipe.train.precision);
+  }
   if (!build_objective(objective)->needs_reference()) return 0;
   const bool given = !objective.ref_model.value_or("").empty();
   const bool stored = objective.precompute_ref_log_probs.value_or(false);
@@ -179,10 +182,12 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   const int64_t stored = adapters ? plan.trainable : plan.parameters;
   plan.checkpoint_bytes = stored * 4 + tensors.start + plan.optimizer;
   const int64_t snapshot = recipe.checkpoint.async ? plan.checkpoint_bytes / std::max<int64_t>(1, ranks) : 0;
-  // Float32 logits; their gradient overwrites them in float32 and stands beside them in bfloat16.
+  // Float32 logits, of a teacher too; their gradient overwrites them in float32 and stands beside them
+  // in bfloat16.
   const int64_t outputs = config.num_labels > 0 ? config.num_labels : config.vocab_size;
-  const int64_t rows = head_chunk(tokens, outputs);
-  const int64_t logits = rows * outputs * (compute == 4 ? 4 : 4 + compute);
+  const int64_t models = recipe.objective.teacher ? 2 : 1;
+  const int64_t rows = head_chunk(tokens, models * outputs);
+  const int64_t logits = rows * outputs * (4 * models + (compute == 4 ? 0 : compute));
   plan.buffers = kProgram + logits + snapshot + tensors.largest * compute;
   const bool merged = !adapters || recipe.export_.merge;
   const bool full = recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32;

@@ -11,6 +11,7 @@ import pathlib
 import trl
 from transformers import TrainingArguments
 from trl.experimental.cpo import CPOConfig
+from trl.experimental.gkd import GKDConfig
 from trl.experimental.orpo import ORPOConfig
 
 CONFIGS = {
@@ -22,6 +23,8 @@ CONFIGS = {
     "reward": trl.RewardConfig,
     "grpo": trl.GRPOConfig,
     "rloo": trl.RLOOConfig,
+    "gkd": GKDConfig,
+    "distill": trl.DistillationConfig,
 }
 
 
