@@ -7,6 +7,7 @@
 #include "recipes/diagnostic.h"
 #include "trainer/rollouts/completion_samples.h"
 #include "trainer/rollouts/metrics.h"
+#include "trainer/rollouts/prompts.h"
 #include "trainer/run.h"
 
 namespace temper::trainer {
