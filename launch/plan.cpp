@@ -21,6 +21,14 @@ std::string mib(int64_t bytes) {
 }
 
 data::Json to_json(const trainer::Run& run, const trainer::MemoryPlan& plan, int world) {
+  data::Json memory = {{"weights", plan.weights},
+                       {"gradients", plan.gradients},
+                       {"optimizer", plan.optimizer},
+                       {"activations", plan.activations}};
+  if (plan.rewards > 0) memory["rewards"] = plan.rewards;
+  if (plan.rollouts > 0) memory["rollouts"] = plan.rollouts;
+  memory["buffers"] = plan.buffers;
+  memory["total"] = plan.total();
   return {{"model", {{"architecture", run.inputs.config.architecture}, {"parameters", plan.parameters}}},
           {"world", world},
           {"rows", run.datasets.train_rows},
@@ -28,13 +36,7 @@ data::Json to_json(const trainer::Run& run, const trainer::MemoryPlan& plan, int
           {"steps_per_epoch", run.steps_per_epoch},
           {"steps", run.total_steps},
           {"tokens_per_step", run.datasets.train_tokens * run.recipe.batch.global / run.loader->sequences()},
-          {"memory",
-           {{"weights", plan.weights},
-            {"gradients", plan.gradients},
-            {"optimizer", plan.optimizer},
-            {"activations", plan.activations},
-            {"buffers", plan.buffers},
-            {"total", plan.total()}}},
+          {"memory", memory},
           {"disk", {{"checkpoint", plan.checkpoint_bytes}, {"export", plan.export_bytes}}}};
 }
 

@@ -9,8 +9,7 @@ namespace {
 // Names, separated by blanks, of the reference libraries' fields (and product keys beside them)
 // that belong to the objectives to come.
 constexpr const char* kKeysOfLaterObjectives =
-    "cliprange cliprange_value gamma kl_coef lam loss mask_replace_prob missing_eos_penalty "
-    "mlm_probability random_replace_prob value_model vf_coef whiten_rewards";
+    "loss mask_replace_prob mlm_probability random_replace_prob";
 
 // Fields of TRL 1.16.0's configs that are no keys of [objective].
 std::vector<Later> fields_of_trl() {
@@ -28,6 +27,12 @@ std::vector<Later> fields_of_trl() {
       {"objective.generation_batch_size", unneeded + "objective.steps_per_generation says it"},
       {"objective.max_new_tokens", unneeded + "objective.max_completion_length says it"},
       {"objective.teacher_model_name_or_path", unneeded + "objective.teacher says it"},
+      {"objective.response_length", unneeded + "objective.max_completion_length says it"},
+      {"objective.num_ppo_epochs", unneeded + "objective.num_iterations says it"},
+      {"objective.num_mini_batches", unneeded + "objective.steps_per_generation says it"},
+      {"objective.value_model",
+       "is not in this version: the value head stands on the policy's own last hidden state"},
+      {"objective.kl_estimator", "is not in this version, which has k1: leave it out"},
       {"objective.num_generations_eval", "is not in this version: leave it out"},
   };
 }

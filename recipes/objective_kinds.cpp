@@ -123,6 +123,32 @@ std::vector<ObjectiveKind> make_table() {
        kPreferenceRate,
        {"eval_reward"},
        true},
+      {{"online_dpo", "Pairs of sampled completions, the better scored chosen (arXiv:2402.04792).",
+        make_fields("missing_eos_penalty", {{"loss_type", "sigmoid", {"sigmoid", "ipo"}},
+                                            {"beta", 0.1},
+                                            {"max_completion_length", 64},
+                                            {"ref_model", ""},
+                                            {"disable_dropout", true}})},
+       kPreferenceRate,
+       {"eval_reward", "eval_rewards/accuracies", "eval_rewards/margins"},
+       true,
+       0.9},
+      {{"ppo", "Sampled completions and a value head that says what they lead to "
+               "(arXiv:1707.06347).",
+        make_fields("steps_per_generation missing_eos_penalty", {{"max_completion_length", 512},
+                                                                 {"num_iterations", 4},
+                                                                 {"gamma", 1.0},
+                                                                 {"lam", 0.95},
+                                                                 {"cliprange", 0.2},
+                                                                 {"cliprange_value", 0.2},
+                                                                 {"vf_coef", 0.1},
+                                                                 {"kl_coef", 0.05},
+                                                                 {"whiten_rewards", false},
+                                                                 {"ref_model", ""},
+                                                                 {"disable_dropout", true}})},
+       kPreferenceRate,
+       {"eval_reward"},
+       true},
       {{"gkd", "What a teacher would say next, also to the student's own answers (arXiv:2306.13649).",
         make_fields("teacher", {{"beta", 0.5},
                                 {"lmbda", 0.5},
@@ -130,7 +156,9 @@ std::vector<ObjectiveKind> make_table() {
                                 {"max_completion_length", 128},
                                 {"disable_dropout", true}})},
        kSftRate,
-       {"eval_mean_token_accuracy"}},
+       {"eval_mean_token_accuracy"},
+       false,
+       0.9},
       {{"distill", "The same with a temperature in the loss; on-policy with lmbda = 1.",
         make_fields("teacher", {{"beta", 1.0},
                                 {"lmbda", 0.0},
@@ -201,6 +229,16 @@ std::vector<std::string> objectives_with(std::string_view key) {
   return names;
 }
 
+int64_t completions_of_prompt(const Objective& objective) {
+  if (objective.kind == "online_dpo") return 2;
+  if (objective.kind == "ppo") return 1;
+  return objective.num_generations.value_or(objective.kind == "rloo" ? 2 : 8);
+}
+
+int64_t completions_of_row(const Objective& objective) {
+  return objective.kind == "online_dpo" ? 2 : 1;
+}
+
 const std::vector<Kind>& reward_kinds() {
   static const std::vector<Kind> table = make_rewards();
   return table;
@@ -234,7 +272,7 @@ void fill_in_objective(Recipe& recipe) {
     fill_in_reward(reward, *objective.max_completion_length);
   }
   Generation& generation = recipe.generation;
-  if (!generation.temperature) generation.temperature = kind->name == "gkd" ? 0.9 : 1.0;
+  if (!generation.temperature) generation.temperature = kind->temperature;
   if (!generation.top_p) generation.top_p = 1.0;
   if (!generation.top_k) generation.top_k = 0;
   if (!generation.repetition_penalty) generation.repetition_penalty = 1.0;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,7 @@ struct ObjectiveKind : Kind {
   double learning_rate;              // of full fine-tuning
   std::vector<std::string> metrics;  // of an evaluation, besides eval_loss: the greater the better
   bool samples = false;              // completions are sampled and scored by rewards
+  double temperature = 1.0;          // of sampling, unless generation.temperature says another
 };
 
 /// The kinds of this version, in the order of the page.
@@ -27,6 +29,11 @@ const std::vector<ObjectiveKind>& objective_kinds();
 const ObjectiveKind* find_objective_kind(std::string_view name);
 /// The kinds that have the key, with or without "objective.".
 std::vector<std::string> objectives_with(std::string_view key);
+
+/// What is sampled for a prompt at once: num_generations, a pair (online_dpo), one (ppo).
+int64_t completions_of_prompt(const Objective& objective);
+/// Of these completions, how many are one row of batch.*: of online_dpo a pair.
+int64_t completions_of_row(const Objective& objective);
 
 const std::vector<Kind>& reward_kinds();
 

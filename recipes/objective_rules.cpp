@@ -238,12 +238,21 @@ void judge_reward(Judgement& judge, const Reward& reward, const std::string& ent
   if (kind->name == "program") needs("command", reward.command.has_value());
 }
 
+Keys kinds_that_sample() {
+  Keys names;
+  for (const ObjectiveKind& kind : objective_kinds()) {
+    if (kind.samples) names.push_back(kind.name);
+  }
+  return names;
+}
+
 void judge_rewards(const Filled& filled) {
   Judgement& judge = filled.judge;
   const std::vector<Reward>& rewards = judge.recipe.objective.rewards;
   if (!filled.kind.samples) {
     judge.require(rewards.empty(), {"objective.rewards.0", "objective.rewards"},
-                  "belongs to grpo and rloo, not to " + of_kind(filled.kind));
+                  "belongs to " + listed(kinds_that_sample(), " and ") + ", not to " +
+                      of_kind(filled.kind));
     return;
   }
   judge.require(!rewards.empty(), {"objective.rewards", "objective.kind"},
@@ -276,9 +285,12 @@ void judge_sampling(const Filled& filled) {
   judge.require(filled.recipe.data.on_long_row != OnLongRow::kTruncate, {"data.on_long_row"},
                 "must be \"drop\" or \"error\" with " + of_kind(filled.kind) +
                     ": a prompt without its end is another prompt");
-  if (*objective.beta > 0) return;
-  filled.require_idle({"ref_model", "sync_ref_model"},
-                      no_effect("objective.beta = 0: there is no reference"));
+  const char* weight = filled.kind.field("kl_coef") ? "kl_coef" : "beta";
+  if ((objective.kl_coef ? *objective.kl_coef : *objective.beta) > 0) return;
+  Keys of_reference = {"ref_model"};
+  if (filled.kind.field("sync_ref_model")) of_reference.push_back("sync_ref_model");
+  filled.require_idle(
+      of_reference, no_effect(std::string("objective.") + weight + " = 0: there is no reference"));
 }
 
 void judge_data(const Filled& filled) {
@@ -331,7 +343,8 @@ void judge_objective(Judgement& judge) {
   judge_data(filled);
   judge_metric(filled);
   judge_rewards(filled);
-  judge.require(!objective.beta || *objective.beta > 0 || kind->samples || kind->field("teacher"),
+  static const std::set<std::string> from_zero = {"grpo", "rloo", "gkd", "distill"};
+  judge.require(!objective.beta || *objective.beta > 0 || from_zero.contains(kind->name),
                 {"objective.beta"},
                 "must be above 0 with " + of_kind(*kind) + " (typical: 0.05 to 0.5)");
   if (kind->field("sync_ref_model")) judge_reference(filled);
@@ -351,7 +364,7 @@ void judge_rollouts(Judgement& judge, int64_t ranks) {
   const ObjectiveKind* kind = find_objective_kind(judge.recipe.objective.kind);
   if (!kind || !kind->samples) return;
   const Recipe recipe = resolve(judge.recipe);
-  const int64_t group = *recipe.objective.num_generations;
+  const int64_t group = kind->field("num_generations") ? *recipe.objective.num_generations : 1;
   const int64_t global = recipe.batch.global;
   const int64_t micro_batches = recipe.batch.micro * ranks;
   const auto [below, above] = nearest_multiples(global, std::lcm(micro_batches, group));

@@ -190,7 +190,7 @@ struct Objective {
       entropy_target;
   std::optional<bool> normalize_advantages;             // rloo
   std::optional<std::vector<double>> reward_clip_range;  // rloo
-  std::optional<double> missing_eos_penalty;            // online_dpo
+  std::optional<double> missing_eos_penalty;             // online_dpo, ppo
   // gkd, distill
   std::optional<std::string> teacher;
   std::optional<double> lmbda;
@@ -198,7 +198,6 @@ struct Objective {
   // ppo
   std::optional<double> gamma, lam, vf_coef, cliprange, cliprange_value, kl_coef;
   std::optional<bool> whiten_rewards;
-  std::optional<std::string> value_model;
   bool operator==(const Objective&) const = default;
 };
 

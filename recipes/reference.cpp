@@ -161,7 +161,7 @@ refused. A key without a default here is unset; `"auto"` is the default, too.
 constexpr const char* kRewards = R"(
 ### [[objective.rewards]]
 
-What scores a completion; grpo and rloo need at least one. Which keys there are depends on `kind`.
+What scores a completion; the kinds that sample need at least one. Which keys there are depends on `kind`.
 
 | kind | its score |
 |---|---|

@@ -48,8 +48,8 @@ std::vector<Key> recipe_rows() {
           .works = {"auto", "text", "messages", "prompt-completion", "preference",
                     "unpaired-preference", "prompt"}),
       ROW(data.max_length,
-          .meaning = "Longest sequence trained on, prompt and completion; grpo, rloo: longest "
-                     "prompt.",
+          .meaning = "Longest sequence trained on, prompt and completion; where completions are "
+                     "sampled: the longest prompt.",
           .unit = "tokens",
           .range = between(2, kLargestCount)),
       ROW(data.packing,
@@ -71,8 +71,9 @@ std::vector<Key> recipe_rows() {
       ROW(data.on_bad_row,
           .meaning = "A row that cannot be used stops the run, or is counted and skipped."),
       ROW(data.on_long_row,
-          .meaning = "Rows above max_length; `auto` splits text, drops rows of reward, grpo and "
-                     "rloo, and truncates the rest at the end (orpo, cpo: the completion)."),
+          .meaning = "Rows above max_length; `auto` splits text, drops rows of reward and where "
+                     "completions are sampled, and truncates the rest at the end (orpo, cpo: the "
+                     "completion)."),
       ROW(data.shuffle,
           .meaning = "A new order every epoch; false: file order, whatever the layout."),
       ROW(data.workers, .meaning = "Threads that prepare batches, per rank.",
@@ -81,7 +82,7 @@ std::vector<Key> recipe_rows() {
 
       ROW(generation.temperature,
           .meaning = "Sampling temperature; 0 is greedy. `auto`, here and below: the model's "
-                     "generation_config.json; grpo, rloo: 1, and nothing cut off.",
+                     "generation_config.json; training: 1 (online_dpo: 0.9), and nothing cut off.",
           .range = at_least(0)),
       ROW(generation.top_p,
           .meaning = "Sample from the smallest set of tokens with this probability.",
@@ -94,7 +95,7 @@ std::vector<Key> recipe_rows() {
       ROW(generation.repetition_penalty,
           .meaning = "Divides the logits of tokens seen before; 1: off.", .range = above(0)),
       ROW(generation.max_new_tokens,
-          .meaning = "Longest completion; grpo, rloo: objective.max_completion_length.",
+          .meaning = "Longest completion; in training: objective.max_completion_length.",
           .unit = "tokens",
           .range = at_least(1)),
       ROW(generation.stop, .meaning = "Strings that end a completion."),
@@ -164,8 +165,8 @@ std::vector<Key> recipe_rows() {
 
       ROW(batch.global,
           .meaning = "Sequences per optimizer step over all ranks, a multiple of micro x "
-                     "data-parallel ranks; gradient accumulation follows. A pair is 1; grpo, rloo: "
-                     "completions.",
+                     "data-parallel ranks; gradient accumulation follows. A pair is 1; grpo, rloo, "
+                     "ppo: completions.",
           .unit = "rows", .range = between(1, kLargestCount)),
       ROW(batch.micro, .meaning = "Sequences (packed rows) per rank and forward pass.",
           .unit = "rows", .range = between(1, kLargestCount)),

@@ -10,9 +10,15 @@
 #include <ATen/ATen.h>
 
 #include "recipes/diagnostic.h"
+#include "recipes/objective_kinds.h"
 #include "trainer/adapters/adapters.h"
+#include "trainer/generation/engine.h"
+#include "trainer/models/rope_frequencies.h"
+#include "trainer/objectives/rollout_objective.h"
 #include "trainer/ops/blockwise.h"
 #include "trainer/ops/head_products.h"
+#include "trainer/ops/paged_attention.h"
+#include "trainer/rollouts/plan.h"
 #include "trainer/run.h"
 
 namespace temper::trainer {
@@ -139,6 +145,50 @@ int64_t documents_of_row(const std::string& kind) {
   return kind == "dpo" || kind == "orpo" || kind == "cpo" || kind == "reward" ? 2 : 1;
 }
 
+bool learns_from_rollouts(const recipes::Recipe& recipe) {
+  return dynamic_cast<const RolloutObjective*>(build_objective(recipe.objective).get()) != nullptr;
+}
+
+int64_t longest_completion(const recipes::Recipe& recipe) { return recipe.objective.max_completion_length.value_or(512); }
+
+// Prompts that so many completions side by side can belong to, wherever they begin.
+int64_t prompts_of(int64_t completions, int64_t group) { return (completions + group - 2) / group + 1; }
+
+// Of one micro-batch.
+int64_t tokens_of(const recipes::Recipe& recipe, const ModelConfig& config, int64_t virtual_tokens) {
+  const int64_t row = recipe.data.max_length + virtual_tokens;
+  if (!learns_from_rollouts(recipe)) return recipe.batch.micro * documents_of_row(recipe.objective.kind) * row;
+  const int64_t group = depends_on_length(config.rope) ? 1 : recipes::completions_of_prompt(recipe.objective);
+  const int64_t micro = recipe.batch.micro * recipes::completions_of_row(recipe.objective);
+  const int64_t prompts = micro % group == 0 ? micro / group : prompts_of(micro, group);
+  return prompts * row + micro * longest_completion(recipe);
+}
+
+// Every slot of the engine in the middle of its longest completion; the page that a prompt ends in is each sample's own.
+int64_t cache_bytes(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks, int64_t virtual_tokens) {
+  if (!learns_from_rollouts(recipe)) return 0;
+  const recipes::Objective& objective = recipe.objective;
+  const int64_t rows = objective.steps_per_generation ? *objective.steps_per_generation * recipe.batch.micro : recipe.batch.global / ranks;
+  const int64_t own = rows * recipes::completions_of_row(objective);
+  const int64_t all = EngineOptions{}.slots;
+  const int64_t slots = recipe.data.eval.empty() ? std::min(all, own) : all;
+  const auto pages = [](int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; };
+  const PageShape shape{.layers = config.num_hidden_layers,
+                        .kv_heads = config.num_key_value_heads,
+                        .head_dim = config.head_dim,
+                        .dtype = recipe.train.precision == recipes::Dtype::kFp32 ? at::kFloat : at::kBFloat16};
+  return shape.bytes() * (prompts_of(slots, recipes::completions_of_prompt(objective)) * pages(recipe.data.max_length + virtual_tokens) +
+                          slots * (pages(longest_completion(recipe)) + 1));
+}
+
+int64_t reward_bytes(const recipes::Objective& objective) {
+  int64_t bytes = 0;
+  for (const recipes::Reward& reward : objective.rewards) {
+    if (reward.kind == "model") bytes += 4 * parameter_count(load_config(reward.path.value_or("")));
+  }
+  return bytes;
+}
+
 // A reference model of its own: not where adapters are switched off or log-probabilities are stored.
 int64_t reference_bytes(const recipes::Recipe& recipe, int64_t parameters, bool adapters) {
   const recipes::Objective& objective = recipe.objective;
@@ -170,14 +220,15 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   plan.optimizer = plan.trainable * state_bytes * states + tensors.ranks;
 
   // With packing, rows hold more documents than one, as many as the data has it.
-  const int64_t tokens =
-      recipe.batch.micro * documents_of_row(recipe.objective.kind) * (recipe.data.max_length + tensors.virtual_tokens);
+  const int64_t tokens = tokens_of(recipe, config, tensors.virtual_tokens);
   const auto mode = recipe.train.activation_checkpointing;
   int64_t elements = config.num_hidden_layers * (saved_elements(config, mode) + 4 * tensors.inner);
   // A checkpointed block is whole again while its backward runs.
   if (mode != recipes::ActivationCheckpointing::kNone) elements += saved_elements(config, recipes::ActivationCheckpointing::kNone);
   elements += 3 * config.hidden_size;  // embedding, final norm, its gradient
   plan.activations = tokens * elements * compute;
+  plan.rewards = reward_bytes(recipe.objective);
+  plan.rollouts = cache_bytes(recipe, config, ranks, tensors.virtual_tokens);
 
   const int64_t stored = adapters ? plan.trainable : plan.parameters;
   plan.checkpoint_bytes = stored * 4 + tensors.start + plan.optimizer;

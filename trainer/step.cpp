@@ -1,6 +1,7 @@
 #include "trainer/step.h"
 
 #include <cmath>
+#include <limits>
 
 #include <ATen/ATen.h>
 
@@ -14,15 +15,51 @@ std::vector<MetricSum> zero_metrics(const Objective& objective) {
   return metrics;
 }
 
+// 1: the greatest part of a metric counts, -1: the least; 0: parts are added up.
+double extreme(const MetricSum& metric) {
+  return metric.name.ends_with("/max") ? 1 : metric.name.ends_with("/min") ? -1 : 0;
+}
+
+void add(MetricSum& to, const MetricSum& part) {
+  const double sign = extreme(to);
+  if (sign == 0) {
+    to.numerator += part.numerator;
+    to.denominator += part.denominator;
+  } else if (part.denominator > 0) {
+    const bool further = sign * part.numerator > sign * to.numerator;
+    if (to.denominator == 0 || further) to.numerator = part.numerator;
+    to.denominator = 1;
+  }
+}
+
+// One maximum for all: a minimum is the maximum of what is negated.
+void exchange_extremes(std::vector<MetricSum>& metrics, parallel::Communicator& communicator) {
+  constexpr double kNone = -std::numeric_limits<double>::infinity();
+  std::vector<MetricSum*> extremes;
+  for (MetricSum& metric : metrics) {
+    if (extreme(metric) != 0) extremes.push_back(&metric);
+  }
+  if (extremes.empty()) return;
+  at::Tensor packed = at::empty({static_cast<int64_t>(extremes.size())}, at::kDouble);
+  double* value = packed.mutable_data_ptr<double>();
+  for (const MetricSum* metric : extremes) {
+    *value++ = metric->denominator > 0 ? extreme(*metric) * metric->numerator : kNone;
+  }
+  communicator.all_reduce(packed, parallel::ReduceOp::kMax)->wait();
+  value = packed.mutable_data_ptr<double>();
+  for (MetricSum* metric : extremes) {
+    const double greatest = *value++;
+    metric->denominator = greatest == kNone ? 0 : 1;
+    metric->numerator = greatest == kNone ? 0 : extreme(*metric) * greatest;
+  }
+}
+
 }  // namespace
 
 void add_terms(StepSums& sums, const LossTerms& terms) {
   sums.loss += terms.sum.item<double>();
   sums.count += terms.count;
-  for (size_t i = 0; i < terms.metrics.size(); ++i) {
-    sums.metrics[i].numerator += terms.metrics[i].numerator;
-    sums.metrics[i].denominator += terms.metrics[i].denominator;
-  }
+  for (size_t i = 0; i < terms.metrics.size(); ++i) add(sums.metrics[i], terms.metrics[i]);
 }
 
 StepSums zero_sums(const Objective& objective) {
@@ -54,6 +91,7 @@ void exchange(StepSums& sums, parallel::Communicator& communicator) {
   std::vector<double*> fields = {&sums.loss,    &sums.count,  &sums.input_tokens, &sums.rows, &sums.stopping,
                                  &sums.written, &sums.failed};
   for (MetricSum& metric : sums.metrics) {
+    if (extreme(metric) != 0) continue;
     fields.push_back(&metric.numerator);
     fields.push_back(&metric.denominator);
   }
@@ -62,6 +100,7 @@ void exchange(StepSums& sums, parallel::Communicator& communicator) {
   for (size_t i = 0; i < fields.size(); ++i) values[i] = *fields[i];
   communicator.all_reduce(packed)->wait();
   for (size_t i = 0; i < fields.size(); ++i) *fields[i] = values[i];
+  exchange_extremes(sums.metrics, communicator);
 }
 
 }  // namespace temper::trainer

@@ -9,7 +9,7 @@
 #include "parallel/replicate/gradient_reducer.h"
 #include "trainer/objectives/objective.h"
 
-/// What one optimizer step adds up over micro-batches and ranks, and the one small exchange that does it.
+/// What one optimizer step adds up over micro-batches and ranks, and the small exchange that does it.
 namespace temper::trainer {
 
 struct StepSums {
@@ -34,7 +34,7 @@ void add_terms(StepSums& sums, const LossTerms& terms);
 StepSums forward_backward(Model& model, Objective& objective, parallel::GradientReducer& reducer,
                           const data::StepBatches& batches, const std::function<void(int64_t)>& before = {});
 
-/// Adds the sums of all ranks, in place. Collective.
+/// Adds the sums of all ranks, in place; of metrics that are extremes, takes the ranks' extreme. Collective.
 void exchange(StepSums& sums, parallel::Communicator& communicator);
 
 }  // namespace temper::trainer

@@ -55,7 +55,7 @@ std::span<const Format> formats() {
        .required = {{"prompt"}},
        .optional = {"tools", "chat_template_kwargs"},
        .loss_on = {LossOn::kCompletion},
-       .kinds = {"grpo", "rloo", "gkd", "distill"},
+       .kinds = {"grpo", "rloo", "online_dpo", "ppo", "gkd", "distill"},
        .documents = 1,
        .encode = encode_prompt,
        .sentence = "a string or a list of messages; all other columns are given to the rewards"},

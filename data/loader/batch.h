@@ -21,9 +21,12 @@ struct Targets {
 /// What is known of sampled completions besides their tokens, for losses that learn from rewards
 /// (trainer/rollouts.h): C completions, n targets, float32.
 struct Rollout {
+  at::Tensor rewards;             // [C] NaN: not scored
   at::Tensor advantages;          // [C]
   at::Tensor old_log_probs;       // [n] of the policy as it was when it sampled; undefined: as it is
   at::Tensor sampling_log_probs;  // [n] under what the sampler drew from
+  // [n] where a value head gives each token an advantage of its own; else undefined.
+  at::Tensor old_values, token_advantages, returns;
   double mean_tokens = 1;         // targets of the mean completion of the whole generation batch
   double temperature = 1;         // that logits are divided by
   double entropy_coef = 0;        // of the entropy bonus of this step

@@ -1,15 +1,13 @@
 // GRPO's and RLOO's losses, gradients, advantages and metrics against TRL's own methods: goldens of
 // make_grpo.py. Both sides compute in float32; sums are ours in float64, theirs in float32.
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <limits>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "data/io/json.h"
+#include "tests/parity/golden.h"
 #include "trainer/objectives/advantages.h"
 #include "trainer/objectives/grpo_losses.h"
 #include "trainer/objectives/registry.h"
@@ -18,13 +16,7 @@
 namespace temper::trainer {
 namespace {
 
-data::Json golden(const std::string& name) {
-  const char* made = std::getenv("TEMPER_GOLDENS");
-  const char* source = std::getenv("TEMPER_SOURCE_DIR");
-  const std::filesystem::path committed =
-      std::filesystem::path(source ? source : ".") / "tests/parity/golden";
-  return data::read_json((made ? std::filesystem::path(made) : committed) / "grpo" / name);
-}
+data::Json golden(const std::string& name) { return data::read_json(golden_files("grpo") / name); }
 
 at::Tensor floats(const data::Json& list) {
   return at::tensor(list.get<std::vector<float>>(), at::kFloat);
@@ -172,6 +164,19 @@ TEST(GrpoParity, TwoMicroBatchesOfAStepAddUpToTrlsLoss) {
   }
 }
 
+// Completions of one token each, whose log-probabilities differ from the reference's by `kl`.
+SampledGroups groups_of(const Scores& scores, const data::Json& kl) {
+  SampledGroups groups;
+  for (int64_t c = 0; c < scores.values.size(0); ++c) {
+    if (c % scores.group == 0) groups.emplace_back();
+    SampledCompletion& completion = groups.back().completions.emplace_back();
+    if (kl.is_null()) continue;
+    completion.old_log_probs = {kl.at(static_cast<size_t>(c)).get<float>()};
+    completion.reference_log_probs = {0};
+  }
+  return groups;
+}
+
 TEST(GrpoParity, AdvantagesAndRewardMetricsEqualTrl) {
   const data::Json file = golden("advantages.json");
   ASSERT_GE(file.at("cases").size(), 40u);
@@ -191,11 +196,16 @@ TEST(GrpoParity, AdvantagesAndRewardMetricsEqualTrl) {
     if (!objective.beta) objective.beta = 0.0;
     const auto built = build_objective(objective);
     const auto& rollouts = dynamic_cast<const RolloutObjective&>(*built);
-    const at::Tensor kl = one.at("kl").is_null() ? at::Tensor() : floats(one.at("kl"));
-    const Advantages advantages = rollouts.advantages(scores, kl);
-    expect_near(advantages.values, floats(one.at("advantages")), 1e-6);
-    std::vector<MetricSum> metrics = reward_metrics(scores, {"first", "second"});
-    metrics.push_back({"frac_reward_zero_std", advantages.zero_std_share, 1});
+    SampledGroups groups = groups_of(scores, one.at("kl"));
+    std::vector<MetricSum> metrics = rollouts.judge(groups, scores);
+    std::vector<float> advantages;
+    for (const SampledGroup& group : groups) {
+      for (const SampledCompletion& each : group.completions) advantages.push_back(each.advantage);
+    }
+    expect_near(at::tensor(advantages), floats(one.at("advantages")), 1e-6);
+    for (MetricSum& metric : reward_metrics(scores, {"first", "second"})) {
+      metrics.push_back(std::move(metric));
+    }
     data::Json expected = one.at("metrics");
     expected.erase("kl");
     expect_metrics(metrics, expected, 1e-6);

@@ -12,6 +12,7 @@ import trl
 from transformers import TrainingArguments
 from trl.experimental.cpo import CPOConfig
 from trl.experimental.gkd import GKDConfig
+from trl.experimental.online_dpo import OnlineDPOConfig
 from trl.experimental.orpo import ORPOConfig
 
 CONFIGS = {
@@ -23,6 +24,7 @@ CONFIGS = {
     "reward": trl.RewardConfig,
     "grpo": trl.GRPOConfig,
     "rloo": trl.RLOOConfig,
+    "online_dpo": OnlineDPOConfig,
     "gkd": GKDConfig,
     "distill": trl.DistillationConfig,
 }

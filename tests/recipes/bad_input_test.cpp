@@ -12,7 +12,8 @@ const std::string kSchedules =
     "\"cosine_warmup_with_min_lr\", "
     "\"warmup_stable_decay\"";
 const std::string kKinds =
-    "\"sft\", \"dpo\", \"kto\", \"orpo\", \"cpo\", \"reward\", \"grpo\", \"rloo\", \"gkd\", \"distill\"";
+    "\"sft\", \"dpo\", \"kto\", \"orpo\", \"cpo\", \"reward\", \"grpo\", \"rloo\", "
+    "\"online_dpo\", \"gkd\", \"distill\"";
 const std::string kColumns =
     "one of \"text\", \"prompt\", \"completion\", \"messages\", \"conversations\", \"chosen\", "
     "\"rejected\", \"label\", \"margin\", \"tools\", \"chat_template_kwargs\"";

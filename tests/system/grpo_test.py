@@ -1,6 +1,7 @@
 """Reinforcement learning as a user runs it: rewards rise, samples are shown, layouts agree, a resumed run gives the same bits."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -30,6 +31,7 @@ class Grpo(SystemTest):
 
     def recipe(self, kind="grpo", rewards=REWARDS, **objective):
         keys = {"kind": kind, "num_generations": 4, "max_completion_length": 5} | objective
+        keys = {key: value for key, value in keys.items() if value is not None}
         lines = [
             '[run]\nname = "test"',
             f'[model]\npath = "{SOURCE}/configs/grpo_arithmetic"\ninit = "random"\ndtype = "fp32"',
@@ -85,8 +87,26 @@ class Grpo(SystemTest):
         self.assertEqual(self.weights(), self.weights("runs/whole"))
         self.assertEqual(self.timeless(), self.timeless("runs/whole"))
 
+    def test_online_dpo_prefers_what_scores_higher(self):
+        recipe = self.recipe("online_dpo", beta=0.1, num_generations=None)
+        self.assert_done(self.run_temper("train", recipe, "batch.global=8", "batch.micro=4", "optimizer.lr=5e-3", "train.steps=12"))
+        lines = self.numbers()
+        for name in ("objective/scores_margin", "val/contain_eos_token", "objective/rlhf_reward", "rewards/accuracies", "reward"):
+            self.assertIn(name, lines[0])
+        # At first the policy is the reference: every reward is 0 and the loss log 2.
+        self.assertAlmostEqual(lines[0]["loss"], math.log(2), places=5)
+        self.assertAlmostEqual(lines[0]["objective/kl"], 0, places=5)
+        half = len(lines) // 2
+        mean = lambda part: sum(line["rewards/small/mean"] for line in part) / len(part)
+        self.assertGreater(mean(lines[half:]), mean(lines[:half]))
+        samples = [json.loads(line) for line in (self.directory / "runs/test/samples/step-000001.jsonl").read_text().splitlines()]
+        self.assertEqual(len(samples), 16)
+        for chosen, rejected in zip(samples[::2], samples[1::2]):
+            self.assertEqual(chosen["prompt"], rejected["prompt"])
+            self.assertGreaterEqual(chosen["reward"], rejected["reward"])
+
     def test_two_ranks_follow_one(self):
-        for kind, options in (("grpo", {}), ("rloo", {"beta": 0.05}), ("grpo", {"num_iterations": 2, "zero_variance": "skip"})):
+        for kind, options in (("grpo", {}), ("rloo", {"beta": 0.05}), ("online_dpo", {"num_generations": None}), ("grpo", {"num_iterations": 2, "zero_variance": "skip"})):
             with self.subTest(kind, **options):
                 recipe = self.recipe(kind, **options)
                 self.assert_done(self.run_temper("train", recipe, "run.name=one", "run.overwrite=true", "run.resume=never"))
@@ -113,6 +133,60 @@ class Grpo(SystemTest):
         self.assertIn("have all been equal for 10 generation batches", result.stdout)
         self.assertEqual({line["grad_norm"] for line in self.metrics()}, {0})
         self.assertEqual({line["frac_reward_zero_std"] for line in self.metrics()}, {1})
+
+    def first_groups(self, zero_variance):
+        """Samples of step 1, a list a prompt, and its metrics; a reward that is often the same for all four."""
+        rewards = '[[objective.rewards]]\nkind = "regex"\npattern = "^[0-2]"\nname = "small"\n'
+        run = {"run.name": zero_variance, "train.steps": 1}
+        self.assert_done(self.run_temper("train", self.recipe(rewards=rewards, zero_variance=zero_variance), *(f"{k}={v}" for k, v in run.items())))
+        lines = (self.directory / f"runs/{zero_variance}/samples/step-000001.jsonl").read_text().splitlines()
+        samples = [json.loads(line) for line in lines]
+        return [samples[i : i + 4] for i in range(0, 16, 4)], self.metrics(f"runs/{zero_variance}")[0]
+
+    def test_groups_of_equal_rewards_are_left_out_or_sampled_anew(self):
+        equal = lambda group: len({sample["rewards/small"] for sample in group}) == 1  # noqa: E731
+        kept, of_kept = self.first_groups("keep")
+        out = [group for group in kept if equal(group)]
+        self.assertTrue(0 < len(out) < 4, "a step with groups of both kinds")
+        self.assertEqual(of_kept["frac_reward_zero_std"], len(out) / 4)
+
+        skipped, of_skipped = self.first_groups("skip")
+        self.assertEqual(skipped, kept)
+        self.assertEqual(of_skipped["reward"], of_kept["reward"])  # of all that was sampled
+        # Characters are tokens, and what is shorter than the longest has ended in one more.
+        tokens = sum(len(s["prompt"]) + min(5, len(s["completion"]) + 1) for group in out for s in group)
+        self.assertEqual(of_kept["num_tokens"] - of_skipped["num_tokens"], tokens)
+        self.assertNotEqual(of_skipped["loss"], of_kept["loss"])
+
+        anew, of_anew = self.first_groups("resample")
+        self.assertEqual(of_anew["frac_reward_zero_std"], 0)
+        for group, before in zip(anew, kept, strict=True):
+            if equal(before):
+                self.assertFalse(equal(group))
+                self.assertNotEqual(group[0]["prompt"], before[0]["prompt"])
+            else:
+                self.assertEqual(group, before)
+
+    def test_the_entropy_bonus_adapts_and_resumes_to_the_same_bits(self):
+        # Above any entropy of 13 tokens, so that the coefficient rises with every step until it is at its highest.
+        recipe = self.recipe(use_adaptive_entropy=True, entropy_target=3.0, entropy_coef_delta=0.25, entropy_coef_max=1.0)
+        whole = (recipe, "batch.micro=16")
+        self.assert_done(self.run_temper("train", *whole, "run.name=whole"))
+        used = 0
+        for line, coefficient in zip(self.metrics("runs/whole"), (0.25, 0.5, 0.75, 1, 1, 1), strict=True):
+            self.assertEqual(line["entropy_coef"], coefficient)  # of the next step
+            self.assertAlmostEqual(line["loss"], line["policy_loss"] - used * line["policy_entropy"], places=5)
+            used = coefficient
+        self.assert_done(self.run_temper("train", *whole, "train.steps=3"))
+        self.assert_done(self.run_temper("train", *whole))
+        self.assertEqual(self.weights(), self.weights("runs/whole"))
+        self.assertEqual(self.timeless(), self.timeless("runs/whole"))
+        # From above the aim it falls.
+        falling = (recipe, "run.name=falling", "train.steps=2", "objective.entropy_target=0.1", "objective.entropy_coef=0.3")
+        self.assert_done(self.run_temper("train", *falling))
+        for line, coefficient in zip(self.metrics("runs/falling"), (0.05, 0), strict=True):
+            self.assertAlmostEqual(line["entropy_coef"], coefficient)
+            self.assertAlmostEqual(line["loss"], line["policy_loss"], places=6)  # above the aim there is no bonus
 
     def test_a_program_scores_completions(self):
         script = self.directory / "score.py"

@@ -25,8 +25,10 @@ struct Range {
   /// Not empty and not a point.
   void widen() {
     if (low > high) low = 0, high = 1;
-    if (low == high) {
-      const double margin = low == 0 ? 1 : std::abs(low) * 0.1;
+    // Values that differ by rounding alone are one value: ticks between them would be no numbers.
+    const double size = std::max(std::abs(low), std::abs(high));
+    if (high - low <= 1e-9 * size) {
+      const double margin = size == 0 ? 1 : size * 0.1;
       low -= margin;
       high += margin;
     }

@@ -9,6 +9,7 @@
 #include "trainer/objectives/registry.h"
 #include "trainer/objectives/rollout_objective.h"
 #include "trainer/ops/token_log_probs.h"
+#include "trainer/rollouts/metrics.h"
 
 namespace temper::trainer {
 namespace {
@@ -45,6 +46,14 @@ class Grouped : public RolloutObjective {
     }
   }
 
+  // Of all completions, in order.
+  static void write(const Advantages& advantages, SampledGroups& groups) {
+    const float* values = advantages.values.const_data_ptr<float>();
+    for (SampledGroup& group : groups) {
+      for (SampledCompletion& completion : group.completions) completion.advantage = *values++;
+    }
+  }
+
   static std::vector<std::string> with_sampling(std::vector<std::string> names) {
     for (std::string& name : sampling_metric_names()) names.push_back(std::move(name));
     return names;
@@ -63,8 +72,10 @@ class Grpo : public Grouped {
                                                    : Scale::kGroup) {}
 
   bool needs_reference() const override { return options_.beta != 0; }
-  Advantages advantages(const Scores& scores, const at::Tensor& /*kl*/) const override {
-    return grpo_advantages(scores, aggregation_, scale_);
+  std::vector<MetricSum> judge(SampledGroups& groups, const Scores& scores) const override {
+    const Advantages advantages = grpo_advantages(scores, aggregation_, scale_);
+    write(advantages, groups);
+    return {{"frac_reward_zero_std", advantages.zero_std_share, 1}};
   }
   std::vector<std::string> metric_names() const override {
     return with_sampling(grpo_metric_names(options_));
@@ -92,12 +103,21 @@ class Rloo : public Grouped {
         clip_(objective.reward_clip_range) {}
 
   bool needs_reference() const override { return beta_ != 0; }
-  bool penalizes_kl() const override { return beta_ != 0; }
-  Advantages advantages(const Scores& scores, const at::Tensor& kl) const override {
+  // The divergence from the reference is part of the reward.
+  bool needs_old_log_probs() const override { return beta_ != 0; }
+  std::vector<MetricSum> judge(SampledGroups& groups, const Scores& scores) const override {
     at::Tensor rewards = weighted_rewards(scores);
     if (clip_) rewards = rewards.clamp(clip_->at(0), clip_->at(1));
-    if (beta_ != 0) rewards = rewards - beta_ * kl;
-    return rloo_advantages(rewards, scores.group, normalize_);
+    std::vector<MetricSum> metrics;
+    if (beta_ != 0) {
+      const at::Tensor divergence = reference_divergence(groups);
+      rewards = rewards - beta_ * divergence;
+      metrics.push_back({"kl", divergence.sum(at::kDouble).item<double>(), sampled_tokens(groups)});
+    }
+    const Advantages advantages = rloo_advantages(rewards, scores.group, normalize_);
+    write(advantages, groups);
+    metrics.push_back({"frac_reward_zero_std", advantages.zero_std_share, 1});
+    return metrics;
   }
   std::vector<std::string> metric_names() const override {
     return with_sampling(rloo_metric_names());

@@ -24,7 +24,8 @@ namespace temper::trainer {
 class Model;
 class Reference;  // reference.h
 
-/// A metric is numerator / denominator, both summed over micro-batches and ranks before the division.
+/// A metric is numerator / denominator, both summed over micro-batches and ranks before the division. One whose name ends in "/min"
+/// or "/max" is the least or the greatest numerator of those that have a denominator, which then is 1.
 struct MetricSum {
   std::string name;      // "mean_token_accuracy", as TRL names it
   double numerator = 0;

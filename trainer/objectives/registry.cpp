@@ -25,6 +25,8 @@ constexpr ObjectiveRow kObjectives[] = {
      "arXiv:2402.03300; variants: grpo_losses.h"},
     {"rloo", build_rloo, "The same, each answer compared with the mean of the others.",
      "arXiv:2402.14740"},
+    {"online_dpo", build_online_dpo, "Pairs of what the model says, chosen by reward.",
+     "arXiv:2402.04792"},
     {"gkd", build_gkd, "A teacher's distribution of the next token, of rows or of sampled answers.",
      "arXiv:2306.13649"},
     {"distill", build_distill, "The same, with a temperature in the loss.", "arXiv:2306.13649"},

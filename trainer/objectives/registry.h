@@ -31,5 +31,6 @@ std::unique_ptr<Objective> build_reward_model(const recipes::Objective& objectiv
 std::unique_ptr<Objective> build_sft(const recipes::Objective& objective);  // sft.cpp
 std::unique_ptr<Objective> build_grpo(const recipes::Objective& objective);  // grpo.cpp
 std::unique_ptr<Objective> build_rloo(const recipes::Objective& objective);  // grpo.cpp
+std::unique_ptr<Objective> build_online_dpo(const recipes::Objective& objective);
 
 }  // namespace temper::trainer

@@ -8,6 +8,11 @@
 #include "trainer/run_directory.h"
 
 namespace temper::trainer {
+namespace {
+
+data::Json number(float value) { return std::isnan(value) ? data::Json() : data::Json(value); }
+
+}  // namespace
 
 void write_completions(const RunDirectory& directory, int64_t step, int32_t slice,
                        const SampledGroups& groups, const std::vector<std::string>& rewards,
@@ -20,10 +25,10 @@ void write_completions(const RunDirectory& directory, int64_t step, int32_t slic
                          {"prompt", tokenizer.decode(group.prompt, false)},
                          {"completion", tokenizer.decode(completion.ids, true)}};
       for (size_t r = 0; r < rewards.size(); ++r) {
-        const float score = completion.scores.at(r);
-        line["rewards/" + rewards[r]] = std::isnan(score) ? data::Json() : data::Json(score);
+        line["rewards/" + rewards[r]] = number(completion.scores.at(r));
       }
-      line["advantage"] = completion.advantage;
+      if (!rewards.empty()) line["reward"] = number(completion.reward);
+      if (!rewards.empty()) line["advantage"] = completion.advantage;
       lines += line.dump(-1, ' ', false, data::Json::error_handler_t::replace) + "\n";
     }
   }

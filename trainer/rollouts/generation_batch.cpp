@@ -1,6 +1,7 @@
 #include "trainer/rollouts/generation_batch.h"
 
 #include <algorithm>
+#include <span>
 #include <tuple>
 #include <utility>
 
@@ -8,6 +9,7 @@
 
 #include "data/loader/collate.h"
 #include "recipes/diagnostic.h"
+#include "trainer/rollouts/balance.h"
 
 namespace temper::trainer {
 namespace {
@@ -78,10 +80,23 @@ struct Placed {
   const SampledCompletion* completion;
 };
 
-data::Batch collate_completions(const std::vector<Placed>& completions,
+// Tokens of a micro-batch.
+int64_t cost(std::span<const Placed> completions, bool share_prompts) {
+  int64_t tokens = 0;
+  const SampledGroup* last = nullptr;
+  for (const auto& [group, completion] : completions) {
+    if (group != last || !share_prompts) tokens += static_cast<int64_t>(group->prompt.size());
+    last = group;
+    tokens += static_cast<int64_t>(completion->ids.size());
+  }
+  return tokens;
+}
+
+data::Batch collate_completions(std::span<const Placed> completions,
                                 const CompletionLayout& layout, double mean) {
   std::vector<data::TokenizedRow> rows;
-  std::vector<float> advantages, old, sampling, reference;
+  std::vector<float> rewards, advantages;
+  std::vector<float> old, sampling, reference, values, token_advantages, returns;
   const SampledGroup* last = nullptr;
   for (const auto& [group, completion] : completions) {
     if (group != last) rows.emplace_back();
@@ -92,27 +107,35 @@ data::Batch collate_completions(const std::vector<Placed>& completions,
     document.supervised.assign(group->prompt.size(), 0);
     document.supervised.resize(document.ids.size(), counts ? 1 : 0);
     rows.back().documents.push_back(std::move(document));
+    rewards.push_back(completion->reward);
     advantages.push_back(completion->advantage);
     if (!counts) continue;
-    const auto add = [](std::vector<float>& to, const std::vector<float>& values) {
-      to.insert(to.end(), values.begin(), values.end());
+    const auto add = [](std::vector<float>& to, const std::vector<float>& from) {
+      to.insert(to.end(), from.begin(), from.end());
     };
     add(old, completion->old_log_probs);
     add(sampling, completion->sampling_log_probs);
     add(reference, completion->reference_log_probs);
+    add(values, completion->values);
+    add(token_advantages, completion->token_advantages);
+    add(returns, completion->returns);
   }
   data::Batch batch = data::collate_rows(std::move(rows), {.share_prefixes = layout.share_prompts});
   const int64_t targets = batch.targets.labels.numel();
-  const auto per_target = [&](const std::vector<float>& values) {
-    if (values.empty() && targets > 0) return at::Tensor();
-    TEMPER_CHECK(static_cast<int64_t>(values.size()) == targets, "a number for each target");
-    return flat(values, at::kFloat);
+  const auto per_target = [&](const std::vector<float>& numbers) {
+    if (numbers.empty() && targets > 0) return at::Tensor();
+    TEMPER_CHECK(static_cast<int64_t>(numbers.size()) == targets, "a number for each target");
+    return flat(numbers, at::kFloat);
   };
   batch.rows = static_cast<int64_t>(completions.size());
   batch.reference_log_probs = per_target(reference);
-  batch.rollout = {.advantages = flat(advantages, at::kFloat),
+  batch.rollout = {.rewards = flat(rewards, at::kFloat),
+                   .advantages = flat(advantages, at::kFloat),
                    .old_log_probs = per_target(old),
                    .sampling_log_probs = per_target(sampling),
+                   .old_values = per_target(values),
+                   .token_advantages = per_target(token_advantages),
+                   .returns = per_target(returns),
                    .mean_tokens = mean,
                    .temperature = layout.temperature};
   return batch;
@@ -134,8 +157,11 @@ PackedGroups pack(const SampledGroups& groups) {
       writer.put(completion.sampling_log_probs);
       writer.put(completion.old_log_probs);
       writer.put(completion.reference_log_probs);
+      writer.put(completion.values);
       writer.put(completion.scores);
-      writer.put(std::vector<float>{completion.advantage});
+      writer.put(std::vector<float>{completion.reward, completion.advantage});
+      writer.put(completion.token_advantages);
+      writer.put(completion.returns);
     }
   }
   return {.integers = flat(writer.integers, at::kInt), .numbers = flat(writer.numbers, at::kFloat)};
@@ -160,8 +186,13 @@ SampledGroups unpack(const PackedGroups& packed) {
       completion.sampling_log_probs = reader.values();
       completion.old_log_probs = reader.values();
       completion.reference_log_probs = reader.values();
+      completion.values = reader.values();
       completion.scores = reader.values();
-      completion.advantage = reader.values().at(0);
+      const std::vector<float> both = reader.values();
+      completion.reward = both.at(0);
+      completion.advantage = both.at(1);
+      completion.token_advantages = reader.values();
+      completion.returns = reader.values();
     }
   }
   return groups;
@@ -192,17 +223,19 @@ std::vector<data::Batch> micro_batches(const SampledGroups& groups, int32_t slic
       completions.push_back({&group, &completion});
     }
   }
+  std::vector<std::span<const Placed>> runs;
+  std::vector<int64_t> costs;
+  const auto micro = static_cast<size_t>(layout.micro);
+  for (std::span<const Placed> rest = completions; !rest.empty();) {
+    runs.push_back(rest.first(std::min(micro, rest.size())));
+    rest = rest.subspan(runs.back().size());
+    costs.push_back(cost(runs.back(), layout.share_prompts));
+  }
   const double mean = mean_tokens(groups, layout.mask_truncated);
-  const auto count = static_cast<int64_t>(completions.size());
-  const int64_t together = layout.micro * ranks;
-  const int64_t accumulation = (count + together - 1) / together;
   std::vector<data::Batch> batches;
-  for (int64_t i = 0; i < accumulation; ++i) {
-    const int64_t begin = (rank * accumulation + i) * layout.micro;
-    const int64_t end = std::min(begin + layout.micro, count);
-    if (begin >= end) break;
-    batches.push_back(collate_completions({completions.begin() + begin, completions.begin() + end},
-                                          layout, mean));
+  const std::vector<std::vector<int64_t>> taken = balance(costs, ranks);
+  for (const int64_t run : taken.at(static_cast<size_t>(rank))) {
+    batches.push_back(collate_completions(runs[static_cast<size_t>(run)], layout, mean));
   }
   return batches;
 }

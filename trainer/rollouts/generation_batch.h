@@ -14,13 +14,18 @@
 namespace temper::trainer {
 
 struct SampledCompletion {
-  std::vector<int32_t> ids;
+  std::vector<int32_t> ids{};
   bool truncated = false;                  // ended at max_completion_length
-  std::vector<float> sampling_log_probs;   // of ids
-  std::vector<float> old_log_probs;        // of ids; empty where not needed
-  std::vector<float> reference_log_probs;  // of ids; empty where not needed
-  std::vector<float> scores;               // one a reward; NaN: none
+  std::vector<float> sampling_log_probs{};   // of ids
+  std::vector<float> old_log_probs{};        // of ids; empty where not needed
+  std::vector<float> reference_log_probs{};  // of ids; empty where not needed
+  std::vector<float> values{};               // a value head's, of ids; empty where there is none
+  std::vector<float> scores{};               // one a reward; NaN: none
+  float reward = 0;                        // their weighted sum; NaN: not scored
+  // What the objective has made of it (RolloutObjective::judge): of the completion, or of each of
+  // its tokens where advantages and returns differ from token to token.
   float advantage = 0;
+  std::vector<float> token_advantages{}, returns{};
 };
 
 /// A prompt and its completions.
@@ -52,9 +57,9 @@ struct CompletionLayout {
   bool share_prompts = true;    // among the completions of one that meet in a micro-batch
 };
 
-/// The completions that are trained on, C of them in the order of `groups`, as micro-batches: rank
-/// r of R takes the runs of `micro` from r * A * micro on, A = ceil(C / (R * micro)). A Rollout has
-/// all but entropy_coef.
+/// The completions that are trained on, in the order of `groups` and cut into runs of `micro`, are
+/// the micro-batches of all ranks, however many those are; this rank's, so that each has about as
+/// many tokens (balance.h). A Rollout has all but entropy_coef.
 std::vector<data::Batch> micro_batches(const SampledGroups& groups, int32_t slice, int rank,
                                        int ranks, const CompletionLayout& layout);
 

@@ -52,4 +52,14 @@ at::Tensor reference_divergence(const SampledGroups& groups) {
   return at::tensor(sums, at::kFloat);
 }
 
+double sampled_tokens(const SampledGroups& groups) {
+  double tokens = 0;
+  for (const SampledGroup& group : groups) {
+    for (const SampledCompletion& completion : group.completions) {
+      tokens += static_cast<double>(completion.old_log_probs.size());
+    }
+  }
+  return std::max(tokens, 1.0);
+}
+
 }  // namespace temper::trainer

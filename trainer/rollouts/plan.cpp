@@ -3,16 +3,19 @@
 #include <string>
 
 #include "recipes/diagnostic.h"
+#include "recipes/objective_kinds.h"
 
 namespace temper::trainer {
 
 RolloutPlan rollout_plan(const recipes::Recipe& recipe, int ranks) {
   const recipes::Objective& objective = recipe.objective;
-  RolloutPlan plan{.group = objective.num_generations.value_or(objective.kind == "rloo" ? 2 : 8),
-                   .completions = recipe.batch.global,
+  const int64_t row = recipes::completions_of_row(objective);
+  RolloutPlan plan{.group = recipes::completions_of_prompt(objective),
+                   .completions = recipe.batch.global * row,
+                   .row = row,
                    .iterations = objective.num_iterations.value_or(1)};
   if (plan.completions % plan.group != 0 || plan.prompts() % ranks != 0) {
-    throw UserError("batch.global = " + std::to_string(plan.completions) +
+    throw UserError("batch.global = " + std::to_string(recipe.batch.global) +
                     ": must be a multiple of objective.num_generations x ranks = " +
                     std::to_string(plan.group) + " x " + std::to_string(ranks) +
                     " (the completions of a prompt are sampled on one rank)");

@@ -11,8 +11,9 @@ namespace temper::trainer {
 /// are trained on in turn, `iterations` times, so that it lasts slices * iterations steps. Steps
 /// count from 1.
 struct RolloutPlan {
-  int64_t group = 1;        // completions a prompt (num_generations)
-  int64_t completions = 1;  // of a step, over all ranks (batch.global)
+  int64_t group = 1;        // completions a prompt
+  int64_t completions = 1;  // of a step, over all ranks
+  int64_t row = 1;          // completions that are one row of batch.*
   int64_t slices = 1;
   int64_t iterations = 1;  // num_iterations
 

@@ -1,5 +1,7 @@
 #include "trainer/metrics/report.h"
 
+#include <cmath>
+
 #include <gtest/gtest.h>
 
 #include "recipes/diagnostic.h"
@@ -92,6 +94,12 @@ TEST(Chart, OnePointAndConstantsHaveAxes) {
     EXPECT_EQ(html.find("nan"), std::string::npos) << html;
     EXPECT_EQ(html.find("inf"), std::string::npos) << html;
   }
+}
+
+TEST(Chart, ConstantsThatDifferByRoundingHaveAxes) {
+  const double next = std::nextafter(0.1, 1);
+  const std::string html = chart_html("x", {{.name = "x", .points = {{1, 0.1}, {2, next}}}});
+  EXPECT_LT(html.size(), 10000u);
 }
 
 TEST(ShortNumber, HasFourDigitsAndAUnit) {

@@ -1,11 +1,13 @@
 #include "trainer/rollouts/generation_batch.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "trainer/rollouts/balance.h"
 #include "trainer/rollouts/metrics.h"
 
 namespace temper::trainer {
@@ -94,16 +96,57 @@ TEST(GenerationBatch, MicroBatchesShareAPromptAndKeepNumbersBesideTheirTargets) 
   EXPECT_EQ(batch.rollout.mean_tokens, 13.0 / 6);  // of all slices
 }
 
-TEST(GenerationBatch, EveryCompletionIsInOneMicroBatchOfOneRank) {
-  for (const int ranks : {1, 2, 3}) {
-    std::vector<float> advantages;
-    for (int rank = 0; rank < ranks; ++rank) {
-      for (const data::Batch& batch : micro_batches(three_groups(), 0, rank, ranks, {.micro = 1})) {
-        for (const float a : floats(batch.rollout.advantages)) advantages.push_back(a);
-      }
-    }
-    EXPECT_EQ(advantages, (std::vector<float>{1, 2, 3, 4})) << ranks;
+// Advantages of each micro-batch, by which completions are known here.
+std::vector<std::vector<float>> parts_of(const SampledGroups& groups, int32_t slice, int rank,
+                                         int ranks, int64_t micro) {
+  std::vector<std::vector<float>> parts;
+  for (const data::Batch& batch : micro_batches(groups, slice, rank, ranks, {.micro = micro})) {
+    parts.push_back(floats(batch.rollout.advantages));
   }
+  return parts;
+}
+
+TEST(GenerationBatch, MicroBatchesAreTheSameForAnyNumberOfRanks) {
+  for (const int64_t micro : {1, 2, 3}) {
+    const auto of_one = parts_of(three_groups(), 0, 0, 1, micro);
+    for (const int ranks : {2, 3, 4}) {
+      std::vector<std::vector<float>> parts;
+      for (int rank = 0; rank < ranks; ++rank) {
+        for (auto& part : parts_of(three_groups(), 0, rank, ranks, micro)) parts.push_back(part);
+      }
+      std::sort(parts.begin(), parts.end());  // advantages rise with the place
+      EXPECT_EQ(parts, of_one) << "micro " << micro << ", " << ranks << " ranks";
+    }
+  }
+}
+
+TEST(GenerationBatch, RanksHaveAboutAsManyTokensAPromptCountedOnce) {
+  SampledGroups groups;
+  for (const auto& [first, second] : {std::pair{8, 8}, {1, 10}, {2, 2}, {7, 7}}) {
+    const auto number = static_cast<int32_t>(2 * groups.size());
+    groups.push_back({.prompt = {1, 2},
+                      .completions = {completion(number, first), completion(number + 1, second)}});
+  }
+  // Runs of 18, 13, 6 and 16 tokens: 18 + 6 and 16 + 13.
+  using Parts = std::vector<std::vector<float>>;
+  EXPECT_EQ(parts_of(groups, 0, 0, 2, 2), (Parts{{0, 1}, {4, 5}}));
+  EXPECT_EQ(parts_of(groups, 0, 1, 2, 2), (Parts{{2, 3}, {6, 7}}));
+}
+
+TEST(GenerationBatch, ASliceWithoutCompletionsHasNoMicroBatches) {
+  for (int rank = 0; rank < 2; ++rank) EXPECT_TRUE(parts_of(three_groups(), 7, rank, 2, 2).empty());
+}
+
+TEST(Balance, GivesTheHeaviestFirstToTheLeastLoadedThatHasRoom) {
+  using Parts = std::vector<std::vector<int64_t>>;
+  const std::vector<int64_t> costs = {9, 1, 1, 1, 8, 7};
+  EXPECT_EQ(balance(costs, 1), (Parts{{0, 1, 2, 3, 4, 5}}));
+  EXPECT_EQ(balance(costs, 2), (Parts{{0, 1, 2}, {3, 4, 5}}));  // three each, at the price of tokens
+  EXPECT_EQ(balance(costs, 3), (Parts{{0, 3}, {2, 4}, {1, 5}}));
+  const std::vector<int64_t> equal(4, 5);
+  EXPECT_EQ(balance(equal, 2), (Parts{{0, 2}, {1, 3}}));
+  EXPECT_EQ(balance({}, 2), (Parts{{}, {}}));
+  EXPECT_EQ(balance(equal, 6), (Parts{{0}, {1}, {2}, {3}, {}, {}}));
 }
 
 TEST(GenerationBatch, MaskedCompletionsHaveNoTargetsButStillCount) {

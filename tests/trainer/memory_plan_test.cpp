@@ -1,0 +1,79 @@
+#include "trainer/memory_plan.h"
+
+#include <fstream>
+
+#include <gtest/gtest.h>
+
+#include "tests/trainer/checkpoint/scratch.h"
+#include "tests/trainer/llama_shape.h"
+
+namespace temper::trainer {
+namespace {
+
+// 8 completions a step, 4 a prompt.
+recipes::Recipe rollouts() {
+  recipes::Recipe recipe;
+  recipe.model.dtype = recipes::Dtype::kFp32;
+  recipe.train.precision = recipes::Dtype::kFp32;
+  recipe.data.max_length = 16;
+  recipe.objective.kind = "grpo";
+  recipe.objective.num_generations = 4;
+  recipe.objective.max_completion_length = 20;
+  recipe.batch = {.global = 8, .micro = 4};
+  return recipe;
+}
+
+// Keys and values of 16 tokens: 2 layers of 2 heads of 4 floats.
+constexpr int64_t kPage = 16 * 2 * 2 * 2 * 4 * 4;
+
+MemoryPlan plan(const recipes::Recipe& recipe, int64_t ranks = 1) {
+  return plan_memory(recipe, llama_of({}), ranks);
+}
+
+TEST(MemoryPlan, RolloutsHaveThePagesOfTheirPromptsAndOfEachCompletion) {
+  // A page a prompt, of which 8 completions touch at most 3; each has 2 and the one it shares no more.
+  EXPECT_EQ(plan(rollouts()).rollouts, (3 + 8 * 3) * kPage);
+  EXPECT_EQ(plan(rollouts(), 2).rollouts, (2 + 4 * 3) * kPage);
+  recipes::Recipe supervised = rollouts();
+  supervised.objective = {};
+  EXPECT_EQ(plan(supervised).rollouts, 0);
+}
+
+TEST(MemoryPlan, NoMoreCompletionsAreSampledAtOnceThanTheEngineHasSlots) {
+  recipes::Recipe recipe = rollouts();
+  recipe.batch.global = 4096;
+  const int64_t all = plan(recipe).rollouts;
+  EXPECT_EQ(all, (17 + 64 * 3) * kPage);
+  recipe.objective.steps_per_generation = 1;  // micro-batches
+  EXPECT_EQ(plan(recipe).rollouts, (2 + 4 * 3) * kPage);
+  recipe.data.eval.resize(1);  // of any number of rows
+  EXPECT_EQ(plan(recipe).rollouts, all);
+}
+
+TEST(MemoryPlan, AMicroBatchOfCompletionsHasEachPromptOnce) {
+  recipes::Recipe supervised = rollouts();
+  supervised.objective = {};
+  supervised.batch.micro = 1;
+  supervised.data.max_length = 16 + 4 * 20;
+  EXPECT_EQ(plan(rollouts()).activations, plan(supervised).activations);
+}
+
+TEST(MemoryPlan, RewardModelsAreThereInFloat32) {
+  const Scratch scratch;
+  std::ofstream(scratch.path() / "config.json") << R"({
+    "architectures": ["LlamaForSequenceClassification"], "model_type": "llama", "vocab_size": 20, "hidden_size": 16,
+    "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "max_position_embeddings": 64, "num_labels": 1, "torch_dtype": "bfloat16"})";
+  recipes::Recipe recipe = rollouts();
+  EXPECT_EQ(plan(recipe).rewards, 0);
+  recipe.objective.rewards.resize(2);
+  recipe.objective.rewards[0].kind = "length";
+  recipe.objective.rewards[1].kind = "model";
+  recipe.objective.rewards[1].path = scratch.path().string();
+  const int64_t weights = parameter_count(llama_of({})) - 20 * 16 + 16;  // a head of one label
+  EXPECT_EQ(plan(recipe).rewards, 4 * weights);
+  EXPECT_EQ(plan(recipe).total() - plan(rollouts()).total(), 4 * weights);
+}
+
+}  // namespace
+}  // namespace temper::trainer
