@@ -231,7 +231,7 @@ std::vector<std::string> objectives_with(std::string_view key) {
 
 int64_t completions_of_prompt(const Objective& objective) {
   if (objective.kind == "online_dpo") return 2;
-  if (objective.kind == "ppo") return 1;
+  if (objective.kind == "ppo" || objective.teacher) return 1;
   return objective.num_generations.value_or(objective.kind == "rloo" ? 2 : 8);
 }
 

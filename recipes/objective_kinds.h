@@ -30,7 +30,7 @@ const ObjectiveKind* find_objective_kind(std::string_view name);
 /// The kinds that have the key, with or without "objective.".
 std::vector<std::string> objectives_with(std::string_view key);
 
-/// What is sampled for a prompt at once: num_generations, a pair (online_dpo), one (ppo).
+/// What is sampled for a prompt at once: num_generations, a pair (online_dpo), one (ppo, gkd, distill).
 int64_t completions_of_prompt(const Objective& objective);
 /// Of these completions, how many are one row of batch.*: of online_dpo a pair.
 int64_t completions_of_row(const Objective& objective);

@@ -214,15 +214,14 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
   run.loader_options.row_layout = run.objective->row_layout();
   if (run.loader_options.row_layout) run.loader_options.row_layout->share_prefixes = !depends_on_length(run.inputs.config.rope);
   int64_t steps_of_a_row = 1;
-  if (dynamic_cast<const RolloutObjective*>(run.objective.get()) != nullptr) {
+  const bool rollouts = dynamic_cast<const RolloutObjective*>(run.objective.get()) != nullptr;
+  if (rollouts) {
     const RolloutPlan plan = rollout_plan(r, world.size);
     run.loader_options.global = plan.prompts();
     run.loader_options.micro = 1;
     steps_of_a_row = plan.iterations;
-    check_rollouts(run);
-  } else if (recipes::samples_completions(r.objective)) {
-    check_rollouts(run);
   }
+  if (rollouts || recipes::samples_completions(r.objective)) check_rollouts(run);
   if (run.datasets.train) {
     run.loader = std::make_unique<data::DataLoader>(run.datasets.train, run.loader_options);
     run.steps_per_epoch = run.loader->steps_per_epoch() * steps_of_a_row;

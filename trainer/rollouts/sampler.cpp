@@ -9,6 +9,7 @@
 #include "recipes/diagnostic.h"
 #include "trainer/rollouts/prompts.h"
 #include "trainer/run.h"
+#include "trainer/teacher.h"
 
 namespace temper::trainer {
 namespace {
@@ -40,9 +41,16 @@ SamplingSettings rollout_settings(const Run& run) {
   return settings;
 }
 
+// Tokens of the longest sequence that is answered, and that a teacher judges.
+int64_t room_of(const Run& run) {
+  const int64_t room = run.inputs.config.max_position_embeddings;
+  if (!run.recipe.objective.teacher) return room;
+  return std::min(room, teacher_config(run.recipe, run.inputs).max_position_embeddings);
+}
+
 void check_room(const data::TokenDataset& rows, const std::string& set, int64_t completion,
                 const Run& run) {
-  const int64_t room = run.inputs.config.max_position_embeddings;
+  const int64_t room = room_of(run);
   int64_t longest = 0;
   for (int64_t i = 0; i < rows.size(); ++i) {
     // A row may have a completion of its own: only those that are long with it need be read.
