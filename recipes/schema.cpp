@@ -53,7 +53,8 @@ std::vector<Key> recipe_rows() {
           .range = between(2, kLargestCount)),
       ROW(data.packing,
           .meaning = "How examples share a row: one each (`none`), or best-fit decreasing (`bfd`); "
-                     "packed documents never attend to each other. Other kinds than sft: `none`.",
+                     "packed documents never attend to each other. Other kinds than sft, and gkd and "
+                     "distill where they sample: `none`.",
           .works = {"none", "bfd"}),
       ROW(data.packing_window, .meaning = "Bins are made once per window, in file order.",
           .unit = "rows", .range = at_least(1)),

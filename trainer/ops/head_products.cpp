@@ -61,7 +61,7 @@ const TrainedRows* HeadProducts::rows() const {
   return head_.rows && head_.rows->context->enabled ? head_.rows.get() : nullptr;
 }
 
-void HeadProducts::logits_into(const at::Tensor& logits) {
+void HeadProducts::logits_into(const at::Tensor& logits, double temperature) {
   GemmOptions options;
   if (lora_) {
     h_ = low_rank_inner(*lora_, x_);
@@ -77,6 +77,7 @@ void HeadProducts::logits_into(const at::Tensor& logits) {
     gemm(own, x_, rows()->values.detach().t());
     logits.index_copy_(1, rows()->ids, own);
   }
+  if (temperature != 1.0) logits.div_(temperature);
 }
 
 void HeadProducts::gradients(const at::Tensor& dlogits, const at::Tensor& dx) {
