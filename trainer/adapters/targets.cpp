@@ -158,12 +158,12 @@ std::string hint(const std::string& name, const std::vector<TargetModule>& modul
   std::set<std::string> endings, last;
   for (const TargetModule& module : modules) {
     if (!suffix.empty() && !module.linear) continue;
-    endings.insert(ending_like(module.name, like) + suffix);
+    endings.insert(ending_like(module.name, like));
     last.insert(ending_like(module.name, "") + suffix);
   }
-  const std::string nearest =
-      nearest_name(like + suffix, Names(endings.begin(), endings.end()));
-  if (!nearest.empty()) return "did you mean '" + nearest + "'?";
+  const Names candidates(endings.begin(), endings.end());
+  const std::string nearest = nearest_name(like, candidates);
+  if (!nearest.empty()) return "did you mean '" + nearest + suffix + "'?";
   return std::string("the model's ") + (suffix.empty() ? "modules" : "weights of linear layers") +
          " are " + join(Names(last.begin(), last.end()));
 }
