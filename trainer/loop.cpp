@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "data/io/json.h"
+#include "parallel/collective_timeout.h"
 #include "parallel/log.h"
 #include "parallel/seed.h"
 #include "parallel/trace.h"
@@ -48,15 +49,14 @@ RankAllocator* allocator(Run& run) { return run.adapters ? run.adapters->allocat
 
 bool due(int64_t step, int64_t every, int64_t last) { return step == last || (every > 0 && step % every == 0); }
 
-}  // namespace
-
-Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& stop_requested) {
+// `step` is the one under way, also when an exception ends it.
+Outcome train_steps(Run& run, RunDirectory& directory, const std::function<int()>& stop_requested, int64_t& step) {
   const recipes::Recipe& recipe = run.recipe;
   const double base_lr = recipe.optimizer.lr.value();
   Recorder recorder(run, directory);
   Checkpoints checkpoints(run, directory, recorder);
   TraceFile trace(run, directory);
-  int64_t step = checkpoints.resume();
+  step = checkpoints.resume();
 
   const auto evaluate_now = [&](int64_t at) {
     const parallel::TraceSpan span("evaluation");
@@ -133,6 +133,17 @@ Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& sto
   const Outcome outcome = finish(run, directory, checkpoints, recorder, step);
   trace.collect();
   return outcome;
+}
+
+}  // namespace
+
+Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& stop_requested) {
+  int64_t step = 0;
+  try {
+    return train_steps(run, directory, stop_requested, step);
+  } catch (const parallel::CollectiveTimeout& hang) {
+    throw RunError(dump_hang(run, directory, step, hang));
+  }
 }
 
 }  // namespace temper::trainer
