@@ -9,7 +9,7 @@ namespace {
 // Names, separated by blanks, of the reference libraries' fields (and product keys beside them)
 // that belong to the objectives to come.
 constexpr const char* kKeysOfLaterObjectives =
-    "lmbda loss mask_replace_prob mlm_probability random_replace_prob seq_kd teacher";
+    "loss mask_replace_prob mlm_probability random_replace_prob";
 
 // Fields of TRL 1.16.0's configs that are no keys of [objective].
 std::vector<Later> fields_of_trl() {
@@ -26,6 +26,7 @@ std::vector<Later> fields_of_trl() {
       {"objective.repetition_penalty", unneeded + "generation.repetition_penalty says it"},
       {"objective.generation_batch_size", unneeded + "objective.steps_per_generation says it"},
       {"objective.max_new_tokens", unneeded + "objective.max_completion_length says it"},
+      {"objective.teacher_model_name_or_path", unneeded + "objective.teacher says it"},
       {"objective.response_length", unneeded + "objective.max_completion_length says it"},
       {"objective.num_ppo_epochs", unneeded + "objective.num_iterations says it"},
       {"objective.num_mini_batches", unneeded + "objective.steps_per_generation says it"},

@@ -149,6 +149,24 @@ std::vector<ObjectiveKind> make_table() {
        kPreferenceRate,
        {"eval_reward"},
        true},
+      {{"gkd", "What a teacher would say next, also to the student's own answers (arXiv:2306.13649).",
+        make_fields("teacher", {{"beta", 0.5},
+                                {"lmbda", 0.5},
+                                {"seq_kd", false},
+                                {"max_completion_length", 128},
+                                {"disable_dropout", true}})},
+       kSftRate,
+       {"eval_mean_token_accuracy"},
+       false,
+       0.9},
+      {{"distill", "The same with a temperature in the loss; on-policy with lmbda = 1.",
+        make_fields("teacher", {{"beta", 1.0},
+                                {"lmbda", 0.0},
+                                {"seq_kd", false},
+                                {"max_completion_length", 512},
+                                {"disable_dropout", false}})},
+       kPreferenceRate,
+       {"eval_mean_token_accuracy"}},
   };
 }
 
@@ -213,7 +231,7 @@ std::vector<std::string> objectives_with(std::string_view key) {
 
 int64_t completions_of_prompt(const Objective& objective) {
   if (objective.kind == "online_dpo") return 2;
-  if (objective.kind == "ppo") return 1;
+  if (objective.kind == "ppo" || objective.teacher) return 1;
   return objective.num_generations.value_or(objective.kind == "rloo" ? 2 : 8);
 }
 
@@ -224,6 +242,10 @@ int64_t completions_of_row(const Objective& objective) {
 const std::vector<Kind>& reward_kinds() {
   static const std::vector<Kind> table = make_rewards();
   return table;
+}
+
+bool samples_completions(const Objective& objective) {
+  return objective.lmbda.value_or(0) > 0 || objective.seq_kd.value_or(false);
 }
 
 void fill_in_objective(Recipe& recipe) {
@@ -241,8 +263,11 @@ void fill_in_objective(Recipe& recipe) {
       objective.loss_type = std::vector<std::string>{*name};
     }
   }
-  if (kind->name != "sft") recipe.data.packing = Packing::kNone;
-  if (!kind->samples) return;
+  const bool distills = kind->field("teacher") != nullptr;
+  const bool rows_of_sft = kind->name == "sft" || (distills && !samples_completions(objective));
+  if (!rows_of_sft) recipe.data.packing = Packing::kNone;
+  const bool samples = kind->samples || samples_completions(objective);
+  if (!samples && kind->name != "distill") return;
   for (Reward& reward : objective.rewards) {
     fill_in_reward(reward, *objective.max_completion_length);
   }

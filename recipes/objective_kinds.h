@@ -30,15 +30,19 @@ const ObjectiveKind* find_objective_kind(std::string_view name);
 /// The kinds that have the key, with or without "objective.".
 std::vector<std::string> objectives_with(std::string_view key);
 
-/// What is sampled for a prompt at once: num_generations, a pair (online_dpo), one (ppo).
+/// What is sampled for a prompt at once: num_generations, a pair (online_dpo), one (ppo, gkd, distill).
 int64_t completions_of_prompt(const Objective& objective);
 /// Of these completions, how many are one row of batch.*: of online_dpo a pair.
 int64_t completions_of_row(const Objective& objective);
 
 const std::vector<Kind>& reward_kinds();
 
+/// gkd and distill, with what they have filled in: some completions are sampled, from the student or
+/// from the teacher. Else rows are learnt as sft learns them.
+bool samples_completions(const Objective& objective);
+
 /// What each kind has in [objective] and [[objective.rewards]], where unset, and what goes with it:
-/// [generation] of the kinds that sample, data.packing of those whose rows are compared. dpo's
+/// [generation] of the kinds that sample, data.packing of those whose rows are not sft's. dpo's
 /// loss_type becomes a list, cpo's "alphapo" what it stands for.
 void fill_in_objective(Recipe& recipe);
 

@@ -12,7 +12,7 @@ std::vector<Key> objective_rows() {
                       "gkd", "distill", "ppo", "classify", "tokens", "qa", "embed", "cross_encoder",
                       "mlm"},
           .works = {"sft", "dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo", "online_dpo",
-                    "ppo"}),
+                    "ppo", "gkd", "distill"}),
       ROW(objective.loss_type,
           .meaning = "The form of the loss, by its name in TRL; dpo takes a list too, whose losses "
                      "are added with loss_weights.",
@@ -22,7 +22,9 @@ std::vector<Key> objective_rows() {
 
       ROW(objective.beta,
           .meaning = "How strongly the policy is held to the reference; orpo: weight of the odds "
-                     "ratio; grpo, rloo: weight of the KL divergence, 0 needs no reference.",
+                     "ratio; grpo, rloo: weight of the KL divergence, 0 needs no reference; gkd, "
+                     "distill: the divergence, from 0, KL(teacher || student), to 1, KL(student || "
+                     "teacher).",
           .range = at_least(0)),
       ROW(objective.label_smoothing,
           .meaning = "Share of preferences taken to be the wrong way round; dpo: of exo_pair, "
@@ -166,6 +168,17 @@ std::vector<Key> objective_rows() {
           .meaning = "Tokens' rewards of the whole batch get the deviation 1."),
       ROW(objective.reward_clip_range,
           .meaning = "Rewards are clipped to these two numbers; unset: not.", .not_empty = true),
+
+      ROW(objective.teacher,
+          .meaning = "Directory of the teacher, a language model with the student's vocabulary; "
+                     "needed.",
+          .not_empty = true),
+      ROW(objective.lmbda,
+          .meaning = "Share of the rows whose completion the student samples anew in each step.",
+          .range = between(0, 1)),
+      ROW(objective.seq_kd,
+          .meaning = "The teacher samples the completions of all other rows; false: they are taken "
+                     "as they stand."),
   };
 }
 

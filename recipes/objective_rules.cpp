@@ -192,6 +192,27 @@ void judge_rloo(const Filled& filled) {
                        "must be two numbers, the lower one first, as [-10.0, 10.0]");
 }
 
+void judge_distillation(const Filled& filled) {
+  const Objective& objective = filled.objective();
+  Judgement& judge = filled.judge;
+  const std::string of = of_kind(filled.kind);
+  judge.require(objective.teacher.has_value() || !judge.findings.clean({"objective.teacher"}),
+                {"objective.kind"}, "needs objective.teacher: the directory of the teacher");
+  judge.require(*objective.beta <= 1, {"objective.beta"}, "must be at most 1 with " + of);
+  judge.require(filled.recipe.generation.temperature.value_or(1) > 0, {"generation.temperature"},
+                "must be above 0 with " + of);
+  const bool samples = samples_completions(objective);
+  judge.require(!samples || filled.recipe.generation.max_new_tokens == Generation{}.max_new_tokens,
+                {"generation.max_new_tokens"},
+                no_effect(of) + ": say objective.max_completion_length");
+  if (*objective.lmbda == 1) filled.require_idle({"seq_kd"}, no_effect("objective.lmbda = 1"));
+  if (samples) return;
+  filled.require_idle({"max_completion_length"}, no_effect("objective.lmbda = 0"));
+  judge.require(filled.kind.name != "gkd" || !judge.recipe.generation.temperature,
+                {"generation.temperature"},
+                no_effect("objective.lmbda = 0") + ": gkd's loss has no temperature");
+}
+
 // ---- rewards -----------------------------------------------------------------------------------
 
 void judge_reward(Judgement& judge, const Reward& reward, const std::string& entry) {
@@ -274,13 +295,18 @@ void judge_sampling(const Filled& filled) {
 
 void judge_data(const Filled& filled) {
   Judgement& judge = filled.judge;
-  if (filled.kind.name == "sft") return;
+  const bool distills = filled.kind.field("teacher") != nullptr;
+  const bool samples = samples_completions(filled.objective());
+  if (filled.kind.name == "sft" || (distills && !samples)) return;
   const Data& written = judge.recipe.data;
   const std::string with = " with " + of_kind(filled.kind);
+  const std::string packs =
+      distills ? ": rows are packed with objective.lmbda = 0 and seq_kd = false" : ": only sft packs rows";
   judge.require(written.packing == Packing::kNone || !judge.findings.place("data.packing"),
-                {"data.packing"}, "must be \"none\"" + with + ": only sft packs rows");
+                {"data.packing"}, "must be \"none\"" + with + packs);
   judge.require(written.packing_window == Data{}.packing_window, {"data.packing_window"},
-                no_effect(of_kind(filled.kind)) + ": only sft packs rows");
+                no_effect(of_kind(filled.kind)) + packs);
+  if (distills) return;
   judge.require(written.loss_on == LossOn::kAuto, {"data.loss_on"},
                 "must be \"auto\"" + with + ", which compares whole completions");
   judge.require(written.on_long_row != OnLongRow::kSplit, {"data.on_long_row"},
@@ -317,8 +343,8 @@ void judge_objective(Judgement& judge) {
   judge_data(filled);
   judge_metric(filled);
   judge_rewards(filled);
-  static const std::set<std::string> without_reference = {"grpo", "rloo"};
-  judge.require(!objective.beta || *objective.beta > 0 || without_reference.contains(kind->name),
+  static const std::set<std::string> from_zero = {"grpo", "rloo", "gkd", "distill"};
+  judge.require(!objective.beta || *objective.beta > 0 || from_zero.contains(kind->name),
                 {"objective.beta"},
                 "must be above 0 with " + of_kind(*kind) + " (typical: 0.05 to 0.5)");
   if (kind->field("sync_ref_model")) judge_reference(filled);
@@ -328,6 +354,7 @@ void judge_objective(Judgement& judge) {
   if (kind->name == "cpo") judge_cpo(filled);
   if (kind->name == "grpo") judge_grpo(filled);
   if (kind->name == "rloo") judge_rloo(filled);
+  if (kind->field("teacher")) judge_distillation(filled);
 }
 
 void judge_rollouts(Judgement& judge, int64_t ranks) {

@@ -21,8 +21,7 @@ std::vector<Key> recipe_rows() {
       ROW(run.overwrite, .meaning = "Replace an existing run instead of refusing it."),
       ROW(run.deterministic,
           .meaning = "The same recipe and layout give the same bits; `\"layout\"`: on other "
-                     "data-parallel layouts too.",
-          .works = {true, false}),
+                     "data-parallel layouts too, of a power of two of ranks."),
 
       ROW(model.path,
           .meaning = "Model directory (config.json, safetensors, tokenizer.json); always needed."),
@@ -54,7 +53,8 @@ std::vector<Key> recipe_rows() {
           .range = between(2, kLargestCount)),
       ROW(data.packing,
           .meaning = "How examples share a row: one each (`none`), or best-fit decreasing (`bfd`); "
-                     "packed documents never attend to each other. Other kinds than sft: `none`.",
+                     "packed documents never attend to each other. Other kinds than sft, and gkd and "
+                     "distill where they sample: `none`.",
           .works = {"none", "bfd"}),
       ROW(data.packing_window, .meaning = "Bins are made once per window, in file order.",
           .unit = "rows", .range = at_least(1)),

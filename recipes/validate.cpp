@@ -1,6 +1,7 @@
 #include "recipes/validate.h"
 
 #include <algorithm>
+#include <bit>
 #include <cctype>
 #include <cmath>
 #include <regex>
@@ -10,6 +11,7 @@
 
 #include "recipes/diagnostic.h"
 #include "recipes/judgement.h"
+#include "recipes/objective_kinds.h"
 #include "recipes/resolve.h"
 #include "recipes/schema.h"
 
@@ -252,6 +254,24 @@ void judge_batch(Judgement& judge, int64_t ranks) {
                     " (nearest: " + (below > 0 ? text(below) + " or " : "") + text(above) + ")");
 }
 
+// The order of sums in layout-exact mode is a binary tree over the micro-batches of a step.
+void judge_layout(Judgement& judge, int64_t ranks) {
+  const Recipe& recipe = judge.recipe;
+  if (recipe.run.deterministic != Deterministic::kLayout) return;
+  const auto below = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(ranks)));
+  judge.require(below == ranks, {"run.deterministic"},
+                "needs a power of two of data-parallel ranks, not " + text(ranks) +
+                    " (nearest: " + text(below) + " or " + text(2 * below) + ")");
+  const ObjectiveKind* kind = find_objective_kind(recipe.objective.kind);
+  const NamesOrPattern loss = recipe.objective.loss_type.value_or("kto");
+  judge.require(!kind || kind->name != "kto" || loss != NamesOrPattern("kto"),
+                {"run.deterministic", "objective.loss_type"},
+                "cannot be \"layout\" with kto's loss_type = \"kto\", whose KL is of the "
+                "micro-batches that the ranks have at the same time");
+  judge.require(!kind || !kind->samples, {"run.deterministic", "objective.kind"},
+                "cannot be \"layout\" with an objective that samples, in this version");
+}
+
 }  // namespace
 
 std::pair<int64_t, int64_t> nearest_multiples(int64_t value, int64_t unit) {
@@ -285,6 +305,7 @@ void validate(const Recipe& recipe, const Setting& setting, Findings& findings) 
       std::max<int64_t>(1, data_parallel_ranks(recipe.parallel, world_size));
   judge_batch(judge, ranks);
   judge_rollouts(judge, ranks);
+  judge_layout(judge, ranks);
 }
 
 }  // namespace temper::recipes

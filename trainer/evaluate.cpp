@@ -2,15 +2,24 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "data/loader/eval_loader.h"
+#include "recipes/objective_kinds.h"
 #include "trainer/objectives/rollout_objective.h"
+#include "trainer/rollouts/answered_rows.h"
 #include "trainer/rollouts/rollouts.h"
 #include "trainer/step.h"
 
 namespace temper::trainer {
+namespace {
+
+constexpr int64_t kAnswered = 64;  // rows of an evaluation
+
+}  // namespace
 
 MetricLine evaluate(Run& run) {
   if (dynamic_cast<const RolloutObjective*>(run.objective.get()) != nullptr) {
@@ -20,10 +29,17 @@ MetricLine evaluate(Run& run) {
   const auto start = std::chrono::steady_clock::now();
   const at::NoGradGuard no_grad;
   StepSums sums = zero_sums(*run.objective);
+  std::optional<PromptAnswers> answers;
+  if (recipes::samples_completions(run.recipe.objective)) answers.emplace(run);
+  // As many at once as are sampled together.
+  const int64_t together = answers ? std::max<int64_t>(1, kAnswered / run.loader_options.micro) : 1;
   data::EvalLoader loader(run.datasets.eval, run.loader_options);
-  for (int64_t round = 0; round < loader.rounds(); ++round) {
+  for (int64_t round = 0; round < loader.rounds(); round += together) {
     data::StepBatches own;
-    if (data::Batch batch; loader.next(batch)) own.micro_batches.push_back(std::move(batch));
+    for (data::Batch batch; std::ssize(own.micro_batches) < together && loader.next(batch);) {
+      own.micro_batches.push_back(std::move(batch));
+    }
+    if (answers) answers->fill(own);
     prepare(run, own, 0);
     for (const data::Batch& batch : own.micro_batches) {
       add_terms(sums, run.objective->loss(*run.model, batch));
@@ -31,6 +47,9 @@ MetricLine evaluate(Run& run) {
     }
   }
   exchange(sums, *run.communicator);
+  if (answers) {
+    for (MetricSum& metric : answers->metrics()) sums.metrics.push_back(std::move(metric));
+  }
 
   MetricLine line = {{"eval_loss", sums.loss / sums.count}};
   for (const MetricSum& metric : sums.metrics) {

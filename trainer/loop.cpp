@@ -25,12 +25,12 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// Dropout's masks are a function of the micro-batch's place, so that a resumed run draws them again.
+// Dropout's masks are a function of the micro-batch's place, so that a resumed run, and another number of ranks, draws them again.
 void begin_micro_batch(Run& run, int64_t step, int64_t micro_batch) {
   if (!run.adapters) return;
   const std::string purpose = "micro-batch/" + std::to_string(micro_batch);
   run.adapters->context().training = !run.recipe.objective.disable_dropout.value_or(false);
-  run.adapters->context().seed = parallel::seed_of(run.recipe.run.seed, purpose, run.world.rank, step);
+  run.adapters->context().seed = parallel::seed_of(run.recipe.run.seed, purpose, 0, step);
 }
 
 void end_training(Run& run) {

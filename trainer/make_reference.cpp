@@ -7,6 +7,7 @@
 #include "trainer/objectives/registry.h"
 #include "trainer/objectives/stored_reference.h"
 #include "trainer/run.h"
+#include "trainer/teacher.h"
 
 namespace temper::trainer {
 namespace {
@@ -41,6 +42,7 @@ ModelConfig config_of(const Run& run, const std::string& given) {
 
 std::unique_ptr<Reference> make_reference(Run& run) {
   const recipes::Objective& objective = run.recipe.objective;
+  if (objective.teacher) return reference_by_model(load_teacher(run), {});
   const std::string given = objective.ref_model.value_or("");
   const bool stored = objective.precompute_ref_log_probs.value_or(false) && run.datasets.train;
   std::optional<FollowOptions> follow;

@@ -9,7 +9,7 @@ namespace temper::trainer {
 
 struct Run;
 
-/// objective.ref_model, where it is given; else the start weights: of adapters in the policy's own
+/// objective.teacher, or objective.ref_model, where it is given; else the start weights: of adapters in the policy's own
 /// model, of full fine-tuning in a frozen copy. Where log-probabilities are computed once the copy is
 /// left out, since the policy itself is still at its start then. To be called before any update.
 /// Throws UserError.

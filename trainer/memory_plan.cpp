@@ -9,6 +9,7 @@
 
 #include <ATen/ATen.h>
 
+#include "parallel/replicate/tree_sum.h"
 #include "recipes/diagnostic.h"
 #include "recipes/objective_kinds.h"
 #include "trainer/adapters/adapters.h"
@@ -151,8 +152,9 @@ int64_t documents_of_row(const std::string& kind) {
   return kind == "dpo" || kind == "orpo" || kind == "cpo" || kind == "reward" ? 2 : 1;
 }
 
-bool learns_from_rollouts(const recipes::Recipe& recipe) {
-  return dynamic_cast<const RolloutObjective*>(build_objective(recipe.objective).get()) != nullptr;
+bool samples_completions(const recipes::Recipe& recipe) {
+  return recipes::samples_completions(recipe.objective) ||
+         dynamic_cast<const RolloutObjective*>(build_objective(recipe.objective).get()) != nullptr;
 }
 
 int64_t longest_completion(const recipes::Recipe& recipe) { return recipe.objective.max_completion_length.value_or(512); }
@@ -163,7 +165,7 @@ int64_t prompts_of(int64_t completions, int64_t group) { return (completions + g
 // Of one micro-batch.
 int64_t tokens_of(const recipes::Recipe& recipe, const ModelConfig& config, int64_t virtual_tokens) {
   const int64_t row = recipe.data.max_length + virtual_tokens;
-  if (!learns_from_rollouts(recipe)) return recipe.batch.micro * documents_of_row(recipe.objective.kind) * row;
+  if (!samples_completions(recipe)) return recipe.batch.micro * documents_of_row(recipe.objective.kind) * row;
   const int64_t group = depends_on_length(config.rope) ? 1 : recipes::completions_of_prompt(recipe.objective);
   const int64_t micro = recipe.batch.micro * recipes::completions_of_row(recipe.objective);
   const int64_t prompts = micro % group == 0 ? micro / group : prompts_of(micro, group);
@@ -172,7 +174,7 @@ int64_t tokens_of(const recipes::Recipe& recipe, const ModelConfig& config, int6
 
 // Every slot of the engine in the middle of its longest completion; the page that a prompt ends in is each sample's own.
 int64_t cache_bytes(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks, int64_t virtual_tokens) {
-  if (!learns_from_rollouts(recipe)) return 0;
+  if (!samples_completions(recipe)) return 0;
   const recipes::Objective& objective = recipe.objective;
   const int64_t rows = objective.steps_per_generation ? *objective.steps_per_generation * recipe.batch.micro : recipe.batch.global / ranks;
   const int64_t own = rows * recipes::completions_of_row(objective);
@@ -198,6 +200,9 @@ int64_t reward_bytes(const recipes::Objective& objective) {
 // A reference model of its own: not where adapters are switched off or log-probabilities are stored.
 int64_t reference_bytes(const recipes::Recipe& recipe, int64_t parameters, bool adapters) {
   const recipes::Objective& objective = recipe.objective;
+  if (objective.teacher) {
+    return parameter_count(load_config(*objective.teacher)) * bytes_of(recipe.train.precision);
+  }
   if (!build_objective(objective)->needs_reference()) return 0;
   const bool given = !objective.ref_model.value_or("").empty();
   const bool stored = objective.precompute_ref_log_probs.value_or(false);
@@ -217,7 +222,12 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   plan.trainable = tensors.trainable;
   const bool adapters = !recipe.peft.method.empty() || !recipe.model.adapter.empty();
   plan.weights = tensors.weights + tensors.start + reference_bytes(recipe, plan.parameters, adapters);
-  plan.gradients = plan.trainable * 4;
+  // Sums in the order of a tree put some aside, and keep all ranks' parts until they are added up.
+  int64_t copies = 1;
+  if (const auto exact = exact_micro_batches(recipe, ranks)) {
+    copies += parallel::TreeSum::levels(*exact) + (ranks > 2 ? 2 : 0);
+  }
+  plan.gradients = plan.trainable * 4 * copies;
   const int64_t states = recipe.optimizer.kind.find("adamw") != std::string::npos ? 2 : (recipe.optimizer.momentum > 0 ? 1 : 0);
   const int64_t state_bytes = recipe.optimizer.kind.ends_with("adamw_8bit") ? 1 : 4;
   plan.optimizer = plan.trainable * state_bytes * states + tensors.ranks;
@@ -232,14 +242,19 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   plan.activations = tokens * elements * compute;
   plan.rewards = reward_bytes(recipe.objective);
   plan.rollouts = cache_bytes(recipe, config, ranks, tensors.virtual_tokens);
+  if (recipe.objective.seq_kd.value_or(false)) {  // the teacher's turn comes after the student's
+    plan.rollouts = std::max(plan.rollouts, cache_bytes(recipe, load_config(*recipe.objective.teacher), ranks, 0));
+  }
 
   const int64_t stored = adapters ? plan.trainable : plan.parameters + tensors.value_head;
   plan.checkpoint_bytes = stored * 4 + tensors.start + plan.optimizer;
   const int64_t snapshot = recipe.checkpoint.async ? plan.checkpoint_bytes / std::max<int64_t>(1, ranks) : 0;
-  // Float32 logits; their gradient overwrites them in float32 and stands beside them in bfloat16.
+  // Float32 logits, of a teacher too; their gradient overwrites them in float32 and stands beside them
+  // in bfloat16.
   const int64_t outputs = config.num_labels > 0 ? config.num_labels : config.vocab_size;
-  const int64_t rows = head_chunk(tokens, outputs);
-  const int64_t logits = rows * outputs * (compute == 4 ? 4 : 4 + compute);
+  const int64_t models = recipe.objective.teacher ? 2 : 1;
+  const int64_t rows = head_chunk(tokens, models * outputs);
+  const int64_t logits = rows * outputs * (4 * models + (compute == 4 ? 0 : compute));
   plan.buffers = kProgram + logits + snapshot + tensors.largest * compute;
   const bool merged = !adapters || recipe.export_.merge;
   const bool full = recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32;

@@ -12,6 +12,7 @@
 #include "data/shards/token_dataset.h"
 #include "data/text/chat_template.h"
 #include "recipes/diagnostic.h"
+#include "recipes/objective_kinds.h"
 #include "trainer/adapter_start.h"
 #include "trainer/adapters/adapter_files.h"
 #include "trainer/make_reference.h"
@@ -22,6 +23,7 @@
 #include "trainer/models/quantization.h"
 #include "trainer/models/rope_frequencies.h"
 #include "trainer/models/value_head.h"
+#include "trainer/teacher.h"
 
 namespace temper::trainer {
 
@@ -73,6 +75,20 @@ ModelConfig with_head_for(const std::string& kind, ModelConfig config, const dat
                   " labels, but a reward model has one (id2label in config.json)");
 }
 
+// A prompt alone is no row to learn from unless each step answers it.
+void check_answered(const recipes::Recipe& recipe, const std::string& path) {
+  const recipes::Objective& objective = recipe.objective;
+  if (!objective.teacher) return;
+  if (objective.lmbda.value_or(0) < 1 && !objective.seq_kd.value_or(false)) {
+    throw UserError(path + ": its rows are prompts without completions, which objective.kind = \"" + objective.kind +
+                    "\" learns only with objective.lmbda = 1 (the student answers) or objective.seq_kd = true (the teacher does)");
+  }
+  if (recipe.data.on_long_row == recipes::OnLongRow::kTruncate) {
+    throw UserError("data.on_long_row = \"truncate\": the rows of " + path +
+                    " are prompts, and one without its end is another prompt: must be \"drop\" or \"error\"");
+  }
+}
+
 }  // namespace
 
 void choose_trainable(Model& model, const recipes::Train& train) {
@@ -117,6 +133,7 @@ Inputs read_inputs(const recipes::Recipe& recipe) {
                     " ids, but config.json has vocab_size = " + std::to_string(inputs.config.vocab_size) +
                     ": the two belong to different models");
   }
+  if (recipe.objective.teacher) teacher_config(recipe, inputs);
   const recipes::Peft peft = recipe.model.adapter.empty() ? recipe.peft : read_adapter_config(recipe.model.adapter);
   const int64_t virtual_tokens = peft.num_virtual_tokens.value_or(0);
   if (recipe.data.max_length + virtual_tokens > inputs.config.max_position_embeddings) {
@@ -134,6 +151,7 @@ Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, c
   const data::RowEncoderOptions encoder{.format = recipe.data.format, .loss_on = recipe.data.loss_on, .kind = recipe.objective.kind};
   const data::EncoderFactory factory = [&](const recipes::DataSource& source, const data::Row& first_row) {
     const data::RowEncoder made = data::RowEncoder::make(encoder, source, first_row, inputs.tokenizer, chat);
+    if (made.format() == "prompt") check_answered(recipe, source.path);
     return data::SourceEncoder{.encode = [made](const data::Row& row) { return made.encode(row); },
                                .fingerprint = made.fingerprint(),
                                .format = made.format(),
@@ -180,6 +198,11 @@ int64_t total_steps(const recipes::Recipe& recipe, int64_t steps_per_epoch) {
   return static_cast<int64_t>(std::ceil(recipe.train.epochs * static_cast<double>(steps_per_epoch)));
 }
 
+std::optional<int64_t> exact_micro_batches(const recipes::Recipe& recipe, int64_t ranks) {
+  if (recipe.run.deterministic != recipes::Deterministic::kLayout) return {};
+  return recipe.batch.global / (recipe.batch.micro * ranks);
+}
+
 Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const parallel::World& world) {
   Run run{.recipe = std::move(recipe), .inputs = std::move(inputs), .datasets = std::move(datasets), .world = world};
   const recipes::Recipe& r = run.recipe;
@@ -197,13 +220,14 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
   run.loader_options.row_layout = run.objective->row_layout();
   if (run.loader_options.row_layout) run.loader_options.row_layout->share_prefixes = !depends_on_length(run.inputs.config.rope);
   int64_t steps_of_a_row = 1;
-  if (dynamic_cast<const RolloutObjective*>(run.objective.get()) != nullptr) {
+  const bool rollouts = dynamic_cast<const RolloutObjective*>(run.objective.get()) != nullptr;
+  if (rollouts) {
     const RolloutPlan plan = rollout_plan(r, world.size);
     run.loader_options.global = plan.prompts();
     run.loader_options.micro = 1;
     steps_of_a_row = plan.iterations;
-    check_rollouts(run);
   }
+  if (rollouts || recipes::samples_completions(r.objective)) check_rollouts(run);
   if (run.datasets.train) {
     run.loader = std::make_unique<data::DataLoader>(run.datasets.train, run.loader_options);
     run.steps_per_epoch = run.loader->steps_per_epoch() * steps_of_a_row;
@@ -252,7 +276,8 @@ void prepare(Run& run, data::StepBatches& batches, int64_t step) {
                                    .reference = step == 0 && run.eval_reference ? run.eval_reference.get() : run.reference.get(),
                                    .communicator = *run.communicator,
                                    .step = step,
-                                   .max_length = run.recipe.data.max_length});
+                                   .max_length = run.recipe.data.max_length,
+                                   .temperature = run.recipe.generation.temperature.value_or(1)});
 }
 
 // LoRA+ (Hayou et al. 2024, arXiv:2402.12354): B and whatever is a vector learn faster than A, an adapted embedding at a rate of its own
@@ -274,7 +299,8 @@ void prepare_training(Run& run) {
   std::vector<at::Tensor> values;
   for (const Parameter& parameter : run.model->parameters()) values.push_back(parameter.value);
   run.reducer = std::make_unique<parallel::GradientReducer>(std::move(values), *run.communicator,
-                                                            run.recipe.parallel.bucket_mib << 20);
+                                                            run.recipe.parallel.bucket_mib << 20,
+                                                            exact_micro_batches(run.recipe, run.world.size));
   recipes::Optimizer optimizer = run.recipe.optimizer;
   if (optimizer.loraplus_lr_ratio) optimizer.weight_decay = optimizer.loraplus_weight_decay;
   run.optimizer = build_optimizer(optimizer, run.model->parameters());

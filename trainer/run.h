@@ -79,6 +79,9 @@ struct Run {
 /// Steps of the whole run: train.steps, or epochs x steps of an epoch.
 int64_t total_steps(const recipes::Recipe& recipe, int64_t steps_per_epoch);
 
+/// With run.deterministic = "layout": the micro-batches of a rank in a full step, whose numbers decide the order of sums.
+std::optional<int64_t> exact_micro_batches(const recipes::Recipe& recipe, int64_t ranks);
+
 /// Everything but the weights: enough to know how many steps there are. The communicator is the caller's to add, since making one
 /// is a collective and this is not. Throws UserError.
 Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const parallel::World& world);

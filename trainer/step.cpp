@@ -75,7 +75,7 @@ StepSums forward_backward(Model& model, Objective& objective, parallel::Gradient
   for (size_t i = 0; i < batches.micro_batches.size(); ++i) {
     const data::Batch& batch = batches.micro_batches[i];
     reducer.exchange_after_backward(i + 1 == batches.micro_batches.size());
-    if (before) before(static_cast<int64_t>(i));
+    if (before) before(batch.number);
     const LossTerms terms = objective.loss(model, batch);
     terms.sum.backward();
     add_terms(sums, terms);

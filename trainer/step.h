@@ -30,7 +30,7 @@ StepSums zero_sums(const Objective& objective);
 void add_terms(StepSums& sums, const LossTerms& terms);
 
 /// Forward and backward over this rank's micro-batches; gradients are left, exchanged but unnormalised, in the reducer's buckets.
-/// `before`, where given, is called with the index of each micro-batch before its forward pass (dropout's seed).
+/// `before`, where given, is called with the number of each micro-batch before its forward pass (dropout's seed).
 StepSums forward_backward(Model& model, Objective& objective, parallel::GradientReducer& reducer,
                           const data::StepBatches& batches, const std::function<void(int64_t)>& before = {});
 

@@ -1,6 +1,8 @@
 #include "trainer/step_source.h"
 
+#include "recipes/objective_kinds.h"
 #include "trainer/objectives/rollout_objective.h"
+#include "trainer/rollouts/answered_rows.h"
 #include "trainer/rollouts/rollouts.h"
 #include "trainer/run.h"
 
@@ -26,6 +28,7 @@ std::unique_ptr<StepSource> make_step_source(Run& run) {
   if (dynamic_cast<RolloutObjective*>(run.objective.get()) != nullptr) {
     return std::make_unique<Rollouts>(run);
   }
+  if (recipes::samples_completions(run.recipe.objective)) return std::make_unique<AnsweredRows>(run);
   return std::make_unique<Rows>(run);
 }
 

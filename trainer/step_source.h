@@ -32,7 +32,7 @@ class StepSource {
   virtual void restore(const data::Json& /*state*/, const NamedTensors& /*tensors*/) {}
 };
 
-/// The data loader's rows, or what the model answers to them where the objective learns from that.
+/// The data loader's rows, or what models answer to them where the objective learns from that.
 std::unique_ptr<StepSource> make_step_source(Run& run);
 
 }  // namespace temper::trainer

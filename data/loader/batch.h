@@ -43,6 +43,7 @@ struct Batch {
   at::Tensor positions;  // [B, T] int64, restart at 0 with each document
   at::Tensor document_ends;  // [S + 1] int32: boundaries of the documents in the flattened [B * T],
                              // first 0, last B * T
+  int64_t number = 0;        // of this micro-batch in its step, over all ranks
   int64_t rows = 0;          // sequences counted by batch.micro (B)
   int64_t input_tokens = 0;  // without padding; a shared prompt counts for each document
   int64_t supervised = 0;    // labels, or targets

@@ -37,7 +37,9 @@ StepBatches DataLoader::State::make(int64_t step) const {
     for (int64_t j = begin; j < std::min(begin + options.micro, taken); ++j) {
       numbers.push_back(options.shuffle ? order(first + j) : first + j);
     }
-    if (!numbers.empty()) result.micro_batches.push_back(sequences.batch(numbers));
+    if (numbers.empty()) break;
+    result.micro_batches.push_back(sequences.batch(numbers));
+    result.micro_batches.back().number = options.rank * accumulation + i;
   }
   return result;
 }

@@ -9,12 +9,14 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include "parallel/replicate/bucket_plan.h"
+#include "parallel/replicate/tree_sum.h"
 #include "recipes/diagnostic.h"
 
 namespace temper::parallel {
 
 struct GradientReducer::State {
-  State(std::vector<at::Tensor> all, Communicator& group, int64_t bucket_bytes);
+  State(std::vector<at::Tensor> all, Communicator& group, int64_t bucket_bytes,
+        std::optional<int64_t> exact_micro_batches);
   ~State();
 
   void gradient_is_complete(size_t parameter);
@@ -25,6 +27,7 @@ struct GradientReducer::State {
   std::vector<at::Tensor> views;
   BucketPlan plan;
   std::vector<at::Tensor> buckets;
+  std::optional<TreeSum> tree;
 
   // One accumulator node and hook a parameter; the parameter itself holds its node only weakly.
   std::vector<std::pair<std::shared_ptr<torch::autograd::Node>, uintptr_t>> hooks;
@@ -57,7 +60,7 @@ class CompletionHook : public torch::autograd::FunctionPostHook {
 }  // namespace
 
 GradientReducer::State::State(std::vector<at::Tensor> all, Communicator& group,
-                              int64_t bucket_bytes)
+                              int64_t bucket_bytes, std::optional<int64_t> exact_micro_batches)
     : communicator(group) {
   std::vector<int64_t> sizes;
   for (at::Tensor& parameter : all) {
@@ -76,6 +79,7 @@ GradientReducer::State::State(std::vector<at::Tensor> all, Communicator& group,
     views.push_back(buckets[bucket].narrow(0, offset, sizes[i]).view(parameters[i].sizes()));
     parameters[i].mutable_grad() = views[i];
   }
+  if (exact_micro_batches) tree.emplace(buckets, *exact_micro_batches);
   complete.resize(parameters.size());
   missing.resize(buckets.size());
   if (communicator.size() == 1) return;
@@ -103,23 +107,28 @@ void GradientReducer::State::start_exchanges(bool only_full) {
   while (exchanges.size() < buckets.size()) {
     const size_t next = exchanges.size();
     if (only_full && missing[next] > 0) return;
-    exchanges.push_back(communicator.all_reduce(buckets[next]));
+    if (tree) tree->complete(next);
+    exchanges.push_back(tree ? tree_all_reduce(buckets[next], communicator)
+                             : communicator.all_reduce(buckets[next]));
   }
 }
 
 GradientReducer::GradientReducer(std::vector<at::Tensor> parameters, Communicator& communicator,
-                                 int64_t bucket_bytes)
-    : state_(std::make_unique<State>(std::move(parameters), communicator, bucket_bytes)) {}
+                                 int64_t bucket_bytes, std::optional<int64_t> exact_micro_batches)
+    : state_(std::make_unique<State>(std::move(parameters), communicator, bucket_bytes,
+                                     exact_micro_batches)) {}
 
 GradientReducer::~GradientReducer() = default;
 
 void GradientReducer::begin_step() {
   for (at::Tensor& bucket : state_->buckets) bucket.zero_();
+  if (state_->tree) state_->tree->begin();
   state_->exchanges.clear();
   state_->exchanging = false;
 }
 
 void GradientReducer::exchange_after_backward(bool last) {
+  if (state_->tree) state_->tree->next();
   state_->exchanging = last && state_->communicator.size() > 1;
   state_->complete.assign(state_->parameters.size(), false);
   state_->missing.assign(state_->buckets.size(), 0);
@@ -133,7 +142,7 @@ void GradientReducer::finish() {
   }
   state_->exchanging = false;
   const auto start = std::chrono::steady_clock::now();
-  if (state_->communicator.size() > 1) state_->start_exchanges(/*only_full=*/false);
+  state_->start_exchanges(/*only_full=*/false);
   for (const WorkPtr& exchange : state_->exchanges) exchange->wait();
   state_->exposed_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -24,6 +25,9 @@
 ///     }
 ///     reducer.finish();                           // every exchange done; unused parameters count
 ///     as zero
+///
+/// With `exact_micro_batches`, those of a rank in a full step, sums are in the order of the
+/// micro-batches' numbers (tree_sum.h): the same bits on every layout.
 namespace temper::parallel {
 
 class GradientReducer {
@@ -31,7 +35,7 @@ class GradientReducer {
   /// `parameters` in forward order; those that do not require a gradient are left out. The
   /// communicator outlives it.
   GradientReducer(std::vector<at::Tensor> parameters, Communicator& communicator,
-                  int64_t bucket_bytes);
+                  int64_t bucket_bytes, std::optional<int64_t> exact_micro_batches = {});
   ~GradientReducer();
   GradientReducer(const GradientReducer&) = delete;
   GradientReducer& operator=(const GradientReducer&) = delete;

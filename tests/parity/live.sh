@@ -21,3 +21,4 @@ TEMPER_GOLDENS=$fresh ctest --test-dir "$build" -L parity --output-on-failure
 "$python" tests/parity/check_quantized.py "$build/bin/temper"
 "$python" tests/parity/check_preference.py "$build/bin/temper"
 "$python" tests/parity/check_grpo.py "$build/bin/temper"
+"$python" tests/parity/check_distillation.py "$build/bin/temper"

@@ -11,6 +11,7 @@ import pathlib
 import trl
 from transformers import TrainingArguments
 from trl.experimental.cpo import CPOConfig
+from trl.experimental.gkd import GKDConfig
 from trl.experimental.online_dpo import OnlineDPOConfig
 from trl.experimental.orpo import ORPOConfig
 
@@ -24,6 +25,8 @@ CONFIGS = {
     "grpo": trl.GRPOConfig,
     "rloo": trl.RLOOConfig,
     "online_dpo": OnlineDPOConfig,
+    "gkd": GKDConfig,
+    "distill": trl.DistillationConfig,
 }
 
 

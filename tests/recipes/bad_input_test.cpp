@@ -13,7 +13,7 @@ const std::string kSchedules =
     "\"warmup_stable_decay\"";
 const std::string kKinds =
     "\"sft\", \"dpo\", \"kto\", \"orpo\", \"cpo\", \"reward\", \"grpo\", \"rloo\", \"online_dpo\", "
-    "\"ppo\"";
+    "\"ppo\", \"gkd\", \"distill\"";
 const std::string kColumns =
     "one of \"text\", \"prompt\", \"completion\", \"messages\", \"conversations\", \"chosen\", "
     "\"rejected\", \"label\", \"margin\", \"tools\", \"chat_template_kwargs\"";
@@ -252,13 +252,13 @@ const Refused kCases[] = {
      {"r.toml:2: data.eval.0: needs a path: the rows to read"}},
     // What later versions bring.
     {"LaterObjective",
-     "[objective]\nkind = \"gkd\"\nbeta = 0.1\nteacher = \"big\"",
+     "[objective]\nkind = \"mlm\"\nbeta = 0.1",
      {},
-     {"r.toml:3: objective.kind = \"gkd\": not in this version, which has only " + kKinds}},
+     {"r.toml:3: objective.kind = \"mlm\": not in this version, which has only " + kKinds}},
     {"KeyOfALaterObjective",
-     "[objective]\nteacher = \"big\"",
+     "[objective]\nmlm_probability = 0.15",
      {},
-     {"r.toml:3: objective.teacher = \"big\": belongs to an objective that is not in this version, "
+     {"r.toml:3: objective.mlm_probability = 0.15: belongs to an objective that is not in this version, "
       "which has only kind = " +
       kKinds}},
     {"UnknownKeyOfObjectives",
@@ -285,10 +285,11 @@ const Refused kCases[] = {
      {"r.toml:3: parallel.shard = 2: not in this version, which has only 1",
       "r.toml:4: parallel.tensor = 2: not in this version, which has only 1",
       "r.toml:5: parallel.zero = 1: not in this version, which has only \"auto\""}},
-    {"Layouts",
-     "",
+    {"LayoutsOfKto",
+     "[objective]\nkind = \"kto\"",
      {"run.deterministic=layout"},
-     {"command line: run.deterministic=layout: not in this version, which has only true, false"}},
+     {"command line: run.deterministic=layout: cannot be \"layout\" with kto's loss_type = "
+      "\"kto\", whose KL is of the micro-batches that the ranks have at the same time"}},
     {"Gguf",
      "[export]\nformat = [\"safetensors\", \"gguf\"]",
      {},

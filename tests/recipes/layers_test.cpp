@@ -252,6 +252,16 @@ TEST(Ranks, MustDivideTheGlobalBatch) {
   EXPECT_EQ(files.refusal("r.toml", {}, {.purpose = Purpose::kPrepare, .world_size = 3}), Lines{});
 }
 
+TEST(Ranks, ArePowersOfTwoInLayoutExactRuns) {
+  RecipeFiles files;
+  files.write("r.toml", kLeast);
+  const Lines exact = {"batch.global=48", "run.deterministic=layout"};
+  EXPECT_EQ(files.refusal("r.toml", exact, {.world_size = 4}), Lines{});
+  EXPECT_EQ(files.refusal("r.toml", exact, {.world_size = 3}),
+            (Lines{"command line: run.deterministic=layout: needs a power of two of data-parallel "
+                   "ranks, not 3 (nearest: 2 or 4)"}));
+}
+
 TEST(Ranks, MustBeTheProductOfTheAxes) {
   RecipeFiles files;
   files.write("r.toml", kLeast + "[parallel]\nreplicate = 2\n");

@@ -12,6 +12,8 @@ namespace {
 const std::string kDpo = "[objective]\nkind = \"dpo\"\n";
 const std::string kRewards = "[[objective.rewards]]\nkind = \"accuracy\"\n";
 const std::string kGrpo = "[objective]\nkind = \"grpo\"\n" + kRewards;
+const std::string kGkd = "[objective]\nkind = \"gkd\"\nteacher = \"big\"\n";
+const std::string kDistill = "[objective]\nkind = \"distill\"\nteacher = \"big\"\n";
 const std::string kRloo = "[objective]\nkind = \"rloo\"\n" + kRewards;
 
 Recipe read(const std::string& toml, const std::vector<std::string>& overrides = {}) {
@@ -37,6 +39,17 @@ TEST(Objective, GetsTrlsDefaultsOfItsKind) {
   EXPECT_FALSE(grpo.epsilon_high.has_value());
   EXPECT_EQ(read(kRloo).objective.num_generations, 2);
   EXPECT_EQ(read("").objective.loss_type, NamesOrPattern("nll"));
+  const Objective gkd = read(kGkd).objective;
+  EXPECT_EQ(gkd.beta, 0.5);
+  EXPECT_EQ(gkd.lmbda, 0.5);
+  EXPECT_EQ(gkd.max_completion_length, 128);
+  EXPECT_EQ(gkd.disable_dropout, true);
+  const Objective distill = read(kDistill).objective;
+  EXPECT_EQ(distill.beta, 1.0);
+  EXPECT_EQ(distill.lmbda, 0.0);
+  EXPECT_EQ(distill.seq_kd, false);
+  EXPECT_EQ(distill.max_completion_length, 512);
+  EXPECT_EQ(distill.disable_dropout, false);
 }
 
 TEST(Objective, DecidesTheLearningRate) {
@@ -47,10 +60,21 @@ TEST(Objective, DecidesTheLearningRate) {
   EXPECT_EQ(rate("reward"), 1e-4);
   for (const char* kind : {"dpo", "kto", "orpo", "cpo"}) EXPECT_EQ(rate(kind), 1e-6) << kind;
   EXPECT_EQ(read(kGrpo).optimizer.lr, 1e-6);
+  EXPECT_EQ(read(kGkd).optimizer.lr, 2e-5);
+  EXPECT_EQ(read(kDistill).optimizer.lr, 1e-6);
   EXPECT_EQ(read(kDpo + "[peft]\nr = 4").optimizer.lr, 2e-4);
 }
 
-TEST(Objective, PacksNothingButSft) {
+TEST(Objective, PacksTheRowsOfATeacherUnlessCompletionsAreSampled) {
+  EXPECT_EQ(read(kDistill).data.packing, Packing::kBfd);
+  EXPECT_EQ(read(kDistill + "[data]\npacking = \"none\"\nloss_on = \"all\"").data.packing,
+            Packing::kNone);
+  EXPECT_EQ(read(kDistill + "seq_kd = true").data.packing, Packing::kNone);
+  EXPECT_EQ(read(kGkd).data.packing, Packing::kNone);
+  EXPECT_EQ(read(kGkd + "lmbda = 0").data.packing, Packing::kBfd);
+}
+
+TEST(Objective, PacksNothingElseButSft) {
   EXPECT_EQ(read("").data.packing, Packing::kBfd);
   EXPECT_EQ(read(kDpo).data.packing, Packing::kNone);
   EXPECT_EQ(read(kDpo + "[data]\npacking = \"none\"").data.packing, Packing::kNone);
@@ -64,6 +88,10 @@ TEST(Objective, SamplesFromTheWholeDistributionUnlessToldOtherwise) {
   EXPECT_EQ(generation.repetition_penalty, 1.0);
   EXPECT_FALSE(generation.min_p.has_value());
   EXPECT_FALSE(read(kDpo).generation.temperature.has_value());
+  EXPECT_EQ(read(kGkd).generation.temperature, 0.9);
+  EXPECT_EQ(read(kGkd).generation.top_p, 1.0);
+  EXPECT_FALSE(read(kGkd + "lmbda = 0").generation.temperature.has_value());
+  EXPECT_EQ(read(kDistill).generation.temperature, 1.0);
 }
 
 TEST(Objective, TakesOneLossOrAList) {
@@ -125,7 +153,8 @@ TEST(ResolvedObjective, IsAValidRecipeAgain) {
         std::string("[objective]\nkind = \"kto\"\n"), std::string("[objective]\nkind = \"orpo\"\n"),
         std::string("[objective]\nkind = \"cpo\"\nloss_type = \"alphapo\"\n"),
         std::string("[objective]\nkind = \"reward\"\n"), kGrpo + all,
-        kRloo + "[generation]\ntemperature = 0.7\n"}) {
+        kRloo + "[generation]\ntemperature = 0.7\n", kGkd, kGkd + "lmbda = 0\nbeta = 0\n", kDistill,
+        kDistill + "lmbda = 1\n"}) {
     const Recipe recipe = read(toml);
     RecipeFiles files;
     files.write("resolved.toml", to_toml(recipe));
@@ -175,8 +204,13 @@ const Refused kCases[] = {
     {"KeyOfAnotherKind",
      "[objective]\nbeta = 0.1",
      {},
-     {"r.toml:3: objective.beta = 0.1: belongs to dpo, kto, orpo, cpo, grpo and rloo, not to "
+     {"r.toml:3: objective.beta = 0.1: belongs to dpo, kto, orpo, cpo, grpo, rloo, online_dpo, gkd and distill, not to "
       "objective.kind = \"sft\""}},
+    {"KeyOfATeacher",
+     kDpo + "teacher = \"big\"",
+     {},
+     {"r.toml:4: objective.teacher = \"big\": belongs to gkd and distill, not to objective.kind = "
+      "\"dpo\""}},
     {"KeyOfOneKind",
      kDpo + "desirable_weight = 2",
      {},
@@ -184,7 +218,7 @@ const Refused kCases[] = {
     {"RewardsOfAPreference",
      kDpo + kRewards,
      {},
-     {"r.toml:4: objective.rewards.0: belongs to grpo and rloo, not to objective.kind = \"dpo\""}},
+     {"r.toml:4: objective.rewards.0: belongs to grpo, rloo, online_dpo and ppo, not to objective.kind = \"dpo\""}},
     {"FieldOfTrlThatIsElsewhere",
      kGrpo + "[generation]\n",
      {"objective.temperature=0.9"},
@@ -365,6 +399,47 @@ const Refused kCases[] = {
      {"objective.zero_variance=skip"},
      {"command line: objective.zero_variance=skip: belongs to grpo, not to objective.kind = "
       "\"rloo\""}},
+    // Teachers.
+    {"NoTeacher",
+     "[objective]\nkind = \"distill\"",
+     {},
+     {"r.toml:3: objective.kind = \"distill\": needs objective.teacher: the directory of the "
+      "teacher"}},
+    {"BetaAboveOne",
+     kGkd + "beta = 1.5",
+     {},
+     {"r.toml:5: objective.beta = 1.5: must be at most 1 with objective.kind = \"gkd\""}},
+    {"ShareAboveOne",
+     kGkd + "lmbda = 2",
+     {},
+     {"r.toml:5: objective.lmbda = 2: must be from 0 to 1"}},
+    {"TeacherThatIsNeverAsked",
+     kGkd + "lmbda = 1\nseq_kd = true",
+     {},
+     {"r.toml:6: objective.seq_kd = true: has no effect with objective.lmbda = 1"}},
+    {"LengthOfWhatIsNotSampled",
+     kDistill + "max_completion_length = 64",
+     {},
+     {"r.toml:5: objective.max_completion_length = 64: has no effect with objective.lmbda = 0"}},
+    {"TemperatureOfNothing",
+     kGkd + "lmbda = 0\n[generation]\ntemperature = 0.8",
+     {},
+     {"r.toml:7: generation.temperature = 0.8: has no effect with objective.lmbda = 0: gkd's loss "
+      "has no temperature"}},
+    {"GreedyStudent",
+     kDistill + "[generation]\ntemperature = 0",
+     {},
+     {"r.toml:6: generation.temperature = 0: must be above 0 with objective.kind = \"distill\""}},
+    {"PackingOfAnswers",
+     kGkd + "[data]\npacking = \"bfd\"",
+     {},
+     {"r.toml:6: data.packing = \"bfd\": must be \"none\" with objective.kind = \"gkd\": rows are "
+      "packed with objective.lmbda = 0 and seq_kd = false"}},
+    {"TrlsNameOfTheLength",
+     kGkd + "max_new_tokens = 64",
+     {},
+     {"r.toml:5: objective.max_new_tokens = 64: is not needed: objective.max_completion_length says "
+      "it"}},
     // Rewards.
     {"RewardWithoutKind",
      "[objective]\nkind = \"grpo\"\n[[objective.rewards]]\nweight = 2",

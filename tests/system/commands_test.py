@@ -103,6 +103,8 @@ class Commands(SystemTest):
                         overrides.append(f"data.{part}.0.path={name}.jsonl")
                 rows = [{"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "int x;"}]}] * 20
                 (self.directory / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+                if "teacher" in text:
+                    overrides.append("objective.teacher=runs/test/export")
                 if "max_completion_length" in text:
                     overrides.append("objective.max_completion_length=32")
                 if "runs/reward/export" in text:

@@ -48,6 +48,37 @@ class Layout(SystemTest):
         two = self.losses("t2", threads=2)
         self.assert_follows(two, one)
 
+    def exact(self, name, ranks=1, **options):
+        recipe = self.write_recipe(
+            "exact.toml",
+            run={"deterministic": "layout"},
+            data={"packing": "none"},
+            batch={"global": 24, "micro": 1},
+            train={"steps": 6, **options.pop("train", {})},
+            optimizer={"lr": 1e-3, "max_grad_norm": 0.5},
+            **options,
+        )
+        self.assert_done(self.run_temper("train", recipe, f"run.name={name}", ranks=ranks))
+        lines = [(line["loss"], line["grad_norm"], line["num_tokens"]) for line in self.metrics(f"runs/{name}")]
+        exported = "adapter_model" if "peft" in options else "model"
+        return lines, (self.directory / f"runs/{name}/export/{exported}.safetensors").read_bytes()
+
+    def test_layout_exact_runs_have_the_bits_of_one_rank(self):
+        write_rows(self.directory / "train.jsonl", 100, seed=3)  # the fifth step is short
+        lora = {"method": "lora", "r": 4, "lora_dropout": 0.3, "target_modules": "all-linear"}
+        for title, options in (
+            ("fp32", {"train": {"precision": "fp32"}}),
+            ("bf16", {"train": {"precision": "bf16"}}),
+            ("lora", {"peft": lora}),
+        ):
+            expected = self.exact(title, **options)
+            for ranks in (2, 4, 8):
+                with self.subTest(title, ranks=ranks):
+                    self.assertEqual(self.exact(f"{title}-{ranks}", ranks, **options), expected)
+            two = options.get("train", {}) | {"threads": 2}
+            with self.subTest(title, threads=2):
+                self.assertEqual(self.exact(f"{title}-threads", **(options | {"train": two})), expected)
+
     def test_a_short_last_step_is_normalised_by_its_own_count(self):
         write_rows(self.directory / "train.jsonl", 11, seed=5)
         expected = self.losses("short-1", steps=4)

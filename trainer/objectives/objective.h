@@ -45,6 +45,7 @@ struct Preparation {
   parallel::Communicator& communicator;
   int64_t step;          // from 1; 0: an evaluation
   int64_t max_length = std::numeric_limits<int64_t>::max();  // data.max_length
+  double temperature = 1;                                    // generation.temperature
 };
 
 class Objective {

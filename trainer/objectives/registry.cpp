@@ -29,6 +29,9 @@ constexpr ObjectiveRow kObjectives[] = {
      "arXiv:2402.04792"},
     {"ppo", build_ppo, "Rewards of what the model says, against what a value head expects.",
      "arXiv:1707.06347, arXiv:1506.02438"},
+    {"gkd", build_gkd, "A teacher's distribution of the next token, of rows or of sampled answers.",
+     "arXiv:2306.13649"},
+    {"distill", build_distill, "The same, with a temperature in the loss.", "arXiv:2306.13649"},
 };
 
 }  // namespace

@@ -22,7 +22,9 @@ std::string name_of_one(const std::optional<recipes::NamesOrPattern>& loss_type,
                         const char* otherwise);
 
 std::unique_ptr<Objective> build_cpo(const recipes::Objective& objective);           // cpo.cpp
+std::unique_ptr<Objective> build_distill(const recipes::Objective& objective);       // distillation.cpp
 std::unique_ptr<Objective> build_dpo(const recipes::Objective& objective);           // dpo.cpp
+std::unique_ptr<Objective> build_gkd(const recipes::Objective& objective);           // distillation.cpp
 std::unique_ptr<Objective> build_kto(const recipes::Objective& objective);           // kto.cpp
 std::unique_ptr<Objective> build_orpo(const recipes::Objective& objective);          // orpo.cpp
 std::unique_ptr<Objective> build_ppo(const recipes::Objective& objective);           // ppo.cpp

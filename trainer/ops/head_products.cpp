@@ -61,8 +61,8 @@ const TrainedRows* HeadProducts::rows() const {
   return head_.rows && head_.rows->context->enabled ? head_.rows.get() : nullptr;
 }
 
-void HeadProducts::logits_into(const at::Tensor& logits) {
-  GemmOptions options;
+void HeadProducts::logits_into(const at::Tensor& logits, double temperature) {
+  GemmOptions options{.weight = true};
   if (lora_) {
     h_ = low_rank_inner(*lora_, x_);
     options.a2 = h_;
@@ -77,6 +77,7 @@ void HeadProducts::logits_into(const at::Tensor& logits) {
     gemm(own, x_, rows()->values.detach().t());
     logits.index_copy_(1, rows()->ids, own);
   }
+  if (temperature != 1.0) logits.div_(temperature);
 }
 
 void HeadProducts::gradients(const at::Tensor& dlogits, const at::Tensor& dx) {

@@ -26,8 +26,8 @@ class HeadProducts {
  public:
   /// x [M, D]. `first`: the chunk's place among all rows, so that it has a dropout mask of its own.
   HeadProducts(const OutputHead& head, const at::Tensor& x, int64_t first);
-  /// logits [M, V], any float type.
-  void logits_into(const at::Tensor& logits);
+  /// logits [M, V], any float type; divided by `temperature`.
+  void logits_into(const at::Tensor& logits, double temperature = 1);
   /// After logits_into: dx [M, D] is written, gradients of the head's leaves are added (gradient.h).
   /// dlogits [M, V] may be overwritten.
   void gradients(const at::Tensor& dlogits, const at::Tensor& dx);

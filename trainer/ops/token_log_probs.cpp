@@ -25,12 +25,6 @@ struct Values : torch::CustomClassHolder {
   at::Tensor log_sum_exp, mean_logits, correct, log_sum_squares;  // [n]
 };
 
-// Logits of `size` rows of x, divided by the temperature, into `logits`.
-void tempered(HeadProducts& products, const at::Tensor& logits, double temperature) {
-  products.logits_into(logits);
-  if (temperature != 1.0) logits.div_(temperature);
-}
-
 // log sum_v p_v^2 of a row.
 float log_sum_squares(const float* logits, int64_t vocabulary, float log_sum_exp) {
   double sum = 0;
@@ -58,7 +52,7 @@ struct Function : torch::autograd::Function<Function> {
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t size = std::min(chunk, count - begin);
       HeadProducts products(values->head, rows.index_select(0, positions.narrow(0, begin, size)), begin);
-      tempered(products, logits.narrow(0, 0, size), temperature);
+      products.logits_into(logits.narrow(0, 0, size), temperature);
       at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
         for (int64_t r = first; r < last; ++r) {
           const float* row = input<float>(logits) + r * vocabulary;
@@ -109,7 +103,7 @@ struct Function : torch::autograd::Function<Function> {
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t size = std::min(chunk, count - begin);
       HeadProducts products(values->head, rows.index_select(0, where.narrow(0, begin, size)), begin);
-      tempered(products, logits.narrow(0, 0, size), temperature);
+      products.logits_into(logits.narrow(0, 0, size), temperature);
       with_kernel_type(hidden.scalar_type(), [&](auto type) {
         using T = decltype(type);
         at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {

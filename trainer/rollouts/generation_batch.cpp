@@ -236,6 +236,7 @@ std::vector<data::Batch> micro_batches(const SampledGroups& groups, int32_t slic
   const std::vector<std::vector<int64_t>> taken = balance(costs, ranks);
   for (const int64_t run : taken.at(static_cast<size_t>(rank))) {
     batches.push_back(collate_completions(runs[static_cast<size_t>(run)], layout, mean));
+    batches.back().number = run;
   }
   return batches;
 }

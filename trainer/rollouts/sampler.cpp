@@ -7,7 +7,9 @@
 #include "data/shards/token_dataset.h"
 #include "parallel/log.h"
 #include "recipes/diagnostic.h"
+#include "trainer/rollouts/prompts.h"
 #include "trainer/run.h"
+#include "trainer/teacher.h"
 
 namespace temper::trainer {
 namespace {
@@ -39,11 +41,23 @@ SamplingSettings rollout_settings(const Run& run) {
   return settings;
 }
 
-void check_room(const data::TokenDataset& prompts, const std::string& set, int64_t completion,
-                const Run& run) {
-  int64_t longest = 0;
-  for (int64_t i = 0; i < prompts.size(); ++i) longest = std::max(longest, prompts.length(i));
+// Tokens of the longest sequence that is answered, and that a teacher judges.
+int64_t room_of(const Run& run) {
   const int64_t room = run.inputs.config.max_position_embeddings;
+  if (!run.recipe.objective.teacher) return room;
+  return std::min(room, teacher_config(run.recipe, run.inputs).max_position_embeddings);
+}
+
+void check_room(const data::TokenDataset& rows, const std::string& set, int64_t completion,
+                const Run& run) {
+  const int64_t room = room_of(run);
+  int64_t longest = 0;
+  for (int64_t i = 0; i < rows.size(); ++i) {
+    // A row may have a completion of its own: only those that are long with it need be read.
+    if (rows.length(i) + completion <= room) continue;
+    const auto prompt = prompt_of(rows.row(i).documents.front());
+    longest = std::max(longest, static_cast<int64_t>(prompt.size()));
+  }
   if (longest + completion <= room) return;
   throw UserError(
       "objective.max_completion_length = " + std::to_string(completion) +

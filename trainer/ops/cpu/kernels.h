@@ -62,6 +62,10 @@ struct RowKernels {
   /// out = d log p[label] / d logits * dlog_prob + d entropy / d logits * dentropy
   void (*log_prob_gradient)(const float* logits, float log_sum_exp, float entropy, int64_t label,
                             float dlog_prob, float dentropy, T* out, int64_t dim);
+  /// The divergence of head_divergence.h of two rows of logits, which are overwritten; out (unless
+  /// null; it may be `student`) = d divergence / d student * scale.
+  float (*divergence)(float* student, float log_sum_exp, float* teacher, float teacher_log_sum_exp,
+                      float beta, float scale, T* out, int64_t dim);
 };
 
 /// Attention over blocks of keys (rows) and queries (columns, a multiple of 16, `ld` apart); see

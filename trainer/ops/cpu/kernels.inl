@@ -18,6 +18,7 @@ namespace {
 #include "trainer/ops/cpu/copies.inl"
 #include "trainer/ops/cpu/product.inl"
 #include "trainer/ops/cpu/rows.inl"
+#include "trainer/ops/cpu/divergence.inl"
 #include "trainer/ops/cpu/attention.inl"
 #include "trainer/ops/cpu/paged.inl"
 #include "trainer/ops/cpu/quantized.inl"
@@ -28,7 +29,7 @@ constexpr RowKernels<T> rows_of() {
   return {rms_norm<T>, rms_norm_backward<T>, rope<T>,  swiglu<T>,          swiglu_backward<T>,
           load<T>,     load_transposed<T>,   store<T>, store_sum<T>,       store_transposed<T>,
           row_dots<T>, column_sums<T>,       add<T>,   softmax_gradient<T>,
-          log_prob_gradient<T>};
+          log_prob_gradient<T>, divergence<T>};
 }
 
 template <class T>

@@ -1,0 +1,126 @@
+#include "trainer/ops/head_divergence.h"
+
+#include <algorithm>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "recipes/diagnostic.h"
+#include "trainer/ops/dispatch.h"
+#include "trainer/ops/head_products.h"
+
+namespace temper::trainer {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct TokenValues {
+  float divergence = 0, entropy = 0;
+  bool correct = false;
+};
+
+// What forward needs besides tensors that autograd knows, and leaves to the caller.
+struct Values : torch::CustomClassHolder {
+  OutputHead head, teacher_head;
+  DivergenceOptions options;
+  std::vector<TokenValues> tokens;
+};
+
+struct Function : torch::autograd::Function<Function> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, at::TensorList leaves,
+                            const at::Tensor& teacher_hidden, const at::Tensor& positions,
+                            const at::Tensor& labels, bool with_gradients,
+                            const c10::intrusive_ptr<Values>& values) {
+    const OutputHead& head = values->head;
+    const int64_t vocabulary = head.weight.size(0), count = positions.numel();
+    const at::Tensor rows = hidden.reshape({-1, hidden.size(-1)});
+    const at::Tensor teacher_rows = teacher_hidden.reshape({-1, teacher_hidden.size(-1)});
+    const int64_t* label = labels.const_data_ptr<int64_t>();
+    at::Tensor dx = with_gradients ? at::empty({count, rows.size(1)}, rows.options()) : at::Tensor();
+
+    const int64_t chunk = head_chunk(count, 2 * vocabulary);
+    at::Tensor logits = at::empty({chunk, vocabulary}, hidden.options().dtype(at::kFloat));
+    at::Tensor teacher_logits = at::empty_like(logits);
+    // In float32 the gradient overwrites the logits.
+    at::Tensor dlogits = !with_gradients ? at::Tensor()
+                         : hidden.scalar_type() == at::kFloat
+                             ? logits
+                             : at::empty({chunk, vocabulary}, hidden.options());
+    const auto beta = static_cast<float>(values->options.beta);
+    const double temperature = values->options.temperature;
+    const auto scale = static_cast<float>(1 / temperature);
+    values->tokens.resize(static_cast<size_t>(count));
+    for (int64_t begin = 0; begin < count; begin += chunk) {
+      const int64_t size = std::min(chunk, count - begin);
+      const at::Tensor where = positions.narrow(0, begin, size);
+      HeadProducts products(head, rows.index_select(0, where), begin);
+      HeadProducts teacher(values->teacher_head, teacher_rows.index_select(0, where), begin);
+      products.logits_into(logits.narrow(0, 0, size), temperature);
+      teacher.logits_into(teacher_logits.narrow(0, 0, size), temperature);
+      with_kernel_type(hidden.scalar_type(), [&](auto type) {
+        using T = decltype(type);
+        at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
+          for (int64_t r = first; r < last; ++r) {
+            float* own = output<float>(logits) + r * vocabulary;
+            float* other = output<float>(teacher_logits) + r * vocabulary;
+            const cpu::SoftmaxRow s = cpu::kernels().softmax_row(own, vocabulary);
+            const cpu::SoftmaxRow t = cpu::kernels().softmax_row(other, vocabulary);
+            T* out = with_gradients ? output<T>(dlogits) + r * vocabulary : nullptr;
+            const float divergence = cpu::row_kernels<T>().divergence(
+                own, s.log_sum_exp, other, t.log_sum_exp, beta, scale, out, vocabulary);
+            values->tokens[static_cast<size_t>(begin + r)] = {divergence, s.entropy,
+                                                              s.argmax == label[begin + r]};
+          }
+        });
+      });
+      if (with_gradients) products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
+    }
+    if (with_gradients) {
+      ctx->save_for_backward({add_at(dx, positions, hidden.sizes())});
+      ctx->saved_data["inputs"] = static_cast<int64_t>(6 + leaves.size());
+    }
+    double sum = 0;
+    for (const TokenValues& token : values->tokens) sum += token.divergence;
+    return at::scalar_tensor(sum, hidden.options().dtype(at::kFloat));
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    TEMPER_CHECK(grads[0].item<float>() == 1.0f,
+                 "head_divergence's sum is differentiated with gradient one");
+    variable_list result(ctx->saved_data["inputs"].toInt());
+    result[0] = ctx->get_saved_variables()[0];
+    return result;
+  }
+};
+
+}  // namespace
+
+HeadDivergence head_divergence(const at::Tensor& hidden, const OutputHead& head,
+                               const at::Tensor& teacher_hidden, const OutputHead& teacher_head,
+                               const at::Tensor& positions, const at::Tensor& labels,
+                               const DivergenceOptions& options) {
+  TEMPER_CHECK(head.weight.size(0) == teacher_head.weight.size(0), "both models have one vocabulary");
+  TEMPER_CHECK(positions.numel() == labels.numel(), "a label for each position");
+  auto values = c10::make_intrusive<Values>();
+  values->head = head;
+  values->teacher_head = teacher_head;
+  values->options = options;
+  const std::vector<at::Tensor> leaves = head_leaves(head);
+  const bool trained = std::any_of(leaves.begin(), leaves.end(),
+                                   [](const at::Tensor& leaf) { return leaf.requires_grad(); });
+  const bool with_gradients = at::GradMode::is_enabled() && (hidden.requires_grad() || trained);
+  HeadDivergence result;
+  result.sum = Function::apply(hidden, at::TensorList(leaves), teacher_hidden, positions, labels,
+                               with_gradients, values);
+  values->head = values->teacher_head = {};  // the graph may live longer than they are needed
+  for (const TokenValues& token : values->tokens) {
+    result.entropy += token.entropy;
+    result.correct += token.correct ? 1 : 0;
+  }
+  return result;
+}
+
+}  // namespace temper::trainer
