@@ -6,6 +6,7 @@
 
 #include <ATen/ATen.h>
 
+#include "parallel/trace.h"
 #include "recipes/diagnostic.h"
 
 namespace temper::parallel {
@@ -235,6 +236,7 @@ class MpiCommunicator : public Communicator {
           timeout_seconds_(owner.timeout_seconds_) {}
 
     void wait() override {
+      const TraceSpan span("exposed wait");
       if (engine_->wait(*operation_, timeout_seconds_)) return;
       char seconds[32];
       std::snprintf(seconds, sizeof(seconds), "%g", timeout_seconds_);
@@ -259,8 +261,21 @@ class MpiCommunicator : public Communicator {
     operation->pieces = pieces;
     operation->start = std::move(start);
     operation->tensors = std::move(tensors);
+    if (tracing()) operation->ended = traced(*operation);
     engine_->submit(operation);
     return std::make_unique<MpiWork>(*this, std::move(operation));
+  }
+
+  // Records the operation when it ends, under the name of the scope that submits it.
+  std::function<void()> traced(const MpiOperation& operation) const {
+    size_t bytes = 0;  // of the largest tensor: what a gather makes, or a reduction takes
+    for (const at::Tensor& tensor : operation.tensors) bytes = std::max(bytes, tensor.nbytes());
+    const std::string& label = TraceLabel::current();
+    const std::string details =
+        "\"collective\":\"" + operation.what + "\",\"bytes\":" + std::to_string(bytes);
+    return [name = label.empty() ? operation.what : label, begin = trace_time(), details] {
+      trace_operation("exchange", name, begin, details);
+    };
   }
 
   WorkPtr collective(const char* name, int64_t pieces, std::vector<at::Tensor> tensors,

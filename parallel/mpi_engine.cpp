@@ -196,6 +196,9 @@ bool MpiEngine::advance() {
   const auto finished = std::stable_partition(
       active_.begin(), active_.end(), [](const auto& operation) { return !operation->done; });
   if (const auto count = active_.end() - finished; count > 0) {
+    std::for_each(finished, active_.end(), [](const auto& operation) {
+      if (operation->ended) operation->ended();
+    });
     active_.erase(finished, active_.end());
     const std::lock_guard lock(idle_mutex_);
     unfinished_ -= static_cast<int>(count);

@@ -35,6 +35,7 @@ struct MpiOperation {
   int64_t pieces = 1;
   std::function<MPI_Request(int64_t piece)> start;
   std::vector<at::Tensor> tensors;  // kept alive until it is done
+  std::function<void()> ended;      // called once, with the lock held; may be empty
 
   // The engine's own.
   int64_t started = 0;

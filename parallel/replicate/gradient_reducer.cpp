@@ -10,6 +10,7 @@
 
 #include "parallel/replicate/bucket_plan.h"
 #include "parallel/replicate/tree_sum.h"
+#include "parallel/trace.h"
 #include "recipes/diagnostic.h"
 
 namespace temper::parallel {
@@ -107,6 +108,7 @@ void GradientReducer::State::start_exchanges(bool only_full) {
   while (exchanges.size() < buckets.size()) {
     const size_t next = exchanges.size();
     if (only_full && missing[next] > 0) return;
+    const TraceLabel label("bucket", next);
     if (tree) tree->complete(next);
     exchanges.push_back(tree ? tree_all_reduce(buckets[next], communicator)
                              : communicator.all_reduce(buckets[next]));
@@ -143,7 +145,10 @@ void GradientReducer::finish() {
   state_->exchanging = false;
   const auto start = std::chrono::steady_clock::now();
   state_->start_exchanges(/*only_full=*/false);
-  for (const WorkPtr& exchange : state_->exchanges) exchange->wait();
+  for (size_t i = 0; i < state_->exchanges.size(); ++i) {
+    const TraceLabel label("bucket", i);  // a sum in the order of a tree has a second exchange here
+    state_->exchanges[i]->wait();
+  }
   state_->exposed_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
