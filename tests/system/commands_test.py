@@ -99,7 +99,7 @@ class Commands(SystemTest):
                 text = path.read_text()
                 for part in ("train", "eval"):
                     if f"[[data.{part}]]" in text:
-                        known = {"data/pairs": "pairs", "data/rated": "rated", "prompts": "arithmetic", "data/gsm8k": "gsm8k"}
+                        known = {"data/pairs": "pairs", "data/rated": "rated", "/prompts": "arithmetic", "data/gsm8k": "gsm8k"}
                         name = next((known[path] for path in known if path in text), "chat" if "chats" in text else part)
                         overrides.append(f"data.{part}.0.path={name}.jsonl")
                 rows = [{"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "int x;"}]}] * 20

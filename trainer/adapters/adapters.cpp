@@ -90,7 +90,8 @@ Adapters::Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& 
                     "together with model.quantize");
   }
   for (const LinearSlot& slot : slots) {
-    if (slot.projection->quantized.empty() || target_name(peft_, slot.module) == slot.module) continue;
+    const bool as_weight = target_name(peft_, slot.module) != slot.module;
+    if (!as_weight || slot.projection->quantized.empty()) continue;
     throw UserError("peft.target_parameters: the weight of " + slot.module +
                     " is quantised (model.quantize): name the layer in peft.target_modules");
   }
