@@ -37,7 +37,9 @@ class Gatherer {
 
   Gather start(size_t bucket) const {
     const int64_t segment = plan_.bucket_sizes[bucket] / group_.size();
-    Gather gather{.bucket = bucket, .all = at::empty({group_.size(), segment}, type_of(bucket))};
+    Gather gather;
+    gather.bucket = bucket;
+    gather.all = at::empty({group_.size(), segment}, type_of(bucket));
     const at::Tensor own = at::empty({segment}, gather.all.options());
     for (const auto& [shard, piece] : pieces_[bucket]) {
       if (shard == group_.rank()) own.narrow(0, piece.offset, piece.count).copy_(part(piece));

@@ -167,8 +167,9 @@ TEST(ShardedGradients, EqualThoseOfOneRankInSegments) {
           reducer.finish();
           const std::vector<at::Tensor> found = gathered(net, reducer, *groups.shard);
           for (size_t i = 0; i < expected.size(); ++i) {
-            const double tolerance = i == 2 ? 2e-2 : 1e-5;  // bf16 rounds each backward's sum
-            EXPECT_TRUE(at::allclose(found[i], expected[i], tolerance, tolerance * 10))
+            // bf16 rounds each backward's sum; float32 those of numbers up to 4000.
+            const double tolerance = i == 2 ? 2e-2 : 1e-5;
+            EXPECT_TRUE(at::allclose(found[i], expected[i], tolerance, i == 2 ? 0.2 : 2e-3))
                 << shards << " " << keeps_segments << " " << bucket_bytes << " " << i << " "
                 << (found[i] - expected[i]).abs().max().item<double>();
           }
