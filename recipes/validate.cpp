@@ -226,6 +226,15 @@ const std::vector<std::string>& axes() {
   return names;
 }
 
+// "; nearest: parallel.shard = 2 or 4": those that divide the ranks.
+std::string nearest_shards(int64_t shard, int64_t ranks) {
+  if (shard == 1 || ranks < 1 || ranks % shard == 0) return "";
+  int64_t below = std::min(shard, ranks), above = shard;
+  while (ranks % below != 0) --below;
+  while (above < ranks && ranks % above != 0) ++above;
+  return "; nearest: parallel.shard = " + text(below) + (above <= ranks && above > below ? " or " + text(above) : "");
+}
+
 void judge_axes(Judgement& judge, int64_t world_size) {
   if (!judge.findings.clean(axes())) return;  // and the product below cannot overflow
   const Parallel& parallel = judge.recipe.parallel;
@@ -236,7 +245,32 @@ void judge_axes(Judgement& judge, int64_t world_size) {
   judge.require(fits, axes(),
                 "the product of the axes is " + text(product) + ", but there " +
                     (world_size == 1 ? "is 1 rank" : "are " + text(world_size) + " ranks") +
-                    " (\"auto\" takes what the others leave)");
+                    " (\"auto\" takes what the others leave" +
+                    (parallel.replicate ? "" : nearest_shards(parallel.shard, world_size * parallel.shard / others)) +
+                    ")");
+}
+
+void judge_sharding(Judgement& judge) {
+  const Recipe& recipe = judge.recipe;
+  const Parallel& parallel = recipe.parallel;
+  if (parallel.shard == 1) {
+    judge.require(!parallel.zero, {"parallel.zero"},
+                  "needs parallel.shard above 1: the ranks that share one copy");
+    return;
+  }
+  judge.require(parallel.zero.has_value(), {"parallel.shard", "parallel.zero"},
+                "needs parallel.zero = 1 or 2 (3, which it stands for by itself, is not in this "
+                "version): zero = 2 shards optimizer state and gradients");
+  // What every rank computes from whole gradients or float32 weights.
+  judge.require(recipe.peft.method != "adalora", {"parallel.shard", "peft.method"},
+                "must be 1 with peft.method = \"adalora\", which ranks its directions by whole "
+                "gradients");
+  const bool own_masters =
+      recipe.train.precision != Dtype::kFp32 || recipe.model.dtype != Dtype::kFp32;
+  judge.require(!recipe.objective.sync_ref_model.value_or(false) || !own_masters,
+                {"parallel.shard", "objective.sync_ref_model"},
+                "must be 1 with objective.sync_ref_model = true, which follows whole float32 "
+                "weights (or set train.precision and model.dtype to \"fp32\")");
 }
 
 void judge_batch(Judgement& judge, int64_t ranks) {
@@ -298,6 +332,7 @@ void validate(const Recipe& recipe, const Setting& setting, Findings& findings) 
   judge_export(judge);
   judge_peft(judge, setting.purpose);
   judge_objective(judge);
+  judge_sharding(judge);
   if (setting.purpose != Purpose::kTrain) return;
   const int64_t world_size = setting.world_size.value_or(1);
   if (setting.world_size) judge_axes(judge, world_size);

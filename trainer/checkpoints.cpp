@@ -10,7 +10,9 @@
 #include "recipes/diagnostic.h"
 #include "recipes/resolve.h"
 #include "trainer/adapters/adapter_config.h"
+#include "trainer/checkpoint/manifest.h"
 #include "trainer/checkpoint/state.h"
+#include "trainer/models/piece.h"
 #include "trainer/recorder.h"
 #include "trainer/run.h"
 #include "trainer/run_directory.h"
@@ -37,7 +39,11 @@ NamedTensors tensors_of(Run& run) {
   for (const Parameter& parameter : run.model->parameters()) {
     // The base of adapters is where it came from, and does not change.
     if (run.adapters && !parameter.trainable()) continue;
+    if (run.sharded && parameter.trainable()) continue;
     tensors.emplace_back("weights/" + parameter.name, parameter.master);
+  }
+  if (run.sharded) {
+    for (const Parameter& piece : run.sharded->pieces()) tensors.emplace_back("weights/" + piece.name, piece.master);
   }
   if (run.adapters) {
     for (auto& [name, tensor] : run.adapters->start()) tensors.emplace_back("start/" + name, tensor);
@@ -49,6 +55,15 @@ NamedTensors tensors_of(Run& run) {
     for (auto& [name, tensor] : run.reference->state()) tensors.emplace_back("reference/" + name, tensor);
   }
   for (auto& [name, tensor] : run.optimizer->state()) tensors.emplace_back("optimizer/" + name, tensor);
+  return tensors;
+}
+
+// Whole tensors, and of the pieces, which all replicas have, those that are this one's to write.
+NamedTensors written_by(const Run& run, NamedTensors tensors) {
+  const int64_t replicas = run.mesh->shape().size_of(parallel::Axis::kReplicate);
+  const int64_t replica = run.mesh->coordinate(parallel::Axis::kReplicate);
+  int64_t pieces = 0;
+  std::erase_if(tensors, [&](const auto& named) { return piece_of(named.first) && pieces++ % replicas != replica; });
   return tensors;
 }
 
@@ -81,13 +96,27 @@ Checkpoints::~Checkpoints() = default;
 
 int64_t Checkpoints::newest() const { return state_->newest; }
 
+NamedTensors Checkpoints::weights(const NamedTensors& values) const {
+  NamedTensors named, weights;
+  for (const auto& [name, value] : values) {
+    weights.emplace_back(name, at::empty(value.sizes(), at::kFloat));
+    named.emplace_back("weights/" + name, weights.back().second);
+  }
+  load_checkpoint(state_->directory.checkpoints() / step_directory(state_->newest), named);
+  return weights;
+}
+
 PendingLine& Checkpoints::pending_line() { return state_->pending_line; }
 
 int64_t Checkpoints::resume() {
   if (!state_->directory.checkpoint) return 0;
   Run& run = state_->run;
   const data::Json scalars = load_checkpoint(*state_->directory.checkpoint, tensors_of(run));
-  refresh_values(*run.model);
+  if (run.sharded) {
+    run.sharded->refresh_values();
+  } else {
+    refresh_values(*run.model);
+  }
   if (run.reference) run.reference->restored();
   // A drawn base is the same on every machine; decompositions of stored weights need not be.
   if (run.adapters && !run.adapters->start().empty() && run.recipe.model.init == recipes::Init::kPretrained) {
@@ -171,7 +200,7 @@ void Checkpoints::begin(int64_t step) {
     scalars["pending_line"] = {{"grad_norm", s.pending_line.grad_norm}, {"learning_rate", s.pending_line.learning_rate}};
   }
   try {
-    s.writer.begin(step, {.tensors = with_source(tensors_of(s.run), *s.run.source), .scalars = std::move(scalars)});
+    s.writer.begin(step, {.tensors = written_by(s.run, with_source(tensors_of(s.run), *s.run.source)), .scalars = std::move(scalars)});
   } catch (const RunError& error) {
     s.failure = error.what();
   }

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "data/io/json.h"
+#include "trainer/checkpoint/safetensors.h"
 #include "trainer/metrics/meter.h"
 #include "trainer/step.h"
 
@@ -43,6 +44,9 @@ class Checkpoints {
   std::string progress(const StepSums& sums);
   /// Waits for the pending checkpoint on all ranks and commits it. Collective. Returns what went wrong, or "".
   std::string complete();
+  /// Float32 weights of the model by their names, shaped as `values`, from the newest one, which is
+  /// complete.
+  NamedTensors weights(const NamedTensors& values) const;
   /// The newest step that is saved or being saved.
   int64_t newest() const;
 

@@ -49,7 +49,7 @@ std::string dump_failure(Run& run, const RunDirectory& directory, int64_t step, 
                      {"loss_of_this_rank_is_finite", sums.own_not_finite == 0},
                      {"weights_not_finite", data::Json::array()},
                      {"gradients_not_finite", data::Json::array()}};
-  for (const Parameter& parameter : run.model->parameters()) {
+  for (const Parameter& parameter : run.sharded ? run.sharded->pieces() : run.model->parameters()) {
     if (!finite(parameter.master)) dump["weights_not_finite"].push_back(parameter.name);
     if (!finite(parameter.value.grad())) dump["gradients_not_finite"].push_back(parameter.name);
   }

@@ -1,6 +1,7 @@
 #include "trainer/finish.h"
 
 #include <algorithm>
+#include <set>
 
 #include <ATen/ATen.h>
 
@@ -49,12 +50,32 @@ NamedTensors exported_weights(Run& run, at::ScalarType dtype) {
   }
   NamedTensors weights;
   for (const Parameter& parameter : run.model->parameters()) {
-    if (!of_value_head(parameter)) weights.emplace_back(parameter.name, parameter.master);
+    // A sharded run has given up whole masters.
+    if (!of_value_head(parameter)) weights.emplace_back(parameter.name, parameter.master.defined() ? parameter.master : parameter.value);
   }
   return weights;
 }
 
-void export_run(Run& run, const RunDirectory& directory, int64_t step) {
+// The masters that a sharded run has given up: every rank has written its pieces of them into the last checkpoint.
+NamedTensors with_masters(const Run& run, const Checkpoints& checkpoints, NamedTensors weights) {
+  std::set<std::string> given_up;
+  for (const Parameter& parameter : run.model->parameters()) {
+    if (!parameter.master.defined()) given_up.insert(parameter.name);
+  }
+  NamedTensors missing;
+  for (const auto& named : weights) {
+    if (given_up.contains(named.first)) missing.push_back(named);
+  }
+  if (missing.empty()) return weights;
+  const NamedTensors masters = checkpoints.weights(missing);
+  auto next = masters.begin();
+  for (auto& [name, tensor] : weights) {
+    if (given_up.contains(name)) tensor = (next++)->second;
+  }
+  return weights;
+}
+
+void export_run(Run& run, const RunDirectory& directory, const Checkpoints& checkpoints, int64_t step) {
   const std::string card = model_card(run, step);
   const bool adapter = run.adapters && !run.recipe.export_.merge;
   // A resumed run may merge what it exported as an adapter before, or the other way round.
@@ -70,6 +91,7 @@ void export_run(Run& run, const RunDirectory& directory, int64_t step) {
   }
   const std::string dtype = export_dtype(run.recipe, run.inputs.config);
   export_model({.tensors = exported_weights(run, stored_type(dtype)),
+                .read = [&](const NamedTensors& of_file) { return with_masters(run, checkpoints, of_file); },
                 .config = run.inputs.config.json,
                 .tokenizer = run.inputs.tokenizer_files,
                 .model_directory = run.inputs.model_directory,
@@ -83,11 +105,12 @@ Outcome finish(Run& run, RunDirectory& directory, Checkpoints& checkpoints, Reco
   checkpoints.begin(step);
   if (const std::string problem = checkpoints.complete(); !problem.empty()) return {Ending::kFailed, problem};
 
+  if (run.sharded && run.adapters) run.sharded->gather_masters();
   StepSums sums;
   std::string problem;
   if (run.world.rank == 0) {
     try {
-      export_run(run, directory, step);
+      export_run(run, directory, checkpoints, step);
       recorder.report();
     } catch (const RunError& error) {
       problem = error.what();

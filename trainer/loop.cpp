@@ -89,14 +89,15 @@ Outcome train_steps(Run& run, RunDirectory& directory, const std::function<int()
     const bool learning = sums.count > 0;
     const double count = learning ? sums.count : 1;
     if (RankAllocator* ranks = allocator(run)) sums.loss += ranks->regularize(count);
-    const double norm = global_norm(run.reducer->buckets()) / count;
+    const double norm = global_norm(run.reducer->segments(), run.mesh->group(parallel::Axis::kShard)) / count;
     const double lr = base_lr * schedule_factor(recipe.schedule, base_lr, step, run.total_steps);
     if (std::isfinite(sums.loss) && std::isfinite(norm)) {
       const double scale = clip_factor(norm, recipe.optimizer.max_grad_norm) / count;
       const parallel::TraceSpan span("optimizer");
       if (learning) run.optimizer->step(lr, scale);
+      const double gathering = learning && run.sharded ? run.sharded->gather_values() : 0;
       if (RankAllocator* ranks = allocator(run); ranks && learning) ranks->step(step, scale);
-      recorder.add(sums, seconds_since(start), run.reducer->exposed_seconds());
+      recorder.add(sums, seconds_since(start), run.reducer->exposed_seconds() + gathering);
     } else if (recipe.train.on_nan == recipes::OnNan::kSkip) {
       recorder.add_skipped();
     } else {

@@ -72,6 +72,7 @@ int64_t quantized_bytes(const LinearSlot& slot, QuantKind kind, bool double_quan
 // Counted from the model itself, made on the meta device: shapes without memory.
 struct Tensors {
   int64_t weights = 0;    // bytes: values, masters that are tensors of their own, quantised matrices
+  int64_t masters = 0;    // of these bytes
   int64_t trainable = 0;  // elements
   int64_t largest = 0;    // elements of the largest quantised projection, whole for one product at a time
   int64_t inner = 0;      // columns of the widest x A^T of LoRA
@@ -117,13 +118,14 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
   Tensors tensors;
   for (const Parameter& parameter : model->parameters()) {
     tensors.weights += static_cast<int64_t>(parameter.value.nbytes());
-    if (!parameter.master.is_same(parameter.value)) tensors.weights += static_cast<int64_t>(parameter.master.nbytes());
+    if (!parameter.master.is_same(parameter.value)) tensors.masters += static_cast<int64_t>(parameter.master.nbytes());
     if (parameter.trainable()) tensors.trainable += parameter.value.numel();
     if (!adapters) continue;
     for (const auto& [key, name] : adapters->saved_base()) {
       if (parameter.name == name) tensors.adapter += parameter.value.numel() * stored_bytes(config);
     }
   }
+  tensors.weights += tensors.masters;
   if (adapters) count_adapters(*adapters, tensors);
   if (build_objective(recipe.objective)->needs_value_head()) {
     tensors.value_head = config.hidden_size + 1;
@@ -222,6 +224,25 @@ int64_t reference_bytes(const recipes::Recipe& recipe, int64_t parameters, bool 
 
 }  // namespace
 
+namespace {
+
+// Sums in the order of a tree put some aside, and keep all ranks' parts until they are added up.
+int64_t gradient_bytes(const recipes::Recipe& recipe, int64_t trainable, int64_t ranks) {
+  const int64_t shards = recipe.parallel.shard, all = 4 * trainable;
+  const auto exact = exact_micro_batches(recipe, ranks);
+  const int64_t aside = exact ? parallel::TreeSum::levels(*exact) : 0;
+  const auto parts = [&](int64_t bytes, int64_t group) { return exact && group > 2 ? 2 * bytes : 0; };
+  if (shards == 1) return all * (1 + aside) + parts(all, ranks);
+  const int64_t segments = all / shards;
+  // Two buckets are on their way while a third is filled, each with the sums that come back.
+  const int64_t bucket = std::min(recipe.parallel.bucket_mib << 20, all);
+  const int64_t under_way = 3 * (bucket + bucket / shards);
+  if (recipe.parallel.zero == 2 && !exact) return segments + std::min(under_way, all + segments);
+  return segments + all * (1 + aside) + std::max(parts(all, shards) / 2, parts(segments, ranks / shards));
+}
+
+}  // namespace
+
 MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks) {
   MemoryPlan plan;
   plan.parameters = parameter_count(config);
@@ -229,16 +250,15 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   const Tensors tensors = count_tensors(recipe, config);
   plan.trainable = tensors.trainable;
   const bool adapters = !recipe.peft.method.empty() || !recipe.model.adapter.empty();
+  const int64_t shards = recipe.parallel.shard;
   plan.weights = tensors.weights + tensors.start + reference_bytes(recipe, plan.parameters, adapters);
-  // Sums in the order of a tree put some aside, and keep all ranks' parts until they are added up.
-  int64_t copies = 1;
-  if (const auto exact = exact_micro_batches(recipe, ranks)) {
-    copies += parallel::TreeSum::levels(*exact) + (ranks > 2 ? 2 : 0);
-  }
-  plan.gradients = plan.trainable * 4 * copies;
+  // Each rank has the masters of its own pieces; those of adapters stay beside them.
+  if (shards > 1) plan.weights += tensors.masters / shards - (adapters ? 0 : tensors.masters);
+  plan.gradients = gradient_bytes(recipe, plan.trainable, ranks);
   const int64_t states = recipe.optimizer.kind.find("adamw") != std::string::npos ? 2 : (recipe.optimizer.momentum > 0 ? 1 : 0);
   const int64_t state_bytes = recipe.optimizer.kind.ends_with("adamw_8bit") ? 1 : 4;
-  plan.optimizer = plan.trainable * state_bytes * states + tensors.ranks;
+  const int64_t all_states = plan.trainable * state_bytes * states;
+  plan.optimizer = all_states / shards + tensors.ranks;
 
   // With packing, rows hold more documents than one, as many as the data has it.
   const int64_t tokens = tokens_of(recipe, config, tensors.virtual_tokens);
@@ -256,7 +276,7 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   }
 
   const int64_t stored = adapters ? plan.trainable : plan.parameters + tensors.value_head;
-  plan.checkpoint_bytes = stored * 4 + tensors.start + plan.optimizer;
+  plan.checkpoint_bytes = stored * 4 + tensors.start + all_states + tensors.ranks;
   const int64_t snapshot = recipe.checkpoint.async ? plan.checkpoint_bytes / std::max<int64_t>(1, ranks) : 0;
   // Float32 logits, of a teacher too; their gradient overwrites them in float32 and stands beside them
   // in bfloat16.
@@ -279,12 +299,19 @@ struct Knob {
   std::function<void(recipes::Recipe&)> turn;
 };
 
-std::vector<Knob> knobs(const recipes::Recipe& recipe) {
+std::vector<Knob> knobs(const recipes::Recipe& recipe, int64_t ranks) {
   std::vector<Knob> knobs = {
       {"checkpoint.async = false", [](recipes::Recipe& r) { r.checkpoint.async = false; }},
       {"batch.micro = 1", [](recipes::Recipe& r) { r.batch.micro = 1; }},
       {"train.activation_checkpointing = \"full\"",
        [](recipes::Recipe& r) { r.train.activation_checkpointing = recipes::ActivationCheckpointing::kFull; }}};
+  if (ranks > 1 && recipe.parallel.shard == 1 && recipe.peft.method != "adalora") {
+    knobs.insert(knobs.begin() + 1, {"parallel.shard = " + std::to_string(ranks) + ", parallel.zero = 2", [ranks](recipes::Recipe& r) {
+                                       r.parallel.replicate = 1;
+                                       r.parallel.shard = ranks;
+                                       r.parallel.zero = 2;
+                                     }});
+  }
   if (recipe.optimizer.kind == "adamw") {
     knobs.push_back({"optimizer.kind = \"adamw_8bit\"", [](recipes::Recipe& r) { r.optimizer.kind = "adamw_8bit"; }});
   }
@@ -302,13 +329,13 @@ std::vector<Knob> knobs(const recipes::Recipe& recipe) {
 std::string memory_advice(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks, int64_t limit) {
   const auto total = [&](const recipes::Recipe& r) { return plan_memory(r, config, ranks).total(); };
   const auto mib = [](int64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
-  for (const Knob& knob : knobs(recipe)) {
+  for (const Knob& knob : knobs(recipe, ranks)) {
     recipes::Recipe changed = recipe;
     knob.turn(changed);
     if (total(changed) <= limit) return knob.key + " makes it fit (" + mib(total(changed)) + ")";
   }
   // All of them, then without each that is not needed.
-  std::vector<Knob> turned = knobs(recipe);
+  std::vector<Knob> turned = knobs(recipe, ranks);
   const auto with = [&](const std::vector<Knob>& some) {
     recipes::Recipe changed = recipe;
     for (const Knob& knob : some) knob.turn(changed);

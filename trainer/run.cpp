@@ -298,12 +298,20 @@ void prepare_training(Run& run) {
   set_rates(run.model->parameters(), run.recipe.optimizer);
   std::vector<at::Tensor> values;
   for (const Parameter& parameter : run.model->parameters()) values.push_back(parameter.value);
-  run.reducer = std::make_unique<parallel::GradientReducer>(std::move(values), *run.communicator,
-                                                            run.recipe.parallel.bucket_mib << 20,
-                                                            exact_micro_batches(run.recipe, run.world.size));
+  const recipes::Parallel& layout = run.recipe.parallel;
+  run.mesh = std::make_unique<parallel::Mesh>(parallel::mesh_shape(layout, run.world.size), *run.communicator);
+  parallel::Communicator& shard = run.mesh->group(parallel::Axis::kShard);
+  run.reducer = std::make_unique<parallel::GradientReducer>(
+      std::move(values), run.mesh->group(parallel::Axis::kReplicate), layout.bucket_mib << 20,
+      exact_micro_batches(run.recipe, run.world.size),
+      parallel::GradientSharding{.group = &shard, .keeps_segments = layout.zero.value_or(0) >= 2});
+  if (shard.size() > 1) {
+    run.sharded = std::make_unique<ShardedParameters>(run.model->parameters(), *run.reducer, shard, run.adapters != nullptr);
+    release_idle_cpu_memory();  // of the masters
+  }
   recipes::Optimizer optimizer = run.recipe.optimizer;
   if (optimizer.loraplus_lr_ratio) optimizer.weight_decay = optimizer.loraplus_weight_decay;
-  run.optimizer = build_optimizer(optimizer, run.model->parameters());
+  run.optimizer = build_optimizer(optimizer, run.sharded ? run.sharded->pieces() : run.model->parameters());
   run.source = make_step_source(run);
 }
 

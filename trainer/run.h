@@ -11,6 +11,7 @@
 #include "data/loader/loader.h"
 #include "data/text/tokenizer.h"
 #include "parallel/communicator.h"
+#include "parallel/mesh.h"
 #include "parallel/replicate/gradient_reducer.h"
 #include "parallel/world.h"
 #include "recipes/recipe.h"
@@ -20,6 +21,7 @@
 #include "trainer/objectives/objective.h"
 #include "trainer/objectives/reference.h"
 #include "trainer/optimizers/optimizer.h"
+#include "trainer/sharded_parameters.h"
 #include "trainer/step_source.h"
 
 /// Everything that a recipe and a world make, put together in one readable place:
@@ -69,7 +71,9 @@ struct Run {
   std::unique_ptr<Reference> eval_reference{};              // of [[data.eval]], where that is another: stored log-probabilities
   std::unique_ptr<data::DataLoader> loader{};               // null when only evaluating
   std::unique_ptr<StepSource> source{};                     // null when only evaluating
+  std::unique_ptr<parallel::Mesh> mesh{};                   // null when only evaluating
   std::unique_ptr<parallel::GradientReducer> reducer{};     // null when only evaluating
+  std::unique_ptr<ShardedParameters> sharded{};             // null unless parallel.shard is above 1
   std::unique_ptr<Optimizer> optimizer{};                   // null when only evaluating
   int64_t total_steps = 0;
   int64_t steps_per_epoch = 0;

@@ -73,7 +73,7 @@ StepSums zero_sums(const Objective& objective) {
 StepSums forward_backward(Model& model, Objective& objective, parallel::GradientReducer& reducer,
                           const data::StepBatches& batches, const std::function<void(int64_t)>& before) {
   StepSums sums = zero_sums(objective);
-  reducer.begin_step();
+  reducer.begin_step(static_cast<int64_t>(batches.micro_batches.size()));
   for (size_t i = 0; i < batches.micro_batches.size(); ++i) {
     const data::Batch& batch = batches.micro_batches[i];
     reducer.exchange_after_backward(i + 1 == batches.micro_batches.size());

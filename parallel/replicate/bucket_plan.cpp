@@ -1,12 +1,18 @@
 #include "parallel/replicate/bucket_plan.h"
 
 namespace temper::parallel {
+namespace {
 
-BucketPlan plan_buckets(const std::vector<int64_t>& sizes, int64_t bucket_elements) {
+int64_t round_up(int64_t size, int64_t unit) { return (size + unit - 1) / unit * unit; }
+
+}  // namespace
+
+BucketPlan plan_buckets(const std::vector<int64_t>& sizes, int64_t bucket_elements,
+                        int64_t shards) {
   BucketPlan plan;
   plan.slots.resize(sizes.size());
   for (size_t i = sizes.size(); i-- > 0;) {
-    const int64_t size = (sizes[i] + kBucketAlignment - 1) / kBucketAlignment * kBucketAlignment;
+    const int64_t size = round_up(sizes[i], kBucketAlignment);
     if (plan.bucket_sizes.empty() || plan.bucket_sizes.back() + size > bucket_elements) {
       plan.bucket_sizes.push_back(0);
     }
@@ -14,6 +20,8 @@ BucketPlan plan_buckets(const std::vector<int64_t>& sizes, int64_t bucket_elemen
                      .offset = plan.bucket_sizes.back()};
     plan.bucket_sizes.back() += size;
   }
+  if (shards == 1) return plan;
+  for (int64_t& size : plan.bucket_sizes) size = round_up(size, kSegmentAlignment * shards);
   return plan;
 }
 

@@ -15,11 +15,18 @@ struct BucketPlan {
   std::vector<int64_t> bucket_sizes;  // elements, in the order in which backward fills them
 };
 
-/// Elements: 64 bytes of float32, so that every view starts on a cache line.
-constexpr int64_t kBucketAlignment = 16;
+/// Elements: a block of 8-bit moments, so that wherever a bucket is cut at a multiple of it, the
+/// blocks of its parameters stay whole.
+constexpr int64_t kBucketAlignment = 256;
+
+/// Elements: a sharded bucket is cut into segments of multiples of this, a block of the gradient's
+/// norm (optimizers/blocks.h), so that the norm is the sum of the same blocks on every layout.
+constexpr int64_t kSegmentAlignment = 8192;
 
 /// Buckets of at most `bucket_elements` (a larger parameter has one of its own), filled from the
-/// last parameter to the first, since backward finishes them in that order.
-BucketPlan plan_buckets(const std::vector<int64_t>& sizes, int64_t bucket_elements);
+/// last parameter to the first, since backward finishes them in that order. With several `shards`
+/// each is longer by what makes segments of one size; where parameters lie does not depend on it.
+BucketPlan plan_buckets(const std::vector<int64_t>& sizes, int64_t bucket_elements,
+                        int64_t shards = 1);
 
 }  // namespace temper::parallel

@@ -1,6 +1,8 @@
 #include "parallel/replicate/gradient_reducer.h"
 
+#include <algorithm>
 #include <chrono>
+#include <deque>
 #include <utility>
 
 #include <ATen/ATen.h>
@@ -16,27 +18,50 @@
 namespace temper::parallel {
 
 struct GradientReducer::State {
-  State(std::vector<at::Tensor> all, Communicator& group, int64_t bucket_bytes,
-        std::optional<int64_t> exact_micro_batches);
+  State(std::vector<at::Tensor> all, Communicator& replicas, int64_t bucket_bytes,
+        std::optional<int64_t> exact_micro_batches, GradientSharding sharding);
   ~State();
 
+  bool sharded() const { return shard.size() > 1; }
+  at::Tensor empty(int64_t size) const;
+  void begin_round();
+  void end_round();
   void gradient_is_complete(size_t parameter);
+  void move_into_bucket(size_t parameter);
   void start_exchanges(bool only_full);
+  void start_exchange(size_t bucket);
+  void end_scatters(size_t under_way);
+  void reduce(size_t bucket);
 
-  Communicator& communicator;
+  Communicator& replicas;
+  const std::unique_ptr<Communicator> solo = make_solo_communicator();
+  Communicator& shard;
+  bool keeps_segments;
   std::vector<at::Tensor> parameters;
-  std::vector<at::Tensor> views;
+  std::vector<at::Tensor> views;  // what `.grad` is; none where only segments are kept
   BucketPlan plan;
-  std::vector<at::Tensor> buckets;
+  std::vector<at::Tensor> buckets;  // where only segments are kept, undefined until they are filled
+  std::vector<at::Tensor> segments;
   std::optional<TreeSum> tree;
 
   // One accumulator node and hook a parameter; the parameter itself holds its node only weakly.
   std::vector<std::pair<std::shared_ptr<torch::autograd::Node>, uintptr_t>> hooks;
 
-  bool exchanging = false;         // in the last backward of the window
-  std::vector<bool> complete;      // of a parameter
-  std::vector<int64_t> missing;    // parameters of a bucket that are not complete
-  std::vector<WorkPtr> exchanges;  // of the first buckets: ranks start them in one order
+  // A round is what is exchanged at once: a step, or a micro-batch where only segments are kept.
+  int64_t rounds = 1, ended = 0;
+  bool begun = false;            // a micro-batch of this step
+  bool exchanging = false;       // in the last backward of a round
+  std::vector<bool> complete;    // of a parameter
+  std::vector<int64_t> missing;  // parameters of a bucket that are not complete
+  size_t started = 0;            // buckets of this round: ranks start them in one order
+  struct Scatter {
+    size_t bucket;
+    at::Tensor full, sums;
+    bool last = false;  // of this bucket in the step
+    WorkPtr work;
+  };
+  std::deque<Scatter> scatters;    // along `shard`, under way
+  std::vector<WorkPtr> reductions;  // along `replicas`, of the first buckets
   double exposed_seconds = 0;
 };
 
@@ -60,9 +85,12 @@ class CompletionHook : public torch::autograd::FunctionPostHook {
 
 }  // namespace
 
-GradientReducer::State::State(std::vector<at::Tensor> all, Communicator& group,
-                              int64_t bucket_bytes, std::optional<int64_t> exact_micro_batches)
-    : communicator(group) {
+GradientReducer::State::State(std::vector<at::Tensor> all, Communicator& replicas,
+                              int64_t bucket_bytes, std::optional<int64_t> exact_micro_batches,
+                              GradientSharding sharding)
+    : replicas(replicas),
+      shard(sharding.group ? *sharding.group : *solo),
+      keeps_segments(sharding.keeps_segments && shard.size() > 1 && !exact_micro_batches) {
   std::vector<int64_t> sizes;
   for (at::Tensor& parameter : all) {
     if (!parameter.requires_grad()) continue;
@@ -70,12 +98,12 @@ GradientReducer::State::State(std::vector<at::Tensor> all, Communicator& group,
     sizes.push_back(parameter.numel());
     parameters.push_back(std::move(parameter));
   }
-  plan = plan_buckets(sizes, bucket_bytes / static_cast<int64_t>(sizeof(float)));
+  plan = plan_buckets(sizes, bucket_bytes / static_cast<int64_t>(sizeof(float)), shard.size());
   for (const int64_t size : plan.bucket_sizes) {
-    buckets.push_back(
-        at::zeros({size}, parameters.front().options().dtype(at::kFloat).requires_grad(false)));
+    buckets.push_back(keeps_segments ? at::Tensor() : empty(size).zero_());
+    segments.push_back(sharded() ? empty(size / shard.size()).zero_() : buckets.back());
   }
-  for (size_t i = 0; i < parameters.size(); ++i) {
+  for (size_t i = 0; i < parameters.size() && !keeps_segments; ++i) {
     const auto [bucket, offset] = plan.slots[i];
     views.push_back(buckets[bucket].narrow(0, offset, sizes[i]).view(parameters[i].sizes()));
     parameters[i].mutable_grad() = views[i];
@@ -83,7 +111,7 @@ GradientReducer::State::State(std::vector<at::Tensor> all, Communicator& group,
   if (exact_micro_batches) tree.emplace(buckets, *exact_micro_batches);
   complete.resize(parameters.size());
   missing.resize(buckets.size());
-  if (communicator.size() == 1) return;
+  if (replicas.size() == 1 && shard.size() == 1) return;
   for (size_t i = 0; i < parameters.size(); ++i) {
     auto accumulator = torch::autograd::impl::grad_accumulator(parameters[i]);
     const uintptr_t key = accumulator->add_post_hook(
@@ -96,64 +124,145 @@ GradientReducer::State::~State() {
   for (const auto& [accumulator, key] : hooks) accumulator->del_post_hook(key);
 }
 
+at::Tensor GradientReducer::State::empty(int64_t size) const {
+  return at::empty({size}, parameters.front().options().dtype(at::kFloat).requires_grad(false));
+}
+
+void GradientReducer::State::begin_round() {
+  started = 0;
+  complete.assign(parameters.size(), false);
+  missing.assign(buckets.size(), 0);
+  for (const BucketPlan::Slot& slot : plan.slots) ++missing[slot.bucket];
+}
+
+void GradientReducer::State::end_round() {
+  start_exchanges(/*only_full=*/false);
+  ++ended;
+}
+
 void GradientReducer::State::gradient_is_complete(size_t parameter) {
   if (!exchanging) return;
   TEMPER_CHECK(!complete[parameter], "two backward passes after exchange_after_backward(true)");
   complete[parameter] = true;
   --missing[plan.slots[parameter].bucket];
+  if (keeps_segments) move_into_bucket(parameter);
   start_exchanges(/*only_full=*/true);
 }
 
+void GradientReducer::State::move_into_bucket(size_t parameter) {
+  const auto [number, offset] = plan.slots[parameter];
+  at::Tensor& bucket = buckets[number];
+  if (!bucket.defined()) bucket = empty(plan.bucket_sizes[number]).zero_();
+  at::Tensor& gradient = parameters[parameter].mutable_grad();
+  if (!gradient.defined()) return;
+  bucket.narrow(0, offset, gradient.numel()).copy_(gradient.reshape({-1}));
+  gradient.reset();
+}
+
 void GradientReducer::State::start_exchanges(bool only_full) {
-  while (exchanges.size() < buckets.size()) {
-    const size_t next = exchanges.size();
-    if (only_full && missing[next] > 0) return;
-    const TraceLabel label("bucket", next);
-    if (tree) tree->complete(next);
-    exchanges.push_back(tree ? tree_all_reduce(buckets[next], communicator)
-                             : communicator.all_reduce(buckets[next]));
+  while (started < buckets.size()) {
+    if (only_full && missing[started] > 0) return;
+    const TraceLabel label("bucket", started);
+    start_exchange(started++);
   }
 }
 
-GradientReducer::GradientReducer(std::vector<at::Tensor> parameters, Communicator& communicator,
-                                 int64_t bucket_bytes, std::optional<int64_t> exact_micro_batches)
-    : state_(std::make_unique<State>(std::move(parameters), communicator, bucket_bytes,
-                                     exact_micro_batches)) {}
+void GradientReducer::State::start_exchange(size_t bucket) {
+  if (tree) tree->complete(bucket);
+  if (!sharded()) return reduce(bucket);
+  at::Tensor& full = buckets[bucket];
+  if (!full.defined()) full = empty(plan.bucket_sizes[bucket]).zero_();  // unused in this round
+  Scatter& scatter = scatters.emplace_back(
+      Scatter{.bucket = bucket,
+              .full = full,
+              .sums = ended == 0 ? segments[bucket] : at::empty_like(segments[bucket]),
+              .last = ended + 1 == rounds,
+              .work = {}});
+  scatter.work = tree ? tree_reduce_scatter(scatter.sums, full, shard)
+                      : shard.reduce_scatter(scatter.sums, full);
+  if (keeps_segments) full.reset();
+  // What is given up again is soon waited for: memory is what it is about.
+  constexpr size_t kBucketsUnderWay = 2;
+  end_scatters(keeps_segments ? kBucketsUnderWay : buckets.size());
+}
+
+// Those that are done, and those above `under_way`; in order.
+void GradientReducer::State::end_scatters(size_t under_way) {
+  while (!scatters.empty() && (scatters.size() > under_way || scatters.front().work->done())) {
+    const Scatter& first = scatters.front();
+    first.work->wait();
+    if (!first.sums.is_same(segments[first.bucket])) segments[first.bucket].add_(first.sums);
+    if (first.last) reduce(first.bucket);
+    scatters.pop_front();
+  }
+}
+
+void GradientReducer::State::reduce(size_t bucket) {
+  reductions.push_back(tree ? tree_all_reduce(segments[bucket], replicas)
+                            : replicas.all_reduce(segments[bucket]));
+}
+
+GradientReducer::GradientReducer(std::vector<at::Tensor> parameters, Communicator& replicas,
+                                 int64_t bucket_bytes, std::optional<int64_t> exact_micro_batches,
+                                 GradientSharding sharding)
+    : state_(std::make_unique<State>(std::move(parameters), replicas, bucket_bytes,
+                                     exact_micro_batches, sharding)) {}
 
 GradientReducer::~GradientReducer() = default;
 
-void GradientReducer::begin_step() {
-  for (at::Tensor& bucket : state_->buckets) bucket.zero_();
-  if (state_->tree) state_->tree->begin();
-  state_->exchanges.clear();
-  state_->exchanging = false;
+void GradientReducer::begin_step(int64_t micro_batches) {
+  State& s = *state_;
+  if (s.tree) s.tree->begin();
+  for (at::Tensor& bucket : s.buckets) {
+    if (bucket.defined()) bucket.zero_();
+  }
+  s.reductions.clear();
+  s.ended = 0;
+  s.rounds = 1;
+  s.begun = false;
+  s.exchanging = false;
+  s.begin_round();
+  if (!s.keeps_segments) return;
+  // Every rank of the group joins as many exchanges as the one with most micro-batches needs.
+  at::Tensor most = at::full({1}, std::max<int64_t>(1, micro_batches), at::kLong);
+  s.shard.all_reduce(most, ReduceOp::kMax)->wait();
+  s.rounds = most.item<int64_t>();
 }
 
 void GradientReducer::exchange_after_backward(bool last) {
-  if (state_->tree) state_->tree->next();
-  state_->exchanging = last && state_->communicator.size() > 1;
-  state_->complete.assign(state_->parameters.size(), false);
-  state_->missing.assign(state_->buckets.size(), 0);
-  for (const BucketPlan::Slot& slot : state_->plan.slots) ++state_->missing[slot.bucket];
+  State& s = *state_;
+  if (s.tree) s.tree->next();
+  if (s.keeps_segments && s.begun) s.end_round();
+  s.begun = true;
+  s.exchanging = (last || s.keeps_segments) && !s.hooks.empty();
+  s.begin_round();
 }
 
 void GradientReducer::finish() {
-  for (size_t i = 0; i < state_->parameters.size(); ++i) {
-    TEMPER_CHECK(state_->parameters[i].grad().is_same(state_->views[i]),
+  State& s = *state_;
+  for (size_t i = 0; i < s.views.size(); ++i) {
+    TEMPER_CHECK(s.parameters[i].grad().is_same(s.views[i]),
                  "somebody has replaced a .grad that is a view of a bucket");
   }
-  state_->exchanging = false;
   const auto start = std::chrono::steady_clock::now();
-  state_->start_exchanges(/*only_full=*/false);
-  for (size_t i = 0; i < state_->exchanges.size(); ++i) {
-    const TraceLabel label("bucket", i);  // a sum in the order of a tree has a second exchange here
-    state_->exchanges[i]->wait();
+  s.exchanging = false;
+  s.end_round();
+  while (s.ended < s.rounds) {
+    s.begin_round();
+    s.end_round();
   }
-  state_->exposed_seconds =
+  s.end_scatters(0);
+  for (size_t i = 0; i < s.reductions.size(); ++i) {
+    const TraceLabel label("bucket", i);  // a sum in the order of a tree has a second exchange here
+    s.reductions[i]->wait();
+  }
+  s.exposed_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-const std::vector<at::Tensor>& GradientReducer::buckets() const { return state_->buckets; }
+const std::vector<at::Tensor>& GradientReducer::segments() const { return state_->segments; }
+
+const BucketPlan& GradientReducer::plan() const { return state_->plan; }
 
 double GradientReducer::exposed_seconds() const { return state_->exposed_seconds; }
 

@@ -12,7 +12,36 @@ namespace {
 
 int64_t twos(int64_t n) { return std::countr_zero(static_cast<uint64_t>(n)); }
 
-// Every rank adds up its part of the tensor, and all parts are gathered.
+// parts[0] becomes the sum of all parts: the tree's upper levels.
+void add_in_pairs(at::Tensor& parts) {
+  for (int64_t step = 1; step < parts.size(0); step *= 2) {
+    for (int64_t i = 0; i < parts.size(0); i += 2 * step) parts[i].add_(parts[i + step]);
+  }
+}
+
+// Every rank has its part of everybody's tensor, and adds them up itself.
+class TreeReduceScatter : public Work {
+ public:
+  TreeReduceScatter(at::Tensor& output, const at::Tensor& input, Communicator& communicator)
+      : output_(output), parts_(at::empty({communicator.size(), output.numel()}, input.options())) {
+    scattered_ = communicator.all_to_all(parts_, input);
+  }
+
+  void wait() override {
+    if (!output_.defined()) return;
+    scattered_->wait();
+    add_in_pairs(parts_);
+    output_.view({-1}).copy_(parts_[0]);
+    output_.reset();
+  }
+  bool done() override { return !output_.defined() || scattered_->done(); }
+
+ private:
+  at::Tensor output_, parts_;
+  WorkPtr scattered_;
+};
+
+// The same, and all parts are gathered.
 class TreeAllReduce : public Work {
  public:
   TreeAllReduce(at::Tensor& tensor, Communicator& communicator)
@@ -28,9 +57,7 @@ class TreeAllReduce : public Work {
   void wait() override {
     if (!tensor_.defined()) return;
     scattered_->wait();
-    for (int64_t step = 1; step < communicator_.size(); step *= 2) {
-      for (int64_t i = 0; i < communicator_.size(); i += 2 * step) parts_[i].add_(parts_[i + step]);
-    }
+    add_in_pairs(parts_);
     communicator_.all_gather(own_, parts_[0])->wait();
     tensor_.view({-1}).copy_(own_.view({-1}).narrow(0, 0, tensor_.numel()));
     tensor_.reset();
@@ -76,12 +103,26 @@ void TreeSum::complete(size_t i) {
   }
 }
 
+namespace {
+
+// The sum of two does not depend on their order.
+bool any_order_will_do(const Communicator& communicator) {
+  TEMPER_CHECK(std::has_single_bit(static_cast<uint64_t>(communicator.size())),
+               "a power of two of ranks");
+  return communicator.size() <= 2;
+}
+
+}  // namespace
+
 WorkPtr tree_all_reduce(at::Tensor& tensor, Communicator& communicator) {
-  const auto ranks = static_cast<uint64_t>(communicator.size());
-  TEMPER_CHECK(std::has_single_bit(ranks), "a power of two of ranks");
-  // The sum of two does not depend on their order.
-  if (ranks <= 2) return communicator.all_reduce(tensor);
+  if (any_order_will_do(communicator)) return communicator.all_reduce(tensor);
   return std::make_unique<TreeAllReduce>(tensor, communicator);
+}
+
+WorkPtr tree_reduce_scatter(at::Tensor& output, const at::Tensor& input,
+                            Communicator& communicator) {
+  if (any_order_will_do(communicator)) return communicator.reduce_scatter(output, input);
+  return std::make_unique<TreeReduceScatter>(output, input, communicator);
 }
 
 }  // namespace temper::parallel

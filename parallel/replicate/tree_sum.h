@@ -48,4 +48,9 @@ class TreeSum {
 /// exchange happens in wait(), which every rank must call in the order of these calls.
 WorkPtr tree_all_reduce(at::Tensor& tensor, Communicator& communicator);
 
+/// `output` [n] receives this rank's n-th of the sum of `input` [ranks * n], in the same order and
+/// under the same rules.
+WorkPtr tree_reduce_scatter(at::Tensor& output, const at::Tensor& input,
+                            Communicator& communicator);
+
 }  // namespace temper::parallel

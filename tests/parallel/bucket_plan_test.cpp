@@ -9,29 +9,29 @@ namespace temper::parallel {
 namespace {
 
 TEST(BucketPlan, FillsFromTheLastParameterToTheFirst) {
-  const BucketPlan plan = plan_buckets({16, 32, 48}, 96);
-  EXPECT_EQ(plan.bucket_sizes, (std::vector<int64_t>{96}));
+  const BucketPlan plan = plan_buckets({256, 512, 768}, 1536);
+  EXPECT_EQ(plan.bucket_sizes, (std::vector<int64_t>{1536}));
   EXPECT_EQ(plan.slots[2].offset, 0);
-  EXPECT_EQ(plan.slots[1].offset, 48);
-  EXPECT_EQ(plan.slots[0].offset, 80);
+  EXPECT_EQ(plan.slots[1].offset, 768);
+  EXPECT_EQ(plan.slots[0].offset, 1280);
 }
 
 TEST(BucketPlan, ClosesABucketThatTheNextParameterWouldOverfill) {
-  const BucketPlan plan = plan_buckets({16, 32, 48}, 64);
-  EXPECT_EQ(plan.bucket_sizes, (std::vector<int64_t>{48, 48}));
+  const BucketPlan plan = plan_buckets({256, 512, 768}, 1024);
+  EXPECT_EQ(plan.bucket_sizes, (std::vector<int64_t>{768, 768}));
   EXPECT_EQ(plan.slots[2].bucket, 0);
   EXPECT_EQ(plan.slots[1].bucket, 1);
   EXPECT_EQ(plan.slots[0].bucket, 1);
 }
 
 TEST(BucketPlan, GivesAParameterLargerThanABucketOneOfItsOwn) {
-  const BucketPlan plan = plan_buckets({16, 1000, 16}, 64);
-  EXPECT_EQ(plan.bucket_sizes, (std::vector<int64_t>{16, 1008, 16}));
+  const BucketPlan plan = plan_buckets({16, 1000, 16}, 512);
+  EXPECT_EQ(plan.bucket_sizes, (std::vector<int64_t>{256, 1024, 256}));
 }
 
-TEST(BucketPlan, StartsEveryParameterOnACacheLineWithoutOverlap) {
-  const std::vector<int64_t> sizes = {1, 15, 17, 31, 100, 7};
-  const BucketPlan plan = plan_buckets(sizes, 80);
+TEST(BucketPlan, StartsEveryParameterAtABlockWithoutOverlap) {
+  const std::vector<int64_t> sizes = {1, 255, 257, 31, 1000, 7};
+  const BucketPlan plan = plan_buckets(sizes, 1024);
   std::vector<int64_t> filled(plan.bucket_sizes.size(), 0);
   for (size_t i = sizes.size(); i-- > 0;) {
     const auto [bucket, offset] = plan.slots[i];
@@ -39,6 +39,24 @@ TEST(BucketPlan, StartsEveryParameterOnACacheLineWithoutOverlap) {
     EXPECT_GE(offset, filled[bucket]);
     filled[bucket] = offset + sizes[i];
     EXPECT_LE(filled[bucket], plan.bucket_sizes[bucket]);
+  }
+}
+
+TEST(BucketPlan, LiesTheSameOnAnyNumberOfShards) {
+  const std::vector<int64_t> sizes = {1, 9000, 257, 31, 40000, 7};
+  const BucketPlan whole = plan_buckets(sizes, 16384);
+  for (const int64_t shards : {2, 3, 64}) {
+    const BucketPlan plan = plan_buckets(sizes, 16384, shards);
+    ASSERT_EQ(plan.bucket_sizes.size(), whole.bucket_sizes.size());
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      EXPECT_EQ(plan.slots[i].bucket, whole.slots[i].bucket);
+      EXPECT_EQ(plan.slots[i].offset, whole.slots[i].offset);
+    }
+    for (size_t b = 0; b < plan.bucket_sizes.size(); ++b) {
+      EXPECT_EQ(plan.bucket_sizes[b] % (shards * kSegmentAlignment), 0);
+      EXPECT_GE(plan.bucket_sizes[b], whole.bucket_sizes[b]);
+      EXPECT_LT(plan.bucket_sizes[b] - whole.bucket_sizes[b], shards * kSegmentAlignment);
+    }
   }
 }
 

@@ -3,6 +3,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "parallel/replicate/gradient_reducer.h"
+#include "parallel/shard/gather.h"
+#include "parallel/shard/shard_plan.h"
 #include "tests/parallel/mpi_main.h"
 
 namespace temper::parallel {
@@ -21,7 +23,9 @@ class AccumulatingLinear : public torch::autograd::Function<AccumulatingLinear> 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
     const auto saved = context->get_saved_variables();
-    saved[1].mutable_grad().addmm_(gradients[0].t().to(at::kFloat), saved[0].to(at::kFloat));
+    at::Tensor& gradient = saved[1].mutable_grad();
+    if (!gradient.defined()) gradient = at::zeros(saved[1].sizes());
+    gradient.addmm_(gradients[0].t().to(at::kFloat), saved[0].to(at::kFloat));
     return {gradients[0].matmul(saved[1]), at::Tensor()};
   }
 };
@@ -87,8 +91,8 @@ TEST_P(Buckets, GradientsOfAllRanksAndMicroBatchesEqualThoseOfOneRank) {
   GradientReducer reducer(net.parameters(), group, GetParam());
   const at::Tensor rows = all_rows().chunk(group.size())[group.rank()];
   for (int step = 0; step < 2; ++step) {
-    reducer.begin_step();
     const auto micro_batches = rows.chunk(2);
+    reducer.begin_step(2);
     for (size_t i = 0; i < micro_batches.size(); ++i) {
       reducer.exchange_after_backward(i + 1 == micro_batches.size());
       net.loss(micro_batches[i]).backward();
@@ -106,30 +110,98 @@ TEST(GradientReducer, ARankWithoutRowsJoinsWithZeros) {
   Communicator& group = test_group();
   Net net;
   GradientReducer reducer(net.parameters(), group, 300);
-  reducer.begin_step();
+  reducer.begin_step(1);
   reducer.exchange_after_backward(true);
   if (group.rank() == 0) net.loss(all_rows()).backward();
   reducer.finish();
   expect_gradients(net);
 }
 
+/// Groups of replicas and of ranks that share a copy: all share one, or two do.
+struct Groups {
+  explicit Groups(int shards)
+      : shard(test_group().split(test_group().rank() / shards, test_group().rank(), "shard")),
+        replicas(test_group().split(test_group().rank() % shards, test_group().rank(), "replicate")) {}
+  std::unique_ptr<Communicator> shard, replicas;
+};
+
+/// The whole gradients that the segments of all ranks make.
+std::vector<at::Tensor> gathered(const Net& net, const GradientReducer& reducer,
+                                 Communicator& shard) {
+  std::vector<at::Tensor> gradients;
+  std::vector<int64_t> sizes;
+  for (const at::Tensor& parameter : net.parameters()) {
+    if (!parameter.requires_grad()) continue;
+    gradients.push_back(at::full(parameter.sizes(), NAN, at::kFloat));
+    sizes.push_back(parameter.numel());
+  }
+  for (const ShardPiece& piece : shard_pieces(reducer.plan(), sizes, shard.size(), shard.rank())) {
+    gradients[piece.parameter].view({-1}).narrow(0, piece.begin, piece.count).copy_(
+        reducer.segments()[piece.bucket].narrow(0, piece.offset, piece.count));
+  }
+  gather_shards(gradients, reducer.plan(), shard);
+  return gradients;
+}
+
+TEST(ShardedGradients, EqualThoseOfOneRankInSegments) {
+  Communicator& world = test_group();
+  const std::vector<at::Tensor> expected = expected_gradients();
+  for (const int shards : {2, world.size()}) {
+    const Groups groups(shards);
+    for (const bool keeps_segments : {false, true}) {
+      for (const int64_t bucket_bytes : {64, 1 << 20}) {
+        Net net;
+        GradientReducer reducer(net.parameters(), *groups.replicas, bucket_bytes, {},
+                                {groups.shard.get(), keeps_segments});
+        // 16 rows, one a micro-batch: the last rank has one, the one before it none.
+        const int64_t rank = world.rank(), last = world.size() - 1;
+        const int64_t each = 15 / std::max<int64_t>(1, last - 1);
+        const int64_t begin = rank == last ? 15 : std::min<int64_t>(15, rank * each);
+        const int64_t end = rank == last ? 16 : rank >= last - 1 ? 15 : begin + each;
+        for (int step = 0; step < 2; ++step) {
+          reducer.begin_step(end - begin);
+          for (int64_t row = begin; row < end; ++row) {
+            reducer.exchange_after_backward(row + 1 == end);
+            net.loss(all_rows().narrow(0, row, 1)).backward();
+          }
+          reducer.finish();
+          const std::vector<at::Tensor> found = gathered(net, reducer, *groups.shard);
+          for (size_t i = 0; i < expected.size(); ++i) {
+            // bf16 rounds each backward's sum; float32 those of numbers up to 4000.
+            const double tolerance = i == 2 ? 2e-2 : 1e-5;
+            EXPECT_TRUE(at::allclose(found[i], expected[i], tolerance, i == 2 ? 0.2 : 2e-3))
+                << shards << " " << keeps_segments << " " << bucket_bytes << " " << i << " "
+                << (found[i] - expected[i]).abs().max().item<double>();
+          }
+          EXPECT_TRUE(at::equal(found.back(), at::zeros({5})));
+          EXPECT_EQ(net.ordinary.grad().defined(), !keeps_segments);
+        }
+      }
+    }
+  }
+}
+
 // The gradients of `given` of 12 micro-batches, of which this rank of `group` takes its run.
-std::vector<at::Tensor> exact_gradients(Communicator& group, int64_t given) {
+std::vector<at::Tensor> exact_gradients(Communicator& group, int64_t given,
+                                        const Groups* sharded = nullptr) {
   constexpr int64_t kMicroBatches = 12;  // leaves of 3
   at::manual_seed(5);
   const at::Tensor rows = at::randn({kMicroBatches, 3, 6});
   const int64_t own = kMicroBatches / group.size();
   Net net;
-  GradientReducer reducer(net.parameters(), group, 300, own);
+  GradientReducer reducer = sharded ? GradientReducer(net.parameters(), *sharded->replicas, 300, own,
+                                                      {sharded->shard.get(), true})
+                                    : GradientReducer(net.parameters(), group, 300, own);
   for (int step = 0; step < 2; ++step) {  // the second must not see the first
     const int64_t first = group.rank() * own, end = std::min(first + own, given);
-    reducer.begin_step();
+    reducer.begin_step(std::max<int64_t>(0, end - first));
     for (int64_t m = first; m < end; ++m) {
       reducer.exchange_after_backward(m + 1 == end);
       net.loss(rows[m]).backward();
     }
     reducer.finish();
   }
+  if (sharded) return gathered(net, reducer, *sharded->shard);
   std::vector<at::Tensor> gradients;
   for (const at::Tensor& parameter : {net.accumulating, net.ordinary, net.half, net.tied}) {
     gradients.push_back(parameter.grad().clone());
@@ -144,6 +216,20 @@ TEST(GradientReducer, ExactSumsHaveTheBitsOfOneRank) {
     const std::vector<at::Tensor> found = exact_gradients(test_group(), given);
     for (size_t i = 0; i < expected.size(); ++i) {
       EXPECT_TRUE(at::equal(found[i], expected[i])) << given << " micro-batches, gradient " << i;
+    }
+  }
+}
+
+TEST(ShardedGradients, ExactSumsHaveTheBitsOfOneRank) {
+  const auto solo = make_solo_communicator();
+  for (const int shards : {2, test_group().size()}) {
+    const Groups groups(shards);
+    for (const int64_t given : {12, 7, 1}) {
+      const std::vector<at::Tensor> expected = exact_gradients(*solo, given);
+      const std::vector<at::Tensor> found = exact_gradients(test_group(), given, &groups);
+      for (size_t i = 0; i < expected.size(); ++i) {
+        EXPECT_TRUE(at::equal(found[i], expected[i])) << shards << " " << given << " " << i;
+      }
     }
   }
 }
@@ -184,7 +270,7 @@ TEST(GradientReducer, ExchangesStartInTheLastBackwardOnlyAndBeforeItEnds) {
   bool in_backward = false;
   Recorder recorder(in_backward);
   GradientReducer reducer(weights, recorder, 8 * 8 * sizeof(float));
-  ASSERT_EQ(reducer.buckets().size(), 4U);
+  ASSERT_EQ(reducer.segments().size(), 4U);
 
   const auto backward = [&] {
     at::Tensor hidden = at::ones({2, 8});
@@ -193,7 +279,7 @@ TEST(GradientReducer, ExchangesStartInTheLastBackwardOnlyAndBeforeItEnds) {
     hidden.sum().backward();
     in_backward = false;
   };
-  reducer.begin_step();
+  reducer.begin_step(2);
   reducer.exchange_after_backward(false);
   backward();
   EXPECT_EQ(recorder.starts, 0);
@@ -213,7 +299,7 @@ TEST(GradientReducer, AnUnusedParameterHoldsBackItsBucketAndThoseAfterIt) {
   bool in_backward = false;
   Recorder recorder(in_backward);
   GradientReducer reducer({a, b, c}, recorder, 64);
-  reducer.begin_step();
+  reducer.begin_step(1);
   reducer.exchange_after_backward(true);
   const at::Tensor loss = a.sum() + c.sum();
   in_backward = true;
@@ -221,7 +307,7 @@ TEST(GradientReducer, AnUnusedParameterHoldsBackItsBucketAndThoseAfterIt) {
   in_backward = false;
   EXPECT_EQ(recorder.starts_in_backward, 1);
   reducer.finish();
-  EXPECT_EQ(recorder.sizes, (std::vector<int64_t>{48, 16, 32}));
+  EXPECT_EQ(recorder.sizes, (std::vector<int64_t>{256, 256, 256}));
   EXPECT_TRUE(at::equal(a.grad(), at::full({32}, test_group().size())));
   EXPECT_TRUE(at::equal(b.grad(), at::zeros({16})));
 }
@@ -230,7 +316,7 @@ TEST(GradientReducer, AGroupOfOneExchangesNothing) {
   Net net;
   const auto solo = make_solo_communicator();
   GradientReducer reducer(net.parameters(), *solo, 300);
-  reducer.begin_step();
+  reducer.begin_step(1);
   reducer.exchange_after_backward(true);
   net.loss(all_rows()).backward();
   reducer.finish();

@@ -1,21 +1,32 @@
 """A run on any layout follows the one-rank run, packed or not, however a batch is cut."""
 
+import json
 import unittest
 
-from harness import SystemTest, write_rows
+from harness import TINY, SystemTest, write_rows
 
 # float32 sums in another order: a few units in the last place, grown over the steps.
 TOLERANCE = 1e-5
 
 
+# Ranks, those that share a copy, stage.
+SHARDED = [(2, 2, 1), (2, 2, 2), (4, 4, 1), (4, 4, 2), (4, 2, 1), (4, 2, 2)]
+CONSTANT = {"schedule": {"kind": "constant"}}
+
+
+def sharded(shard, zero):
+    return {"shard": shard, "zero": zero} if zero else {}
+
+
 class Layout(SystemTest):
-    def losses(self, name, ranks=1, micro=2, packing="none", **train):
+    def losses(self, name, ranks=1, micro=2, packing="none", parallel=None, **train):
         recipe = self.write_recipe(
             "layout.toml",
             data={"packing": packing, "shuffle": False},
             batch={"global": 8, "micro": micro},
             train={"steps": 10, **train},
             optimizer={"lr": 1e-3, "max_grad_norm": 0.5},
+            parallel=parallel or {},
         )
         self.assert_done(self.run_temper("train", recipe, f"run.name={name}", ranks=ranks))
         return [(line["loss"], line["grad_norm"], line["num_tokens"]) for line in self.metrics(f"runs/{name}")]
@@ -33,6 +44,13 @@ class Layout(SystemTest):
             for ranks, micro in ((1, 8), (2, 2), (2, 1), (4, 2)):
                 with self.subTest(packing=packing, ranks=ranks, micro=micro):
                     self.assert_follows(self.losses(f"{packing}-{ranks}-{micro}", ranks, micro, packing), expected)
+
+    def test_sharded_runs_follow_the_one_rank_run(self):
+        expected = self.losses("one", steps=20)
+        for ranks, shard, zero in SHARDED:
+            with self.subTest(ranks=ranks, shard=shard, zero=zero):
+                found = self.losses(f"sharded-{ranks}-{shard}-{zero}", ranks, 1 if zero == 2 else 2, steps=20, parallel=sharded(shard, zero))
+                self.assert_follows(found, expected)
 
     def test_activation_checkpointing_changes_no_bit(self):
         expected = self.losses("plain")
@@ -55,7 +73,7 @@ class Layout(SystemTest):
             data={"packing": "none"},
             batch={"global": 24, "micro": 1},
             train={"steps": 6, **options.pop("train", {})},
-            optimizer={"lr": 1e-3, "max_grad_norm": 0.5},
+            optimizer=options.pop("optimizer", {"lr": 1e-3, "max_grad_norm": 0.5}),
             **options,
         )
         self.assert_done(self.run_temper("train", recipe, f"run.name={name}", ranks=ranks))
@@ -78,6 +96,67 @@ class Layout(SystemTest):
             two = options.get("train", {}) | {"threads": 2}
             with self.subTest(title, threads=2):
                 self.assertEqual(self.exact(f"{title}-threads", **(options | {"train": two})), expected)
+
+    def test_layout_exact_sharded_runs_have_the_bits_of_one_rank(self):
+        write_rows(self.directory / "train.jsonl", 100, seed=3)  # the fifth step is short
+        lora = {"method": "lora", "r": 4, "lora_dropout": 0.3, "target_modules": "all-linear"}
+        eight_bit = {"optimizer": {"lr": 1e-3, "max_grad_norm": 0.5, "kind": "adamw_8bit"}}
+        for title, options, layouts in (
+            ("fp32", {"train": {"precision": "fp32"}}, SHARDED),
+            ("bf16", {"train": {"precision": "bf16", "activation_checkpointing": "full"}}, [(4, 2, 2)]),
+            ("8bit", {"train": {"precision": "bf16"}} | eight_bit, [(2, 2, 1)]),
+            ("lora", {"peft": lora, "model": {"quantize": "nf4"}, "train": {"precision": "bf16"}}, [(2, 2, 2)]),
+        ):
+            expected = self.exact(title, **options)
+            for ranks, shard, zero in layouts:
+                with self.subTest(title, ranks=ranks, shard=shard, zero=zero):
+                    found = self.exact(f"{title}-{ranks}-{shard}-{zero}", ranks, parallel=sharded(shard, zero), **options)
+                    self.assertEqual(found, expected)
+
+    def test_resumes_on_another_layout(self):
+        # Exact sums, so that every layout must give the bits of a run on one rank.
+        whole = self.exact("whole", train={"steps": 8, "precision": "bf16"}, **CONSTANT)
+        steps = 0
+        for ranks, shard, zero in ((2, 2, 2), (1, 1, None), (4, 2, 1), (4, 4, 2)):
+            steps += 2
+            found = self.exact("moving", ranks, train={"steps": steps, "precision": "bf16"}, parallel=sharded(shard, zero), **CONSTANT)
+        self.assertEqual(found, whole)
+        # A sharded checkpoint is exported as any other.
+        checkpoint = "runs/moving/checkpoints/step-000008"
+        self.assert_done(self.run_temper("export", checkpoint, "--out", "again"))
+        self.assertEqual((self.directory / "again/model.safetensors").read_bytes(), whole[1])
+
+    def test_resumes_sharded_exactly(self):
+        parallel = {"parallel": sharded(2, 2), "schedule": CONSTANT["schedule"]}
+        for name, steps in (("whole", (8,)), ("parts", (3, 8))):
+            for step in steps:
+                recipe = self.write_recipe("resume.toml", train={"steps": step}, **parallel)
+                self.assert_done(self.run_temper("train", recipe, f"run.name={name}", ranks=2))
+        self.assertEqual(self.weights("runs/parts"), self.weights("runs/whole"))
+
+    def test_memory_falls_as_planned(self):
+        config = self.directory / "model/config.json"
+        config.write_text(json.dumps(TINY | {"hidden_size": 512, "intermediate_size": 1024, "vocab_size": 16384}))
+        peaks, plans = [], []
+        for parallel in ({}, sharded(4, 1), sharded(4, 2)):
+            recipe = self.write_recipe(
+                "memory.toml",
+                batch={"global": 4, "micro": 1},
+                train={"steps": 2},
+                data={"max_length": 16},
+                eval={"every": 0},
+                checkpoint={"every": 0, "async": False},
+                parallel={"bucket_mib": 4} | parallel,
+            )
+            name = f"memory-{len(peaks)}"
+            self.assert_done(self.run_temper("train", recipe, f"run.name={name}", ranks=4))
+            peaks.append(self.metrics(f"runs/{name}")[-1]["memory/peak_mib"])
+            plan = self.run_temper("plan", recipe, "--world", "4", "--json")
+            self.assert_done(plan)
+            plans.append(json.loads(plan.stdout)["memory"]["total"] / 2**20)
+        for peak, planned in zip(peaks[1:], plans[1:]):
+            # Rough: what a process has mapped besides is not the same twice.
+            self.assertGreater(peaks[0] - peak, 0.8 * (plans[0] - planned), (peaks, plans))
 
     def test_a_short_last_step_is_normalised_by_its_own_count(self):
         write_rows(self.directory / "train.jsonl", 11, seed=5)

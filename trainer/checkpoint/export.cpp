@@ -66,12 +66,14 @@ data::Json exported_config(data::Json config, const char* dtype) {
   return config;
 }
 
-void write_weights(const NamedTensors& tensors, const fs::path& directory, at::ScalarType type,
+void write_weights(const ExportSource& source, const fs::path& directory, at::ScalarType type,
                    int64_t max_shard_bytes) {
+  const NamedTensors& tensors = source.tensors;
   const ShardPlan plan = plan_shards(tensors, type, max_shard_bytes);
   for (const auto& [file, members] : plan.files) {
     NamedTensors part;
     for (const size_t member : members) part.push_back(tensors[member]);
+    if (source.read) part = source.read(part);
     write_safetensors(directory / file, part, {{"format", "pt"}}, type);
   }
   if (plan.files.size() > 1) {
@@ -99,7 +101,7 @@ void export_model(const ExportSource& source, const fs::path& out, const std::st
                   int64_t max_shard_bytes) {
   const StoredType stored = find_stored_type(dtype);
   write_directory(out, is_export_file, [&](const fs::path& made) {
-    write_weights(source.tensors, made, stored.type, max_shard_bytes);
+    write_weights(source, made, stored.type, max_shard_bytes);
     copy_tokenizer(source.tokenizer, made);
     const fs::path generation = source.model_directory / kGenerationFile;
     if (fs::exists(generation)) fs::copy(generation, made / kGenerationFile);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,8 @@ struct TokenizerFiles {
 
 struct ExportSource {
   NamedTensors tensors;  // the model's names, float32 masters or stored values
+  /// Where given, makes what is written of `tensors`, a file at a time, so that no more is held.
+  std::function<NamedTensors(const NamedTensors& of_file)> read{};
   data::Json config;     // config.json to write (dtype is set by export_model)
   TokenizerFiles tokenizer;
   std::filesystem::path model_directory;  // generation_config.json is copied from here

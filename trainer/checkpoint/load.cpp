@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <map>
+#include <optional>
 
 #include <ATen/ATen.h>
 
@@ -6,6 +8,7 @@
 #include "trainer/checkpoint/manifest.h"
 #include "trainer/checkpoint/safetensors_header.h"
 #include "trainer/checkpoint/state.h"
+#include "trainer/models/piece.h"
 
 namespace temper::trainer {
 
@@ -69,25 +72,72 @@ std::optional<FoundCheckpoint> find_checkpoint(const fs::path& checkpoints) {
   throw UserError(found.damaged);
 }
 
+namespace {
+
+// Where parts of a tensor are: whole in one file, or as pieces that several ranks have written.
+struct Part {
+  const SafetensorsFile* file = nullptr;
+  std::string name;  // in the file
+  int64_t begin = 0;
+};
+
+struct Stored {
+  std::vector<int64_t> shape;  // of the whole
+  at::ScalarType type = at::kFloat;
+  std::vector<Part> parts;
+};
+
+std::map<std::string, Stored> stored_tensors(const std::vector<SafetensorsFile>& files) {
+  std::map<std::string, Stored> found;
+  for (const SafetensorsFile& file : files) {
+    for (const std::string& name : file.names()) {
+      const std::optional<Piece> piece = piece_of(name);
+      Stored& stored = found[piece ? piece->whole : name];
+      stored.shape = piece ? piece->shape : file.shape(name);
+      stored.type = file.dtype(name);
+      stored.parts.push_back({.file = &file, .name = name, .begin = piece ? piece->begin : 0});
+    }
+  }
+  return found;
+}
+
+// Copies elements from `begin` on into `flat`; says whether all of them were there.
+bool fill(const at::Tensor& flat, int64_t begin, const Stored& stored) {
+  int64_t filled = 0;
+  for (const Part& part : stored.parts) {
+    const at::Tensor saved = part.file->tensor(part.name).view({-1});
+    const int64_t from = std::max(begin, part.begin);
+    const int64_t to = std::min(begin + flat.numel(), part.begin + saved.numel());
+    if (from >= to) continue;
+    flat.narrow(0, from - begin, to - from).copy_(saved.narrow(0, from - part.begin, to - from));
+    filled += to - from;
+  }
+  return filled == flat.numel();
+}
+
+}  // namespace
+
 data::Json load_checkpoint(const fs::path& directory, const NamedTensors& tensors) {
   const std::vector<SafetensorsFile> files = open_rank_files(directory);
+  const std::map<std::string, Stored> stored = stored_tensors(files);
   std::vector<std::string> findings;
   for (const auto& [name, tensor] : tensors) {
     const auto fail = [&](const std::string& what) {
       findings.push_back(directory.string() + ": tensor '" + name + "': " + what);
     };
-    const auto file = std::find_if(files.begin(), files.end(),
-                                   [&](const auto& candidate) { return candidate.contains(name); });
-    if (file == files.end()) {
+    const std::optional<Piece> piece = piece_of(name);
+    const std::vector<int64_t> shape = piece ? piece->shape : tensor.sizes().vec();
+    const auto found = stored.find(piece ? piece->whole : name);
+    if (found == stored.end()) {
       fail("is missing: a checkpoint of another model or optimizer?");
-    } else if (const at::Tensor saved = file->tensor(name); saved.sizes() != tensor.sizes()) {
-      fail("is " + data::Json(saved.sizes().vec()).dump() + ", must be " +
-           data::Json(tensor.sizes().vec()).dump());
-    } else if (saved.scalar_type() != tensor.scalar_type()) {
-      fail("is " + safetensors_dtype(saved.scalar_type()) + ", must be " +
+    } else if (found->second.shape != shape) {
+      fail("is " + data::Json(found->second.shape).dump() + ", must be " +
+           data::Json(shape).dump());
+    } else if (found->second.type != tensor.scalar_type()) {
+      fail("is " + safetensors_dtype(found->second.type) + ", must be " +
            safetensors_dtype(tensor.scalar_type()));
-    } else {
-      tensor.detach().copy_(saved);
+    } else if (!fill(tensor.detach().view({-1}), piece ? piece->begin : 0, found->second)) {
+      fail("has pieces missing: not all ranks have written theirs?");
     }
   }
   if (!findings.empty()) throw UserError(findings);

@@ -13,7 +13,8 @@
 
 /// Checkpoints of a run: checkpoints/step-000200/ with one safetensors file a rank (its share of
 /// weights and states), state.json and, last, manifest.json with sizes and checksums (XXH3). Only a
-/// directory with a manifest whose files agree is a checkpoint.
+/// directory with a manifest whose files agree is a checkpoint. What is sharded is written in pieces
+/// (models/piece.h), each by a rank that has it: a full state is nowhere gathered.
 ///
 /// Writing: every rank snapshots its share (a bounded copy), a background thread writes
 /// `rank-00003.safetensors` into step-000200.partial/; when all ranks say they are done (the loop's
@@ -30,8 +31,8 @@ struct TrainState {
 
 class CheckpointWriter {
  public:
-  /// `directory` is <run>/checkpoints. Tensors are shared out among `ranks` by bytes; every rank
-  /// computes the same plan.
+  /// `directory` is <run>/checkpoints. Whole tensors are shared out among `ranks` by bytes; every
+  /// rank computes the same plan. Pieces are this rank's to write.
   CheckpointWriter(std::filesystem::path directory, int rank, int ranks, bool async);
   ~CheckpointWriter();
 
@@ -68,8 +69,8 @@ std::optional<FoundCheckpoint> find_checkpoint(const std::filesystem::path& chec
 /// Verifies one checkpoint directory; returns the reason it cannot be used, or "".
 std::string checkpoint_damage(const std::filesystem::path& directory);
 
-/// Fills `state`'s tensors in place (any number of ranks wrote them) and returns the scalars.
-/// Throws UserError on a tensor that is missing or misshapen.
+/// Fills `tensors`, contiguous, in place and returns the scalars. Whole tensors and pieces
+/// (models/piece.h) are made of whichever any number of ranks wrote. Throws UserError on a tensor that is missing or misshapen.
 data::Json load_checkpoint(const std::filesystem::path& directory, const NamedTensors& tensors);
 
 /// The names and tensors of a checkpoint (for export, inspect): opens all rank files.

@@ -11,6 +11,7 @@
 #include "trainer/checkpoint/manifest.h"
 #include "trainer/checkpoint/share_plan.h"
 #include "trainer/checkpoint/state.h"
+#include "trainer/models/piece.h"
 
 namespace temper::trainer {
 
@@ -107,14 +108,15 @@ struct CheckpointWriter::State {
   /// This rank's tensors as they are now, on the CPU: the live ones when nothing changes them
   /// meanwhile, else copies.
   NamedTensors share_of(const TrainState& train) {
+    NamedTensors share, whole;
+    for (const auto& [name, tensor] : train.tensors) {
+      (piece_of(name) ? share : whole).emplace_back(name, tensor.detach());
+    }
     std::vector<uint64_t> bytes;
-    for (const auto& named : train.tensors) bytes.push_back(named.second.nbytes());
+    for (const auto& named : whole) bytes.push_back(named.second.nbytes());
     const std::vector<int> owner = share_plan(bytes, ranks);
-    NamedTensors share;
     for (size_t i = 0; i < owner.size(); ++i) {
-      if (owner[i] != rank) continue;
-      const auto& [name, tensor] = train.tensors[i];
-      share.emplace_back(name, tensor.detach());
+      if (owner[i] == rank) share.push_back(whole[i]);
     }
     if (!async) {
       for (auto& named : share) named.second = named.second.cpu().contiguous();

@@ -2,9 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
+#include <string>
 
 #include <ATen/ATen.h>
 
+#include "recipes/diagnostic.h"
+#include "trainer/models/piece.h"
 #include "trainer/ops/blockwise.h"
 #include "trainer/optimizers/adamw.h"
 #include "trainer/optimizers/update.h"
@@ -15,6 +19,20 @@ namespace {
 
 constexpr int64_t kSmallest8Bit = 4096;  // elements; below, float32 moments cost nothing
 static_assert(kBlockElements % kBlock8 == 0, "a thread's share is whole blocks of moments");
+
+int64_t blocks_of(int64_t elements) { return (elements + kBlock8 - 1) / kBlock8; }
+
+// A piece begins with a block, so its blocks are a piece of the whole's.
+std::string name_of_blocks(const std::string& parameter) {
+  std::optional<Piece> piece = piece_of(parameter);
+  if (!piece) return parameter;
+  TEMPER_CHECK(piece->begin % kBlock8 == 0, parameter + ": cuts a block of moments");
+  return Piece{.whole = piece->whole,
+               .begin = piece->begin / kBlock8,
+               .end = blocks_of(piece->end),
+               .shape = {blocks_of(piece->elements())}}
+      .name();
+}
 
 class AdamW8bit : public Optimizer {
  public:
@@ -55,8 +73,9 @@ class AdamW8bit : public Optimizer {
       named.emplace_back("exp_avg/" + name, exp_avg_[i].values);
       named.emplace_back("exp_avg_sq/" + name, exp_avg_sq_[i].values);
       if (!exp_avg_[i].absmax.defined()) continue;
-      named.emplace_back("exp_avg_absmax/" + name, exp_avg_[i].absmax);
-      named.emplace_back("exp_avg_sq_absmax/" + name, exp_avg_sq_[i].absmax);
+      const std::string blocks = name_of_blocks(name);
+      named.emplace_back("exp_avg_absmax/" + blocks, exp_avg_[i].absmax);
+      named.emplace_back("exp_avg_sq_absmax/" + blocks, exp_avg_sq_[i].absmax);
     }
     return named;
   }
@@ -87,9 +106,10 @@ class AdamW8bit : public Optimizer {
 
   static Moment zero_moment(const Parameter& parameter, bool with_sign) {
     const int64_t count = parameter.master.numel();
-    if (count < kSmallest8Bit) return {zeros_like_master(parameter), at::Tensor(), with_sign};
+    const std::optional<Piece> piece = piece_of(parameter.name);
+    if ((piece ? piece->elements() : count) < kSmallest8Bit) return {zeros_like_master(parameter), at::Tensor(), with_sign};
     return {at::zeros(parameter.master.sizes(), at::kByte),
-            at::zeros({(count + kBlock8 - 1) / kBlock8}, at::kFloat), with_sign};
+            at::zeros({blocks_of(count)}, at::kFloat), with_sign};
   }
 
   const recipes::Optimizer options_;

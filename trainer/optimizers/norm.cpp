@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "parallel/replicate/bucket_plan.h"
 #include "recipes/diagnostic.h"
 #include "trainer/optimizers/blocks.h"
 #include "trainer/optimizers/kernels.h"
@@ -9,7 +10,16 @@
 
 namespace temper::trainer {
 
-double global_norm(const std::vector<at::Tensor>& tensors) {
+namespace {
+
+static_assert(parallel::kSegmentAlignment == kBlockElements, "segments are whole blocks");
+
+int64_t blocks_of(const at::Tensor& tensor) {
+  return (tensor.numel() + kBlockElements - 1) / kBlockElements;
+}
+
+// Sums of squares, one a block of each tensor in turn.
+std::vector<double> block_sums(const std::vector<at::Tensor>& tensors) {
   std::vector<int64_t> sizes;
   std::vector<const float*> data;
   int64_t blocks = 0;
@@ -18,14 +28,39 @@ double global_norm(const std::vector<at::Tensor>& tensors) {
                  "gradients are contiguous float32 on the CPU");
     sizes.push_back(tensor.numel());
     data.push_back(tensor.const_data_ptr<float>());
-    blocks += (tensor.numel() + kBlockElements - 1) / kBlockElements;
+    blocks += blocks_of(tensor);
   }
   std::vector<double> sums(blocks);
   for_each_block(sizes, [&](size_t tensor, int64_t begin, int64_t count, int64_t block) {
     sums[block] = sum_of_squares(data[tensor] + begin, count);
   });
+  return sums;
+}
+
+}  // namespace
+
+double global_norm(const std::vector<at::Tensor>& tensors) {
   double sum = 0;
-  for (const double block : sums) sum += block;
+  for (const double block : block_sums(tensors)) sum += block;
+  return std::sqrt(sum);
+}
+
+double global_norm(const std::vector<at::Tensor>& segments, parallel::Communicator& group) {
+  std::vector<double> sums = block_sums(segments);
+  const auto own_blocks = static_cast<int64_t>(sums.size());
+  const at::Tensor own = at::from_blob(sums.data(), {own_blocks}, at::kDouble);
+  at::Tensor all = at::empty({group.size(), own_blocks}, at::kDouble);
+  group.all_gather(all, own)->wait();
+  // In the order of the whole tensors: a tensor's segments lie one after the other.
+  const double* of_rank = all.const_data_ptr<double>();
+  double sum = 0;
+  for (const at::Tensor& segment : segments) {
+    const int64_t blocks = blocks_of(segment);
+    for (int64_t rank = 0; rank < group.size(); ++rank) {
+      for (int64_t i = 0; i < blocks; ++i) sum += of_rank[rank * own_blocks + i];
+    }
+    of_rank += blocks;
+  }
   return std::sqrt(sum);
 }
 

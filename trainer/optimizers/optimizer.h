@@ -8,6 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "parallel/communicator.h"
 #include "recipes/recipe.h"
 #include "trainer/models/model.h"
 
@@ -34,6 +35,10 @@ std::unique_ptr<Optimizer> build_optimizer(const recipes::Optimizer& optimizer,
 /// L2 norm of the concatenation of float32 `tensors`, in a fixed block order that does not depend
 /// on threads.
 double global_norm(const std::vector<at::Tensor>& tensors);
+
+/// The same of tensors of which each rank of `group` has a segment, all of a tensor's segments of
+/// one size and whole blocks: the same bits on every rank and for any number of them. Collective.
+double global_norm(const std::vector<at::Tensor>& segments, parallel::Communicator& group);
 
 /// min(1, max_norm / (norm + 1e-6)), torch's clip_grad_norm_; 1 when max_norm is 0.
 double clip_factor(double norm, double max_norm);

@@ -92,6 +92,65 @@ TEST_F(Checkpoint, WrittenByAnyNumberOfRanksIsLoadedInPlace) {
   }
 }
 
+// Element i of a tensor [3, 5] is i, cut at `ends`.
+std::vector<NamedTensors> pieces(const std::vector<int64_t>& ends) {
+  std::vector<NamedTensors> made;
+  int64_t begin = 0;
+  for (const int64_t end : ends) {
+    const std::string range = "[" + std::to_string(begin) + ":" + std::to_string(end) + " of 3,5]";
+    made.push_back({{"weights/a" + range, at::arange(begin, end, at::kFloat)}});
+    begin = end;
+  }
+  return made;
+}
+
+void save_pieces(const fs::path& directory, const std::vector<NamedTensors>& of_ranks) {
+  std::deque<CheckpointWriter> writers;
+  const int ranks = static_cast<int>(of_ranks.size());
+  for (int rank = 0; rank < ranks; ++rank) {
+    TrainState state = state_at(7);
+    std::erase_if(state.tensors, [](const auto& named) { return named.first == "weights/a"; });
+    state.tensors.insert(state.tensors.begin(), of_ranks[rank].begin(), of_ranks[rank].end());
+    writers.emplace_back(directory, rank, ranks, true).begin(7, state);
+  }
+  for (CheckpointWriter& writer : writers) writer.wait();
+  for (CheckpointWriter& writer : writers) writer.commit(1, std::nullopt);
+}
+
+TEST_F(Checkpoint, MakesTensorsWholeOfPiecesAndPiecesOfOthers) {
+  for (const std::vector<int64_t>& written : {std::vector<int64_t>{15}, {4, 9, 15}, {1, 15}}) {
+    save_pieces(path_, pieces(written));
+    const NamedTensors whole = blank();
+    load_checkpoint(path_ / "step-000007", whole);
+    EXPECT_TRUE(at::equal(whole[0].second, at::arange(15, at::kFloat).view({3, 5})));
+    EXPECT_TRUE(at::equal(whole[2].second, state_at(7).tensors[2].second));
+    for (const NamedTensors& expected : pieces({6, 7, 15})) {
+      const NamedTensors piece = {{expected[0].first, at::zeros_like(expected[0].second)}};
+      load_checkpoint(path_ / "step-000007", piece);
+      EXPECT_TRUE(at::equal(piece[0].second, expected[0].second)) << expected[0].first;
+    }
+  }
+}
+
+TEST_F(Checkpoint, CutsWholeTensorsIntoPieces) {
+  World(path_, 2).save(7);
+  const NamedTensors piece = {{"weights/a[4:9 of 3,5]", at::zeros({5})}};
+  load_checkpoint(path_ / "step-000007", piece);
+  EXPECT_TRUE(at::equal(piece[0].second, at::full({5}, 7.0f)));
+}
+
+TEST_F(Checkpoint, NamesATensorWhosePiecesAreNotAllThere) {
+  save_pieces(path_, {pieces({4, 9, 15})[0], pieces({4, 9, 15})[2]});
+  try {
+    load_checkpoint(path_ / "step-000007", blank());
+    FAIL();
+  } catch (const UserError& error) {
+    EXPECT_NE(std::string(error.what()).find("tensor 'weights/a': has pieces missing"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
 TEST_F(Checkpoint, HoldsWhatTheStateWasWhenItBeganNotWhatItBecame) {
   CheckpointWriter writer(path_, 0, 1, true);
   const TrainState state = state_at(1);

@@ -1,0 +1,18 @@
+#pragma once
+
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "parallel/communicator.h"
+#include "parallel/replicate/bucket_plan.h"
+
+namespace temper::parallel {
+
+/// Every rank of `group` gets the pieces (shard_plan.h) of all others: `tensors`, contiguous and in
+/// the plan's order, are whole and equal afterwards. One bucket after the other travels through a
+/// buffer of its own, so tensors lie where they like. Collective.
+void gather_shards(const std::vector<at::Tensor>& tensors, const BucketPlan& plan,
+                   Communicator& group);
+
+}  // namespace temper::parallel
