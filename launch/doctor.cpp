@@ -3,7 +3,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <optional>
 #include <set>
 #include <sstream>
 #include <string>
@@ -16,6 +15,7 @@
 #include "launch/arguments.h"
 #include "launch/command.h"
 #include "launch/measure.h"
+#include "launch/ranks_report.h"
 #include "launch/startup.h"
 #include "launch/version.h"
 #include "parallel/plugin.h"
@@ -160,8 +160,8 @@ Json examine(parallel::Session& session) {
   session.use_threads(0);
   const parallel::World& world = session.world();
   const auto hosts = session.gather_text(world.host);
-  std::optional<LinkRates> link;
-  if (world.size > 1) link = measure_all_reduce(*session.communicator(/*timeout_seconds=*/60));
+  Json ranks;
+  if (world.size > 1) ranks = report_ranks(session);
   if (world.rank != 0) return nullptr;
 
   const BuildInfo& build = build_info();
@@ -176,10 +176,7 @@ Json examine(parallel::Session& session) {
                       {"compiler", build.compiler}};
   report["libtorch"] = build.libtorch;
   report["mpi"] = {{"library", mpi_library()}, {"ranks", world.size}, {"hosts", layout(hosts)}};
-  if (link) {
-    report["mpi"]["all_reduce_gb_per_s"] = link->all_reduce_bytes_per_second / 1e9;
-    report["mpi"]["all_reduce_latency_us"] = link->latency_seconds * 1e6;
-  }
+  report.update(ranks.is_null() ? Json::object() : ranks);
   report["hdf5"] = build.hdf5;
   report["parquet"] = reads_parquet();
   report["cuda"] = {{"plugin", cuda.plugin.string()},
@@ -215,12 +212,7 @@ void print_text(const Json& report) {
                      ", " + text(program["build"]) + ", " + text(program["compiler"]));
   line("LibTorch", text(report["libtorch"]));
   line("MPI", text(mpi["library"]) + ", ranks: " + mpi["ranks"].dump());
-  if (mpi.contains("all_reduce_gb_per_s")) {
-    for (const auto& [host, ranks] : mpi["hosts"].items())
-      line("", host + ": ranks " + ranks.dump());
-    line("", "all-reduce " + number(mpi["all_reduce_gb_per_s"]) + " GB/s of 64 MiB, latency " +
-                 number(mpi["all_reduce_latency_us"]) + " us");
-  }
+  if (report.contains("ranks")) print_ranks(report);
   line("HDF5", text(report["hdf5"]));
   line("Parquet", report["parquet"].get<bool>() ? "yes" : "no");
   line("CUDA", std::string(text(cuda["plugin"]).empty() ? "plugin not built"
@@ -247,13 +239,15 @@ void print_text(const Json& report) {
 }  // namespace
 
 int doctor(const std::vector<std::string>& arguments) {
-  ArgumentParser parser("temper doctor [--json]",
-                        "Versions, devices, measured rates, and what is missing, each with the "
-                        "command that mends it.\n"
-                        "Under mpirun also the layout and the rate of an all-reduce. The measured "
-                        "product rate is kept in\n"
-                        "~/.cache/temper/peaks.json, from which training computes mfu on this CPU.",
-                        "mpirun -n 2 temper doctor");
+  ArgumentParser parser(
+      "temper doctor [--json]",
+      "Versions, devices, measured rates, and what is missing, each with the "
+      "command that mends it.\n"
+      "Under mpirun or srun also the layout (hosts, cores), the links between ranks, and what "
+      "is odd about them.\n"
+      "The measured product rate is kept in ~/.cache/temper/peaks.json, from which training "
+      "computes mfu on this CPU.",
+      "mpirun -n 2 temper doctor");
   parser.options().add_options()("json", "one JSON object instead of lines");
   const auto given = parser.parse(arguments);
   if (!given) return kDone;

@@ -39,9 +39,9 @@ int run_on_all_ranks(const std::function<int(parallel::Session&)>& body) {
   return std::max(code, failure);
 }
 
-void check_every_host_sees(parallel::Session& session, const fs::path& directory) {
+bool this_host_sees(parallel::Session& session, const fs::path& directory) {
   const parallel::World& world = session.world();
-  if (world.size == 1) return;
+  if (world.size == 1) return true;
   const fs::path token = directory / (".temper-sees-" + session.broadcast_text(world.host + "-" + std::to_string(::getpid())));
   if (world.rank == 0) {
     fs::create_directories(directory);
@@ -51,8 +51,12 @@ void check_every_host_sees(parallel::Session& session, const fs::path& directory
   const bool seen = fs::exists(token);
   session.gather_text("looked");
   if (world.rank == 0) fs::remove(token);
-  if (!seen) {
-    throw UserError(world.host + " does not see " + fs::absolute(directory).string() +
+  return seen;
+}
+
+void check_every_host_sees(parallel::Session& session, const fs::path& directory) {
+  if (!this_host_sees(session, directory)) {
+    throw UserError(session.world().host + " does not see " + fs::absolute(directory).string() +
                     " as rank 0 does: all hosts need it on a shared file system (run.output, data.cache)");
   }
 }

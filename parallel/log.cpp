@@ -55,7 +55,7 @@ void warn(const std::string& line, bool on_this_rank) {
   const bool named = log.world.rank > 0 || (on_this_rank && log.world.size > 1);
   const std::string name = name_of(log.world) + ": ";
   const bool has_name =
-      line.rfind(name, 0) == 0;  // errors of a collective name their rank themselves
+      line.find(name) != std::string::npos;  // errors of a collective name their rank themselves
   print(stderr, named && !has_name ? name + line : line, log);
 }
 

@@ -6,6 +6,8 @@
 
 #include <ATen/ATen.h>
 
+#include "parallel/collective_timeout.h"
+#include "parallel/trace.h"
 #include "recipes/diagnostic.h"
 
 namespace temper::parallel {
@@ -97,6 +99,7 @@ class MpiCommunicator : public Communicator {
         engine_group_(engine_->new_group()) {
     TEMPER_MPI(MPI_Comm_rank(group_, &rank_));
     TEMPER_MPI(MPI_Comm_size(group_, &size_));
+    find_peers();
   }
 
   int rank() const override { return rank_; }
@@ -231,36 +234,69 @@ class MpiCommunicator : public Communicator {
     MpiWork(const MpiCommunicator& owner, std::shared_ptr<MpiOperation> operation)
         : engine_(owner.engine_),
           operation_(std::move(operation)),
-          group_(owner.name_),
+          peers_(owner.peers_),
           timeout_seconds_(owner.timeout_seconds_) {}
 
     void wait() override {
+      const TraceSpan span("exposed wait");
       if (engine_->wait(*operation_, timeout_seconds_)) return;
       char seconds[32];
       std::snprintf(seconds, sizeof(seconds), "%g", timeout_seconds_);
-      throw RunError(name_of(engine_->world()) + ": " + operation_->what + " in group '" + group_ +
-                     "' waited " + seconds +
-                     " s (parallel.timeout): a rank is lost, stuck or doing something else");
+      const std::vector<std::string> lines = engine_->roll_call(*peers_, *operation_);
+      const std::string found = lines.empty()
+                                    ? "all ranks wait in it: the link is too slow or stuck"
+                                    : join(lines) + ": lost, stuck or doing something else";
+      throw CollectiveTimeout(name_of(engine_->world()) + ": " + operation_->what + " waited " +
+                                  seconds + " s (parallel.timeout); " + found,
+                              engine_->recent());
     }
     bool done() override { return engine_->done(*operation_); }
 
    private:
     std::shared_ptr<MpiEngine> engine_;
     std::shared_ptr<MpiOperation> operation_;
-    std::string group_;
+    std::shared_ptr<const std::vector<int>> peers_;
     double timeout_seconds_;
   };
+
+  // The group's other ranks, as the world counts them.
+  void find_peers() {
+    MPI_Group group = MPI_GROUP_NULL, world = MPI_GROUP_NULL;
+    TEMPER_MPI(MPI_Comm_group(group_, &group));
+    TEMPER_MPI(MPI_Comm_group(MPI_COMM_WORLD, &world));
+    std::vector<int> peers;
+    for (int rank = 0; rank < size_; ++rank) {
+      if (rank == rank_) continue;
+      TEMPER_MPI(MPI_Group_translate_ranks(group, 1, &rank, world, &peers.emplace_back()));
+    }
+    MPI_Group_free(&group);
+    MPI_Group_free(&world);
+    peers_ = std::make_shared<const std::vector<int>>(std::move(peers));
+  }
 
   WorkPtr submit(const std::string& what, int engine_group, int64_t pieces,
                  std::vector<at::Tensor> tensors, Start start) {
     auto operation = std::make_shared<MpiOperation>();
-    operation->what = what;
+    operation->what = what + " in group '" + name_ + "'";
     operation->group = engine_group;
     operation->pieces = pieces;
     operation->start = std::move(start);
     operation->tensors = std::move(tensors);
+    if (tracing()) operation->ended = traced(*operation);
     engine_->submit(operation);
     return std::make_unique<MpiWork>(*this, std::move(operation));
+  }
+
+  // Records the operation when it ends, under the name of the scope that submits it.
+  std::function<void()> traced(const MpiOperation& operation) const {
+    size_t bytes = 0;  // of the largest tensor: what a gather makes, or a reduction takes
+    for (const at::Tensor& tensor : operation.tensors) bytes = std::max(bytes, tensor.nbytes());
+    const std::string& label = TraceLabel::current();
+    const std::string details =
+        "\"collective\":\"" + operation.what + "\",\"bytes\":" + std::to_string(bytes);
+    return [name = label.empty() ? operation.what : label, begin = trace_time(), details] {
+      trace_operation("exchange", name, begin, details);
+    };
   }
 
   WorkPtr collective(const char* name, int64_t pieces, std::vector<at::Tensor> tensors,
@@ -284,6 +320,7 @@ class MpiCommunicator : public Communicator {
   int rank_ = 0;
   int size_ = 1;
   int64_t sequence_ = 0;
+  std::shared_ptr<const std::vector<int>> peers_;
 };
 
 }  // namespace

@@ -17,6 +17,11 @@ constexpr int kPiecesInFlight = 1;
 constexpr auto kSpin = std::chrono::microseconds(200);
 constexpr auto kLongestSleep = std::chrono::microseconds(2000);
 constexpr int kFarewellTag = 1;
+constexpr int kRollCallTag = 2;
+constexpr int kAnswerTag = 3;
+constexpr double kRollCallSeconds = 1;
+constexpr size_t kRecent = 16;
+constexpr int kHostLength = 256;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -56,6 +61,12 @@ void check_mpi(int error, const char* call) {
 
 MpiEngine::MpiEngine(const World& world) : world_(world) {
   TEMPER_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &control_));
+  std::string own = world.host.substr(0, kHostLength - 1);
+  own.resize(kHostLength, '\0');
+  std::string all(own.size() * world.size, '\0');
+  TEMPER_MPI(MPI_Allgather(own.data(), kHostLength, MPI_CHAR, all.data(), kHostLength, MPI_CHAR,
+                           control_));
+  for (int rank = 0; rank < world.size; ++rank) hosts_.emplace_back(&all[rank * own.size()]);
 }
 
 MpiEngine::~MpiEngine() { stop(); }
@@ -120,7 +131,8 @@ bool MpiEngine::wait(const MpiOperation& operation, double timeout_seconds, bool
         return true;
       }
       if (heed_peers) {
-        read_farewells();
+        waiting_for_ = operation.what;
+        read_messages();
         if (stopped_peer_ >= 0) throw PeerStopped(stopped_peer_, stopped_code_);
       }
     }
@@ -144,14 +156,81 @@ void MpiEngine::tell_peers(int exit_code) {
   }
 }
 
-void MpiEngine::read_farewells() {
-  int arrived = 0;
-  MPI_Status status;
-  TEMPER_MPI(MPI_Iprobe(MPI_ANY_SOURCE, kFarewellTag, control_, &arrived, &status));
-  if (arrived == 0) return;
-  stopped_peer_ = status.MPI_SOURCE;
-  TEMPER_MPI(MPI_Recv(&stopped_code_, 1, MPI_INT, stopped_peer_, kFarewellTag, control_,
-                      MPI_STATUS_IGNORE));
+void MpiEngine::read_messages() {
+  while (true) {
+    int arrived = 0;
+    MPI_Status status;
+    TEMPER_MPI(MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, control_, &arrived, &status));
+    if (arrived == 0) return;
+    const int peer = status.MPI_SOURCE;
+    const int tag = status.MPI_TAG;
+    if (tag == kFarewellTag) {
+      stopped_peer_ = peer;
+      TEMPER_MPI(MPI_Recv(&stopped_code_, 1, MPI_INT, peer, tag, control_, MPI_STATUS_IGNORE));
+      return;
+    }
+    int length = 0;
+    TEMPER_MPI(MPI_Get_count(&status, MPI_CHAR, &length));
+    std::string text(length, '\0');
+    TEMPER_MPI(MPI_Recv(text.data(), length, MPI_CHAR, peer, tag, control_, MPI_STATUS_IGNORE));
+    if (tag == kRollCallTag) {
+      send_text(waiting_for_, peer, kAnswerTag);
+    } else {
+      answers_[peer] = std::move(text);
+    }
+  }
+}
+
+// Never waited for, like a farewell.
+void MpiEngine::send_text(const std::string& text, int peer, int tag) {
+  auto& [kept, request] = sent_.emplace_back(text, MPI_REQUEST_NULL);
+  TEMPER_MPI(MPI_Isend(kept.data(), static_cast<int>(kept.size()), MPI_CHAR, peer, tag, control_,
+                       &request));
+}
+
+std::vector<std::string> MpiEngine::roll_call(const std::vector<int>& peers,
+                                              const MpiOperation& operation) {
+  const auto start = Clock::now();
+  bool asked = false;
+  while (true) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!asked) {
+        answers_.clear();
+        for (const int peer : peers) send_text("", peer, kRollCallTag);
+        asked = true;
+      }
+      advance();
+      read_messages();
+      if (answers_.size() == peers.size() || seconds_since(start) > kRollCallSeconds) break;
+    }
+    std::this_thread::sleep_for(kLongestSleep);
+  }
+  std::vector<std::string> lines;
+  for (const int peer : peers) {
+    const std::string name = name_of({.rank = peer, .host = hosts_[peer]});
+    const auto answer = answers_.find(peer);
+    if (answer == answers_.end()) {
+      peers_are_missing_ = true;
+      lines.push_back("no answer from " + name);
+    } else if (answer->second != operation.what) {
+      lines.push_back(name + " waits in " + answer->second);
+    }
+  }
+  return lines;
+}
+
+std::vector<std::string> MpiEngine::recent() {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> lines;
+  for (const auto& operation : recent_) {
+    const auto ended = operation->started - static_cast<int64_t>(operation->in_flight.size());
+    lines.push_back(operation->what + ": " +
+                    (operation->done ? "done"
+                                     : std::to_string(ended) + " of " +
+                                           std::to_string(operation->pieces) + " pieces done"));
+  }
+  return lines;
 }
 
 // Tests what is under way and starts what may start; true when a piece was finished. All ranks
@@ -161,8 +240,10 @@ bool MpiEngine::advance() {
   {
     const std::lock_guard lock(incoming_mutex_);
     active_.insert(active_.end(), incoming_.begin(), incoming_.end());
+    recent_.insert(recent_.end(), incoming_.begin(), incoming_.end());
     incoming_.clear();
   }
+  while (recent_.size() > kRecent) recent_.pop_front();
   bool progress = false;
   struct Group {
     int in_flight = 0;
@@ -196,6 +277,11 @@ bool MpiEngine::advance() {
   const auto finished = std::stable_partition(
       active_.begin(), active_.end(), [](const auto& operation) { return !operation->done; });
   if (const auto count = active_.end() - finished; count > 0) {
+    std::for_each(finished, active_.end(), [](const auto& operation) {
+      if (operation->ended) operation->ended();
+      operation->start = nullptr;  // what it holds is not kept for recent()
+      operation->tensors.clear();
+    });
     active_.erase(finished, active_.end());
     const std::lock_guard lock(idle_mutex_);
     unfinished_ -= static_cast<int>(count);

@@ -9,6 +9,8 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -30,11 +32,12 @@ namespace temper::parallel {
 void check_mpi(int error, const char* call);
 
 struct MpiOperation {
-  std::string what;  // "all_reduce 17"
+  std::string what;  // "all_reduce 17 in group 'world'"
   int group = 0;     // operations of one group start in order; group 0: at once
   int64_t pieces = 1;
   std::function<MPI_Request(int64_t piece)> start;
   std::vector<at::Tensor> tensors;  // kept alive until it is done
+  std::function<void()> ended;      // called once, with the lock held; may be empty
 
   // The engine's own.
   int64_t started = 0;
@@ -64,16 +67,29 @@ class MpiEngine {
   bool wait(const MpiOperation& operation, double timeout_seconds, bool heed_peers = true);
   /// Tells every rank that this one has stopped with `exit_code`.
   void tell_peers(int exit_code);
+  /// Asks `peers` (ranks of the world) who is there: a line for each that does not answer within
+  /// some seconds, or that waits for something other than `operation`.
+  std::vector<std::string> roll_call(const std::vector<int>& peers, const MpiOperation& operation);
+  /// Whether a roll call has had no answer from somebody.
+  bool peers_are_missing() const { return peers_are_missing_; }
+  /// The last operations, the oldest first, and how far each has come.
+  std::vector<std::string> recent();
   /// No MPI call is made from here on, whatever is still under way: MPI_Finalize may follow.
   void stop();
 
  private:
   bool advance();
-  void read_farewells();
+  void read_messages();
+  void send_text(const std::string& text, int peer, int tag);
   void run();
 
   World world_;
   MPI_Comm control_ = MPI_COMM_NULL;
+  std::vector<std::string> hosts_;                // of all ranks
+  std::string waiting_for_;                       // what this rank answers a roll call with
+  std::unordered_map<int, std::string> answers_;  // of peers
+  std::deque<std::pair<std::string, MPI_Request>> sent_;
+  bool peers_are_missing_ = false;
   std::vector<MPI_Request> farewells_;
   int farewell_code_ = 0;
   int stopped_peer_ = -1;
@@ -84,6 +100,7 @@ class MpiEngine {
   std::vector<std::shared_ptr<MpiOperation>> incoming_;
   std::mutex mutex_;  // MPI and everything below; taken before incoming_mutex_
   std::vector<std::shared_ptr<MpiOperation>> active_;
+  std::deque<std::shared_ptr<MpiOperation>> recent_;
 
   std::mutex idle_mutex_;
   std::condition_variable idle_;

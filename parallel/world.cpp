@@ -27,6 +27,8 @@ namespace {
 constexpr double kNoLimit = 0;
 // How long a rank with an error waits for the others to hear of it.
 constexpr double kLeaveSeconds = 10;
+// The same where some of them do not answer anyway.
+constexpr double kLostSeconds = 1;
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
@@ -87,6 +89,7 @@ struct Session::State {
   bool complete(const std::function<MPI_Request()>& start, double timeout_seconds,
                 bool heed_peers) const {
     const auto operation = std::make_shared<MpiOperation>();
+    operation->what = "an exchange of texts";
     operation->start = [start](int64_t) { return start(); };
     engine->submit(operation);
     return engine->wait(*operation, timeout_seconds, heed_peers);
@@ -186,7 +189,8 @@ void Session::State::print_errors(const std::vector<std::string>& errors) const 
     const bool common =
         ranks.size() == errors.size() || (ranks_with_errors > 1 && ranks.front() == 0);
     // A message that already names its rank is left alone.
-    warn(common || line.rfind("rank ", 0) == 0 ? line : name + ": " + line);
+    const bool named = line.rfind("rank ", 0) == 0 || line.find(name) != std::string::npos;
+    warn(common || named ? line : name + ": " + line);
   }
 }
 
@@ -292,7 +296,9 @@ int Session::agree_exit_code(int code, const std::string& error) {
     if (!error.empty()) warn(error);
     return code;
   }
-  const double limit = code == 0 ? kNoLimit : kLeaveSeconds;
+  const double limit = code == 0                             ? kNoLimit
+                       : state_->engine->peers_are_missing() ? kLostSeconds
+                                                             : kLeaveSeconds;
   if (code != 0) state_->engine->tell_peers(code);
   int agreed = code;
   state_->all_arrived = state_->complete(

@@ -65,8 +65,6 @@ std::vector<Later> fields_of_peft() {
       {"peft.megatron_config", later("adapters of Megatron modules are")},
       {"peft.megatron_core", later("adapters of Megatron modules are")},
       {"peft.layer_replication", later("replicated layers are")},
-      {"peft.target_parameters",
-       later("adapters of raw parameters (the experts of a mixture) are")},
       {"peft.ensure_weight_tying", later("adapters of tied weights are")},
       {"peft.runtime_config", later("offloading while an adapter is initialised is")},
       {"peft.use_qalora", later("QA-LoRA is")},

@@ -16,8 +16,8 @@ const std::map<std::string, int64_t> kNoPattern;
 std::vector<PeftMethod> make_table() {
   return {
       {"lora", "Low-rank update W + alpha / r B A (arXiv:2106.09685).", true,
-       fields("target_modules exclude_modules modules_to_save layers_to_transform layers_pattern "
-              "trainable_token_indices",
+       fields("target_modules target_parameters exclude_modules modules_to_save "
+              "layers_to_transform layers_pattern trainable_token_indices",
               {{"r", 8},
                {"lora_alpha", 8},
                {"lora_dropout", 0.0},

@@ -15,8 +15,11 @@ std::vector<Key> peft_rows() {
       ROW(peft.target_modules,
           .meaning = "Modules to adapt: `\"all-linear\"` (all but the output head), a regular "
                      "expression for the whole name, or a list of names or their ends; unset: "
-                     "PEFT's choice for the architecture.",
-          .not_empty = true),
+                     "PEFT's choice for the architecture; `[]`: none but target_parameters."),
+      ROW(peft.target_parameters,
+          .meaning = "Weights to adapt by their own names or ends of these (`mlp.up_proj.weight`), "
+                     "beside target_modules: the weight of a linear layer, in every layer that has "
+                     "it. rank_pattern and alpha_pattern are held against these names."),
       ROW(peft.exclude_modules,
           .meaning = "Modules that are not adapted, whatever target_modules says; as there.",
           .not_empty = true),

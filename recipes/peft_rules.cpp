@@ -51,6 +51,20 @@ void judge_fields(Judgement& judge, const PeftMethod& method) {
 
 // ---- modules and layers ------------------------------------------------------------------------
 
+bool has_parameters(const Peft& peft) {
+  return peft.target_parameters && !peft.target_parameters->empty();
+}
+
+void judge_parameters(Judgement& judge) {
+  const Peft& peft = judge.recipe.peft;
+  if (!is_list(peft.target_modules) || !list(peft.target_modules).empty()) return;
+  judge.require(has_parameters(peft), {"peft.target_modules"},
+                "must not be empty, unless peft.target_parameters says what is adapted");
+  const std::string idle = no_effect("peft.target_modules = []");
+  judge.require(!peft.exclude_modules, {"peft.exclude_modules"}, idle);
+  judge.require(!peft.layers_to_transform, {"peft.layers_to_transform"}, idle);
+}
+
 void judge_modules(Judgement& judge) {
   const Peft& peft = judge.recipe.peft;
   // By what runs them, which takes Python's syntax.
@@ -65,6 +79,7 @@ void judge_modules(Judgement& judge) {
   judge_names("peft.target_modules", peft.target_modules);
   judge_names("peft.exclude_modules", peft.exclude_modules);
   judge_names("peft.feedforward_modules", peft.feedforward_modules);
+  judge_parameters(judge);
   for (const auto& [pattern, r] : peft.rank_pattern) {
     judge_pattern("peft.rank_pattern", pattern);
   }
@@ -104,6 +119,15 @@ void judge_lora(Judgement& judge, const Peft& peft) {
                 "needs peft.init_lora_weights = true or false");
   judge.require(!*peft.lora_bias || !*peft.use_dora, {"peft.lora_bias", "peft.use_dora"},
                 "cannot go with peft.use_dora");
+  if (!has_parameters(peft)) return;
+  // A weight by itself has no input to drop and no output to shift or scale.
+  const std::string with = "cannot go with peft.target_parameters";
+  judge.require(*peft.lora_dropout == 0, {"peft.lora_dropout"}, with);
+  judge.require(!*peft.lora_bias, {"peft.lora_bias"}, with);
+  judge.require(!*peft.use_dora, {"peft.use_dora"}, with);
+  const BoolOrWord& init = *peft.init_lora_weights;
+  judge.require(init != BoolOrWord("eva") && init != BoolOrWord("loftq"),
+                {"peft.init_lora_weights"}, with);
 }
 
 void judge_adalora(Judgement& judge, const Peft& peft) {

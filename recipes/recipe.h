@@ -65,7 +65,7 @@ struct Peft {
   Dtype dtype = Dtype::kFp32;
   // Where.
   std::optional<NamesOrPattern> target_modules, exclude_modules, feedforward_modules;
-  std::optional<std::vector<std::string>> modules_to_save;
+  std::optional<std::vector<std::string>> modules_to_save, target_parameters;
   std::optional<IntOrInts> layers_to_transform;
   std::optional<NamesOrPattern> layers_pattern;
   std::optional<std::vector<int64_t>> trainable_token_indices;

@@ -246,7 +246,9 @@ std::vector<Key> recipe_rows() {
       ROW(log.tensorboard, .meaning = "Write TensorBoard event files."),
       ROW(log.samples,
           .meaning = "A few generations with each evaluation, in samples/ and the report."),
-      ROW(log.trace, .meaning = "Write trace.json for Perfetto.", .works = {false}),
+      ROW(log.trace,
+          .meaning = "Write trace.json, a timeline of all ranks for Perfetto: the first 100 steps "
+                     "of a start."),
 
       ROW(export_.format, .meaning = "What is written to export/ at the end.",
           .choices = {"safetensors", "gguf"}, .works = {std::vector<std::string>{"safetensors"}},

@@ -302,7 +302,8 @@ void judge_layout(Judgement& judge, int64_t ranks) {
                 {"run.deterministic", "objective.loss_type"},
                 "cannot be \"layout\" with kto's loss_type = \"kto\", whose KL is of the "
                 "micro-batches that the ranks have at the same time");
-  judge.require(!kind || !kind->samples, {"run.deterministic", "objective.kind"},
+  const bool samples = kind && (kind->samples || samples_completions(resolve(recipe).objective));
+  judge.require(!samples, {"run.deterministic", "objective.kind"},
                 "cannot be \"layout\" with an objective that samples, in this version");
 }
 

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "parallel/log.h"
+#include "parallel/trace.h"
 #include "recipes/diagnostic.h"
 #include "recipes/resolve.h"
 #include "trainer/adapters/adapter_config.h"
@@ -169,6 +170,7 @@ bool Checkpoints::out_of_patience() const {
 void Checkpoints::begin(int64_t step) {
   State& s = *state_;
   if (s.newest == step) return;
+  const parallel::TraceSpan span("checkpoint snapshot");
   // A failure of the earlier one stays in s.failure and is agreed on in the next step's exchange.
   if (s.writer.pending()) s.failure = complete();
   data::Json scalars = {{"step", step},

@@ -7,6 +7,7 @@
 
 #include "data/io/atomic_file.h"
 #include "data/io/json.h"
+#include "parallel/collective_timeout.h"
 #include "recipes/diagnostic.h"
 #include "trainer/run.h"
 #include "trainer/run_directory.h"
@@ -16,6 +17,16 @@ namespace temper::trainer {
 namespace {
 
 bool finite(const at::Tensor& tensor) { return !tensor.defined() || at::isfinite(tensor).all().item<bool>(); }
+
+// failure/step-000123-rank-00001.json; returns the folder.
+std::string write_failure(const Run& run, const RunDirectory& directory, int64_t step, const data::Json& dump) {
+  char name[64];
+  std::snprintf(name, sizeof name, "step-%06lld-rank-%05d.json", static_cast<long long>(step), run.world.rank);
+  const std::filesystem::path folder = directory.path / "failure";
+  std::filesystem::create_directories(folder);
+  data::write_file_atomically(folder / name, data::dump_json(dump));
+  return folder.string();
+}
 
 }  // namespace
 
@@ -42,16 +53,22 @@ std::string dump_failure(Run& run, const RunDirectory& directory, int64_t step, 
     if (!finite(parameter.master)) dump["weights_not_finite"].push_back(parameter.name);
     if (!finite(parameter.value.grad())) dump["gradients_not_finite"].push_back(parameter.name);
   }
-  char name[64];
-  std::snprintf(name, sizeof name, "step-%06lld-rank-%05d.json", static_cast<long long>(step), run.world.rank);
-  const std::filesystem::path folder = directory.path / "failure";
-  std::filesystem::create_directories(folder);
-  data::write_file_atomically(folder / name, data::dump_json(dump));
+  const std::string folder = write_failure(run, directory, step, dump);
 
   const std::string what = ranks.empty() ? "the gradient is not finite (the loss is)"
                                          : "the loss is not finite on rank" + std::string(ranks.size() > 1 ? "s " : " ") + join(ranks);
-  return "step " + std::to_string(step) + ": " + what + "; state in " + folder.string() +
+  return "step " + std::to_string(step) + ": " + what + "; state in " + folder +
          "; the last complete checkpoint is intact (lower optimizer.lr, or train.on_nan = \"skip\" passes over such steps)";
+}
+
+std::string dump_hang(const Run& run, const RunDirectory& directory, int64_t step, const parallel::CollectiveTimeout& hang) {
+  const std::string folder = write_failure(run, directory, step,
+                                           {{"step", step},
+                                            {"rank", run.world.rank},
+                                            {"host", run.world.host},
+                                            {"hang", hang.what()},
+                                            {"last_collectives", hang.recent()}});
+  return std::string(hang.what()) + "; step " + std::to_string(step) + ", last collectives in " + folder;
 }
 
 }  // namespace temper::trainer

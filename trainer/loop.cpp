@@ -4,8 +4,10 @@
 #include <cmath>
 
 #include "data/io/json.h"
+#include "parallel/collective_timeout.h"
 #include "parallel/log.h"
 #include "parallel/seed.h"
+#include "parallel/trace.h"
 #include "recipes/diagnostic.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/checkpoints.h"
@@ -16,6 +18,7 @@
 #include "trainer/recorder.h"
 #include "trainer/samples.h"
 #include "trainer/step.h"
+#include "trainer/trace_file.h"
 
 namespace temper::trainer {
 
@@ -33,6 +36,11 @@ void begin_micro_batch(Run& run, int64_t step, int64_t micro_batch) {
   run.adapters->context().seed = parallel::seed_of(run.recipe.run.seed, purpose, 0, step);
 }
 
+data::StepBatches next_batches(Run& run, int64_t step) {
+  const parallel::TraceSpan span("data");
+  return run.source->next(step);
+}
+
 void end_training(Run& run) {
   if (run.adapters) run.adapters->context().training = false;
 }
@@ -41,16 +49,17 @@ RankAllocator* allocator(Run& run) { return run.adapters ? run.adapters->allocat
 
 bool due(int64_t step, int64_t every, int64_t last) { return step == last || (every > 0 && step % every == 0); }
 
-}  // namespace
-
-Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& stop_requested) {
+// `step` is the one under way, also when an exception ends it.
+Outcome train_steps(Run& run, RunDirectory& directory, const std::function<int()>& stop_requested, int64_t& step) {
   const recipes::Recipe& recipe = run.recipe;
   const double base_lr = recipe.optimizer.lr.value();
   Recorder recorder(run, directory);
   Checkpoints checkpoints(run, directory, recorder);
-  int64_t step = checkpoints.resume();
+  TraceFile trace(run, directory);
+  step = checkpoints.resume();
 
   const auto evaluate_now = [&](int64_t at) {
+    const parallel::TraceSpan span("evaluation");
     const MetricLine evaluation = evaluate(run);
     checkpoints.judge(at, evaluation);
     if (!run.source->write_samples(directory, at)) write_samples(run, directory, at);
@@ -63,9 +72,11 @@ Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& sto
   }
 
   while (step < run.total_steps && !checkpoints.out_of_patience()) {
+    trace.collect();
     const auto start = Clock::now();
     ++step;
-    const data::StepBatches batches = run.source->next(step);
+    const parallel::TraceSpan step_span("step", step);
+    const data::StepBatches batches = next_batches(run, step);
     StepSums sums = forward_backward(*run.model, *run.objective, *run.reducer, batches,
                                      [&](int64_t micro_batch) { begin_micro_batch(run, step, micro_batch); });
     end_training(run);
@@ -82,6 +93,7 @@ Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& sto
     const double lr = base_lr * schedule_factor(recipe.schedule, base_lr, step, run.total_steps);
     if (std::isfinite(sums.loss) && std::isfinite(norm)) {
       const double scale = clip_factor(norm, recipe.optimizer.max_grad_norm) / count;
+      const parallel::TraceSpan span("optimizer");
       if (learning) run.optimizer->step(lr, scale);
       const double gathering = learning && run.sharded ? run.sharded->gather_values() : 0;
       if (RankAllocator* ranks = allocator(run); ranks && learning) ranks->step(step, scale);
@@ -119,7 +131,20 @@ Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& sto
                                     " with a complete checkpoint; the same command goes on from there"};
     }
   }
-  return finish(run, directory, checkpoints, recorder, step);
+  const Outcome outcome = finish(run, directory, checkpoints, recorder, step);
+  trace.collect();
+  return outcome;
+}
+
+}  // namespace
+
+Outcome train(Run& run, RunDirectory& directory, const std::function<int()>& stop_requested) {
+  int64_t step = 0;
+  try {
+    return train_steps(run, directory, stop_requested, step);
+  } catch (const parallel::CollectiveTimeout& hang) {
+    throw RunError(dump_hang(run, directory, step, hang));
+  }
 }
 
 }  // namespace temper::trainer

@@ -196,6 +196,14 @@ int64_t cache_bytes(const recipes::Recipe& recipe, const ModelConfig& config, in
                           slots * (pages(longest_completion(recipe)) + 1));
 }
 
+// Weights packed for decoding (KeptWeights): all but the embedding; quantised ones are not.
+int64_t packed_bytes(const recipes::Recipe& recipe, const ModelConfig& config) {
+  if (!samples_completions(recipe)) return 0;
+  const int64_t head = config.vocab_size * config.hidden_size;
+  const int64_t products = parameter_count(config) - (config.tie_word_embeddings ? 0 : head);
+  return (recipe.model.quantize == "none" ? products : head) * bytes_of(recipe.train.precision);
+}
+
 int64_t reward_bytes(const recipes::Objective& objective) {
   int64_t bytes = 0;
   for (const recipes::Reward& reward : objective.rewards) {
@@ -280,9 +288,10 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   elements += 3 * config.hidden_size;  // embedding, final norm, its gradient
   plan.activations = tokens * elements * compute;
   plan.rewards = reward_bytes(recipe.objective);
-  plan.rollouts = cache_bytes(recipe, config, ranks, tensors.virtual_tokens);
+  plan.rollouts = cache_bytes(recipe, config, ranks, tensors.virtual_tokens) + packed_bytes(recipe, config);
   if (recipe.objective.seq_kd.value_or(false)) {  // the teacher's turn comes after the student's
-    plan.rollouts = std::max(plan.rollouts, cache_bytes(recipe, load_config(*recipe.objective.teacher), ranks, 0));
+    const ModelConfig teacher = load_config(*recipe.objective.teacher);
+    plan.rollouts = std::max(plan.rollouts, cache_bytes(recipe, teacher, ranks, 0) + packed_bytes(recipe, teacher));
   }
 
   const int64_t stored = adapters ? plan.trainable : plan.parameters + tensors.value_head;

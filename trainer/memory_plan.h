@@ -18,7 +18,7 @@ struct MemoryPlan {
   int64_t optimizer = 0;    // float32 states
   int64_t activations = 0;  // of one micro-batch of full rows, at the end of its forward pass
   int64_t rewards = 0;      // weights of reward models
-  int64_t rollouts = 0;     // keys and values while completions are sampled; the allocator keeps them for the next time
+  int64_t rollouts = 0;     // keys, values and packed weights while completions are sampled; the allocator keeps them for the next time
   int64_t buffers = 0;      // the head's chunk of logits, the asynchronous checkpoint's snapshot, program and libraries
   int64_t total() const { return weights + gradients + optimizer + activations + rewards + rollouts + buffers; }
   // Disk.

@@ -5,6 +5,8 @@
 
 #include <ATen/ATen.h>
 
+#include "parallel/trace.h"
+
 namespace temper::trainer {
 
 namespace {
@@ -76,8 +78,14 @@ StepSums forward_backward(Model& model, Objective& objective, parallel::Gradient
     const data::Batch& batch = batches.micro_batches[i];
     reducer.exchange_after_backward(i + 1 == batches.micro_batches.size());
     if (before) before(batch.number);
-    const LossTerms terms = objective.loss(model, batch);
-    terms.sum.backward();
+    const LossTerms terms = [&] {
+      const parallel::TraceSpan span("forward");
+      return objective.loss(model, batch);
+    }();
+    {
+      const parallel::TraceSpan span("backward");
+      terms.sum.backward();
+    }
     add_terms(sums, terms);
     sums.input_tokens += static_cast<double>(batch.input_tokens);
     sums.rows += static_cast<double>(batch.rows);

@@ -12,6 +12,7 @@
 
 #include "parallel/replicate/bucket_plan.h"
 #include "parallel/replicate/tree_sum.h"
+#include "parallel/trace.h"
 #include "recipes/diagnostic.h"
 
 namespace temper::parallel {
@@ -161,6 +162,7 @@ void GradientReducer::State::move_into_bucket(size_t parameter) {
 void GradientReducer::State::start_exchanges(bool only_full) {
   while (started < buckets.size()) {
     if (only_full && missing[started] > 0) return;
+    const TraceLabel label("bucket", started);
     start_exchange(started++);
   }
 }
@@ -190,7 +192,10 @@ void GradientReducer::State::end_scatters(size_t under_way) {
     const Scatter& first = scatters.front();
     first.work->wait();
     if (!first.sums.is_same(segments[first.bucket])) segments[first.bucket].add_(first.sums);
-    if (first.last) reduce(first.bucket);
+    if (first.last) {
+      const TraceLabel label("bucket", first.bucket);
+      reduce(first.bucket);
+    }
     scatters.pop_front();
   }
 }
@@ -250,7 +255,10 @@ void GradientReducer::finish() {
     s.end_round();
   }
   s.end_scatters(0);
-  for (const WorkPtr& reduction : s.reductions) reduction->wait();
+  for (size_t i = 0; i < s.reductions.size(); ++i) {
+    const TraceLabel label("bucket", i);  // a sum in the order of a tree has a second exchange here
+    s.reductions[i]->wait();
+  }
   s.exposed_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }

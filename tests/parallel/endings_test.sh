@@ -31,7 +31,7 @@ ends "error while others exchange texts" 2 10 "rank 1 on [^ ]*: row 7: wrong"
 ends "error while others are in a collective" 2 10 "rank 1 on [^ ]*: row 9: wrong"
 ends "error after an exchange has started" 1 10 "rank 0 on [^ ]*: disk full"
 ends "a killed rank" 137 20 ""
-late="rank [12] on [^ ]*: all_reduce 1 in group 'world' waited 1 s [^:]*: a rank is lost, stuck or doing something else"
+late="rank [12] on [^ ]*: all_reduce 1 in group 'world' waited 1 s [(]parallel.timeout[)]; no answer from rank 0 on [^ ]*: lost, stuck or doing something else"
 ends "a rank that never comes" 1 20 "($late"$'\n'")?$late"
 
 exit $((failures > 0))

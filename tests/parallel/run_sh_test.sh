@@ -65,6 +65,8 @@ done
 expect "a killed command is started again" "137 2" "$? $(wc -l < "$work/killed")"
 "$run" --restarts x true 2> "$work/errors"
 expect "a wrong number is a wrong input" "2 1" "$? $(wc -l < "$work/errors")"
+env -u SLURM_JOB_ID "$run" --requeue true 2> "$work/errors"
+expect "--requeue outside of a job is a wrong input" "2 1" "$? $(wc -l < "$work/errors")"
 "$run" 2> "$work/errors" > "$work/usage"
 expect "nothing to run is a wrong input" 2 $?
 

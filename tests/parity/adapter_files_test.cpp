@@ -55,6 +55,8 @@ recipes::Peft peft_of(const Json& choice) {
   for (const auto& [key, value] : choice.items()) {
     if (key == "target_modules") {
       peft.target_modules = names_or_pattern(value);
+    } else if (key == "target_parameters") {
+      peft.target_parameters = value.get<Names>();
     } else if (key == "exclude_modules") {
       peft.exclude_modules = names_or_pattern(value);
     } else if (key == "modules_to_save") {

@@ -67,13 +67,31 @@ METHODS = {
         peft.LoraConfig,
         {"r": 4, "target_modules": "all-linear", "rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 6}, "alpha_pattern": {"v_proj": 3}},
     ),
+    "parameters": (
+        peft.LoraConfig,
+        {
+            "r": 4,
+            "lora_alpha": 8,
+            "target_modules": ["q_proj"],
+            "target_parameters": ["mlp.gate_proj.weight", "v_proj.weight", "lm_head.weight"],
+            "rank_pattern": {"layers\\.1\\..*": 6},
+            "bias": "lora_only",
+        },
+    ),
+    "parameters_alone": (peft.LoraConfig, {"r": 4, "target_modules": [], "target_parameters": ["self_attn.k_proj.weight", "down_proj.weight"]}),
+    "parameters_pissa": (
+        peft.LoraConfig,
+        {"r": 4, "lora_alpha": 4, "target_modules": [], "target_parameters": ["v_proj.weight", "down_proj.weight"], "init_lora_weights": "pissa"},
+    ),
     "exclude": (peft.LoraConfig, {"r": 4, "target_modules": "all-linear", "exclude_modules": ["o_proj", "layers.0.mlp.up_proj"]}),
 }
 TIED = {"tokens_tied"}  # the model's head is its embedding
 PROMPTS = {"prefix_tuning", "prompt_tuning", "p_tuning"}  # nothing to merge
-RESIDUAL = {"pissa", "olora"}  # the base changes: saved as the difference to the start
-SETTINGS = {"vocabulary", "tokens", "tokens_tied", "modules_to_save", "bias_all", "bias_lora_only", "layers", "patterns", "exclude"}
-EXACT_MERGE = {"lora", "rslora", "dora", "eva"} | SETTINGS
+RESIDUAL = {"pissa", "olora", "parameters_pissa"}  # the base changes: saved as the difference to the start
+SETTINGS = {"vocabulary", "tokens", "tokens_tied", "modules_to_save", "bias_all", "bias_lora_only", "layers", "patterns", "exclude", "parameters", "parameters_alone"}
+# Of parameters peft rounds A and B to bfloat16 before it multiplies them: those have no bits in common with LoRA of modules.
+PARAMETERS = {"parameters", "parameters_alone", "parameters_pissa"}
+EXACT_MERGE = {"lora", "rslora", "dora", "eva"} | SETTINGS - PARAMETERS
 FOLLOWED = {"lora": 1e-3, "dora": 1e-3, "ia3": 1e-2} | dict.fromkeys(SETTINGS, 1e-3)  # learning rates of the 50 steps
 
 

@@ -70,7 +70,7 @@ class Distillation(unittest.TestCase):
             "optimizer": {"lr": 1e-3},
             "schedule": {"kind": "constant"},
             "batch": {"global": MICRO, "micro": MICRO},
-            "train": {"steps": STEPS, "precision": "fp32"},
+            "train": {"steps": STEPS, "precision": "fp32", "threads": 1},
             "log": {"every": 1, "samples": False, "tensorboard": False},
             **tables,
         }

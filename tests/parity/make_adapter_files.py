@@ -43,6 +43,10 @@ CONFIGS = {
     "lora_gaussian": (peft.LoraConfig, {"init_lora_weights": "gaussian", "target_modules": ".*\\.[qk]_proj", "lora_bias": False}),
     "lora_bias": (peft.LoraConfig, {"lora_bias": True, "trainable_token_indices": [1, 2]}),
     "lora_all_linear": (peft.LoraConfig, {"target_modules": "all-linear"}),
+    "lora_parameters": (
+        peft.LoraConfig,
+        {"target_modules": [], "target_parameters": ["v_proj.weight", "mlp.up_proj.weight"], "rank_pattern": {"v_proj.weight": 2}},
+    ),
     "lora_eva": (peft.LoraConfig, {"init_lora_weights": "eva", "eva_config": {"rho": 1.5, "tau": 0.95}}),
     "adalora": (peft.AdaLoraConfig, {"total_step": 100, "init_r": 6, "target_r": 3, "tinit": 5, "tfinal": 10, "deltaT": 2}),
     "ia3": (peft.IA3Config, {}),
@@ -74,6 +78,14 @@ CHOICES = [
     {"target_modules": ["q_proj", "lm_head"], "modules_to_save": ["lm_head"]},
     {"target_modules": ["q_proj", "up_proj"], "modules_to_save": ["mlp"]},
     {"target_modules": ["embed_tokens", "o_proj"]},
+    {"target_modules": [], "target_parameters": ["mlp.gate_proj.weight", "model.layers.1.self_attn.q_proj.weight"]},
+    {
+        "target_modules": ["q_proj", "up_proj"],
+        "target_parameters": ["o_proj.weight"],
+        "layers_to_transform": [1],
+        "exclude_modules": ["1.self_attn.q_proj", "o_proj"],
+    },
+    {"target_modules": "all-linear", "target_parameters": ["lm_head.weight"]},
 ]
 
 PATTERNS = [

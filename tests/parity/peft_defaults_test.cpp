@@ -22,7 +22,8 @@ data::Json golden() {
 // Inherited from LoRA's config, and ignored or refused by AdaLoRA; rank_pattern is what its
 // allocator has found, not a setting.
 const std::set<std::string> kNotOfAdaLora = {"r",         "use_rslora",   "use_dora",
-                                             "lora_bias", "rank_pattern", "alpha_pattern"};
+                                             "lora_bias", "rank_pattern", "alpha_pattern",
+                                             "target_parameters"};
 
 TEST(PeftDefaults, EqualPefts) {
   const data::Json expected = golden();

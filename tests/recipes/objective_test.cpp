@@ -435,6 +435,11 @@ const Refused kCases[] = {
      {},
      {"r.toml:6: data.packing = \"bfd\": must be \"none\" with objective.kind = \"gkd\": rows are "
       "packed with objective.lmbda = 0 and seq_kd = false"}},
+    {"LayoutsOfAnswers",
+     kGkd,
+     {"run.deterministic=layout"},
+     {"command line: run.deterministic=layout: cannot be \"layout\" with an objective that samples, "
+      "in this version"}},
     {"TrlsNameOfTheLength",
      kGkd + "max_new_tokens = 64",
      {},

@@ -35,6 +35,15 @@ TEST(Peft, WithoutAMethodIsLora) {
   EXPECT_EQ(read("[peft]\nr = 4\n", {"peft.method=loha"}).peft.method, "loha");
 }
 
+TEST(Peft, ParametersMayStandAlone) {
+  const Recipe recipe = read(
+      "[peft]\ntarget_modules = []\ntarget_parameters = [\"mlp.up_proj.weight\"]\n"
+      "init_lora_weights = \"pissa\"\nuse_rslora = true\n");
+  EXPECT_EQ(recipe.peft.target_modules, NamesOrPattern(Lines{}));
+  EXPECT_EQ(recipe.peft.target_parameters, Lines{"mlp.up_proj.weight"});
+  EXPECT_NE(to_toml(recipe).find("target_modules = []\n"), std::string::npos);
+}
+
 TEST(Peft, ReadsEveryTypeOfValue) {
   const Peft peft = read(
                         "[peft]\n"
@@ -237,11 +246,6 @@ const Refused kCases[] = {
      {"r.toml:3: peft.task_type = \"CAUSAL_LM\": is not needed: objective.kind says it",
       "r.toml:4: peft.fan_in_fan_out = false: is not needed: Temper knows which layers store "
       "their weight transposed"}},
-    {"RawParameters",
-     "",
-     {"peft.target_parameters=[\"experts.w\"]"},
-     {"command line: peft.target_parameters=[\"experts.w\"]: adapters of raw parameters (the "
-      "experts of a mixture) are not in this version: leave it out"}},
     // Types and ranges.
     {"NumberForModules",
      "[peft]\ntarget_modules = 3",
@@ -250,7 +254,18 @@ const Refused kCases[] = {
     {"NoModules",
      "[peft]\ntarget_modules = []",
      {},
-     {"r.toml:3: peft.target_modules = []: must not be empty"}},
+     {"r.toml:3: peft.target_modules = []: must not be empty, unless peft.target_parameters says "
+      "what is adapted"}},
+    {"NoModulesAndNoParameters",
+     "[peft]\ntarget_modules = []\ntarget_parameters = []",
+     {},
+     {"r.toml:3: peft.target_modules = []: must not be empty, unless peft.target_parameters says "
+      "what is adapted"}},
+    {"OneParameter",
+     "[peft]\ntarget_parameters = \"q_proj.weight\"",
+     {},
+     {"r.toml:3: peft.target_parameters = \"q_proj.weight\": must be a list of strings, or "
+      "\"auto\""}},
     {"RankZero", "[peft]\nr = 0", {}, {"r.toml:3: peft.r = 0: must be at least 1"}},
     {"RankZeroInAPattern",
      "[peft]\nrank_pattern = { q_proj = 0 }",
@@ -367,6 +382,34 @@ const Refused kCases[] = {
      "[peft]\nlora_bias = true\nuse_dora = true",
      {},
      {"r.toml:3: peft.lora_bias = true: cannot go with peft.use_dora"}},
+    {"ParametersOfAnotherMethod",
+     "[peft]\nmethod = \"adalora\"\ntotal_step = 9\ntarget_parameters = [\"q_proj.weight\"]",
+     {},
+     {"r.toml:5: peft.target_parameters = [\"q_proj.weight\"]: belongs to lora, not to peft.method "
+      "= \"adalora\""}},
+    {"ParametersWithWhatNeedsALayer",
+     "[peft]\ntarget_parameters = [\"up_proj.weight\"]\nlora_dropout = 0.1\nuse_dora = true",
+     {},
+     {"r.toml:4: peft.lora_dropout = 0.1: cannot go with peft.target_parameters",
+      "r.toml:5: peft.use_dora = true: cannot go with peft.target_parameters"}},
+    {"ParametersWithABias",
+     "[peft]\ntarget_parameters = [\"up_proj.weight\"]\nlora_bias = true",
+     {},
+     {"r.toml:4: peft.lora_bias = true: cannot go with peft.target_parameters"}},
+    {"ParametersThatStartInTheData",
+     "[peft]\ntarget_parameters = [\"up_proj.weight\"]\ninit_lora_weights = \"eva\"",
+     {},
+     {"r.toml:4: peft.init_lora_weights = \"eva\": cannot go with peft.target_parameters"}},
+    {"ParametersThatStartQuantised",
+     "[peft]\ntarget_parameters = [\"up_proj.weight\"]\ninit_lora_weights = \"loftq\"",
+     {},
+     {"r.toml:4: peft.init_lora_weights = \"loftq\": cannot go with peft.target_parameters"}},
+    {"LayersOfNoModules",
+     "[peft]\ntarget_modules = []\ntarget_parameters = [\"up_proj.weight\"]\n"
+     "layers_to_transform = 1\nexclude_modules = [\"q_proj\"]",
+     {},
+     {"r.toml:5: peft.layers_to_transform = 1: has no effect with peft.target_modules = []",
+      "r.toml:6: peft.exclude_modules = [\"q_proj\"]: has no effect with peft.target_modules = []"}},
     {"AdaLoraWithoutSteps",
      "[peft]\nmethod = \"adalora\"",
      {},

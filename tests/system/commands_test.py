@@ -2,8 +2,9 @@
 
 import json
 import unittest
+import unittest.mock
 
-from harness import SOURCE, SystemTest
+from harness import ENVIRONMENT, SOURCE, SystemTest
 
 
 class Commands(SystemTest):
@@ -98,7 +99,7 @@ class Commands(SystemTest):
                 text = path.read_text()
                 for part in ("train", "eval"):
                     if f"[[data.{part}]]" in text:
-                        known = {"data/pairs": "pairs", "data/rated": "rated", "prompts": "arithmetic", "data/gsm8k": "gsm8k"}
+                        known = {"data/pairs": "pairs", "data/rated": "rated", "/prompts": "arithmetic", "data/gsm8k": "gsm8k"}
                         name = next((known[path] for path in known if path in text), "chat" if "chats" in text else part)
                         overrides.append(f"data.{part}.0.path={name}.jsonl")
                 rows = [{"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "int x;"}]}] * 20
@@ -119,6 +120,38 @@ class Commands(SystemTest):
                 if "prompt" in text:
                     (self.directory / "train.jsonl").write_text('{"prompt": "int x", "completion": " = 1;"}\n' * 20)
                 self.assert_done(self.run_temper("plan", path, *overrides))
+
+
+class Doctor(SystemTest):
+    def doctor(self, *arguments, **options):
+        # Its peaks are stored under HOME.
+        with unittest.mock.patch.dict(ENVIRONMENT, HOME=str(self.directory)):
+            result = self.run_temper("doctor", *arguments, **options)
+        self.assert_done(result)
+        return result.stdout
+
+    def test_two_ranks_are_laid_out_and_their_link_is_measured(self):
+        report = json.loads(self.doctor("--json", ranks=2))
+        self.assertEqual([(r["rank"], r["local_rank"], r["host"]) for r in report["ranks"]],
+                         [(0, 0, report["ranks"][0]["host"]), (1, 1, report["ranks"][0]["host"])])  # fmt: skip
+        for rank in report["ranks"]:
+            self.assertTrue(rank["cores"] and rank["sees_directory"])
+            self.assertLess(abs(rank["clock_offset_ms"]), 100)  # one clock; the rest is how busy the machine is
+        self.assertEqual([(axis["name"], axis["size"]) for axis in report["axes"]], [("replicate", 2)])
+        for key in ("latency_us", "all_reduce_gb_per_s", "all_gather_gb_per_s"):
+            self.assertGreater(report["axes"][0][key], 0)
+        self.assertFalse([odd for odd in report["odd"] if "differs" in odd["what"] or "does not see" in odd["what"]])
+        self.assertFalse(list(self.directory.glob(".temper-sees*")))
+
+    def test_shared_cores_are_odd(self):
+        with unittest.mock.patch.dict(ENVIRONMENT, TEMPER_CORES="0"):
+            text = self.doctor(ranks=2)
+        self.assertRegex(text, r"ranks +rank 0 on [^ ]+: local rank 0, cores 0, 1 threads")
+        self.assertRegex(text, r"axis +replicate of 2 ranks: 25 MiB all-reduce [0-9.]+ GB/s, all-gather")
+        self.assertRegex(text, r"odd +[^ ]+: cores 0 are shared by ranks 0, 1\n +mend: ")
+
+    def test_alone_it_says_nothing_of_ranks(self):
+        self.assertFalse({"ranks", "axes", "odd"} & set(json.loads(self.doctor("--json"))))
 
 
 if __name__ == "__main__":

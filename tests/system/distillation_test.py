@@ -28,14 +28,14 @@ class Distillation(SystemTest):
         shutil.copytree(self.directory / "model", base)
         (base / "config.json").write_text(json.dumps(config))
         recipe = self.write_recipe(f"{name}.toml", run={"name": name}, model={"path": f"{name}-base"}, optimizer={"lr": 1e-2},
-                                   train={"steps": 8}, eval={"every": 0}, checkpoint={"every": 0})
+                                   train={"steps": 8, "threads": 1}, eval={"every": 0}, checkpoint={"every": 0})
         self.assert_done(self.run_temper("train", recipe))
 
     def recipe(self, kind="gkd", steps=6, **objective):
         keys = {"kind": kind, "teacher": "runs/teacher/export"} | objective
         if keys.get("lmbda", 0.5 if kind == "gkd" else 0) > 0 or keys.get("seq_kd"):
             keys.setdefault("max_completion_length", 12)
-        return self.write_recipe(objective=keys, train={"steps": steps}, schedule={"kind": "constant", "warmup": 0},
+        return self.write_recipe(objective=keys, train={"steps": steps, "threads": 1}, schedule={"kind": "constant", "warmup": 0},
                                  checkpoint={"every": 3}, eval={"every": 0}, generation={"exact": True})
 
     def timeless(self, run="runs/test"):

@@ -45,7 +45,7 @@ class Rollouts(SystemTest):
             "[generation]\nexact = true",
             '[optimizer]\nlr = 1e-3\n[schedule]\nkind = "constant"\nwarmup = 0',
             "[batch]\nglobal = 16\nmicro = 4",
-            '[train]\nsteps = 6\nprecision = "fp32"',
+            '[train]\nsteps = 6\nprecision = "fp32"\nthreads = 1',
             "[eval]\nevery = 0\n[checkpoint]\nevery = 3\n[log]\nevery = 1",
         ]
         (self.directory / "recipe.toml").write_text("\n".join(lines) + "\n")

@@ -16,7 +16,7 @@ import time
 import unittest
 from pathlib import Path
 
-from harness import ENVIRONMENT, LONG, PROGRAM, SystemTest, wait_for_step
+from harness import ENVIRONMENT, LONG, PROGRAM, SOURCE, SystemTest, wait_for_step
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CLIENTS = ("srun", "sbatch", "scancel", "squeue", "sinfo")
@@ -79,7 +79,8 @@ ClusterName=temper
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller}
 SlurmUser=root
-AuthInfo=socket={d}/munge.socket
+# A requeued job waits until its credential is over: two minutes, if not for this.
+AuthInfo=socket={d}/munge.socket,cred_expire=10
 StateSaveLocation={d}/state
 SlurmdSpoolDir={d}/spool.%n
 TmpFS={d}/tmp.%n
@@ -202,6 +203,55 @@ class Slurm(SystemTest):
         self.assertLess(self.metrics()[-1]["step"], 399)
         self.assert_done(self.cluster.call(*self.srun("train", self.recipe(steps=400)), cwd=self.directory))
         self.assert_same(whole)
+
+    def sbatch(self, template, *arguments, tasks=2):
+        """Submits a template of launch/slurm with options for this small cluster; returns the job's number."""
+        environment = dict(self.cluster.environment, TEMPER=PROGRAM, TEMPER_HOME=str(SOURCE))
+        result = subprocess.run(["sbatch", "--parsable", f"--nodes={tasks}", "--ntasks-per-node=1", "--cpus-per-task=1", "--output=job.txt",
+                                 SOURCE / f"launch/slurm/{template}.sbatch", *arguments],
+                                env=environment, cwd=self.directory, capture_output=True, text=True, timeout=60)  # fmt: skip
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout.strip()
+
+    def job_output(self):
+        path = self.directory / "job.txt"
+        return path.read_text() if path.exists() else ""
+
+    def wait_for_job(self, job):
+        self.cluster.wait_until(lambda: not self.cluster.call("squeue", "-h", "-j", job, "-t", "all", "-o", "%T").stdout.strip()
+                                .startswith(("PENDING", "RUNNING", "COMPLETING", "REQUEUED")), f"job {job} goes on: {self.job_output()}", seconds=120)  # fmt: skip
+
+    def test_sbatch_accepts_every_template(self):
+        for path in sorted((SOURCE / "launch/slurm").glob("*.sbatch")):
+            with self.subTest(path.name):
+                result = self.cluster.call("sbatch", "--test-only", "--cpus-per-task=1", "--ntasks-per-node=1", path, "recipe.toml")
+                self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_the_template_of_several_nodes_gives_the_bits_of_mpirun(self):
+        whole = self.mpirun()
+        self.wait_for_job(self.sbatch("multi_node", self.recipe()))
+        self.assertTrue((self.directory / "runs/test/export/model.safetensors").exists(), self.job_output())
+        self.assert_same(whole)
+
+    def test_a_preempted_job_requeues_itself_and_ends_with_the_same_bits(self):
+        whole = self.mpirun(steps=400)
+        job = self.sbatch("preemptible", self.recipe(steps=400))
+        wait_for_step(self, 7)
+        # What --signal=B:USR1@120 sends: to the batch script alone.
+        self.assertEqual(self.cluster.call("scancel", "--signal=USR1", "--batch", job).returncode, 0)
+        self.wait_for_job(job)
+        self.assertIn("goes back to the queue", self.job_output())
+        self.assertTrue((self.directory / "runs/test/export/model.safetensors").exists(), self.job_output())
+        restarts = self.cluster.call("scontrol", "show", "job", job).stdout
+        self.assertIn("Restarts=1", restarts)
+        self.assert_same(whole)
+
+    def test_a_cancelled_job_does_not_come_back(self):
+        job = self.sbatch("preemptible", self.recipe(steps=4000))
+        wait_for_step(self, 3)
+        self.assertEqual(self.cluster.call("scancel", job).returncode, 0)
+        self.wait_for_job(job)
+        self.assertNotIn("goes back to the queue", self.job_output())
 
     def test_wrong_input_ends_with_2(self):
         result = self.cluster.call(*self.srun("train", self.recipe(), "optimizer.lrr=1"), cwd=self.directory)

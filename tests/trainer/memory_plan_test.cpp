@@ -26,14 +26,21 @@ recipes::Recipe rollouts() {
 // Keys and values of 16 tokens: 2 layers of 2 heads of 4 floats.
 constexpr int64_t kPage = 16 * 2 * 2 * 2 * 4 * 4;
 
+// All weights but the embedding, packed for decoding.
+int64_t packed() {
+  const ModelConfig config = llama_of({});
+  const int64_t embedding = config.vocab_size * config.hidden_size;
+  return 4 * (parameter_count(config) - (config.tie_word_embeddings ? 0 : embedding));
+}
+
 MemoryPlan plan(const recipes::Recipe& recipe, int64_t ranks = 1) {
   return plan_memory(recipe, llama_of({}), ranks);
 }
 
 TEST(MemoryPlan, RolloutsHaveThePagesOfTheirPromptsAndOfEachCompletion) {
   // A page a prompt, of which 8 completions touch at most 3; each has 2 and the one it shares no more.
-  EXPECT_EQ(plan(rollouts()).rollouts, (3 + 8 * 3) * kPage);
-  EXPECT_EQ(plan(rollouts(), 2).rollouts, (2 + 4 * 3) * kPage);
+  EXPECT_EQ(plan(rollouts()).rollouts, (3 + 8 * 3) * kPage + packed());
+  EXPECT_EQ(plan(rollouts(), 2).rollouts, (2 + 4 * 3) * kPage + packed());
   recipes::Recipe supervised = rollouts();
   supervised.objective = {};
   EXPECT_EQ(plan(supervised).rollouts, 0);
@@ -43,9 +50,9 @@ TEST(MemoryPlan, NoMoreCompletionsAreSampledAtOnceThanTheEngineHasSlots) {
   recipes::Recipe recipe = rollouts();
   recipe.batch.global = 4096;
   const int64_t all = plan(recipe).rollouts;
-  EXPECT_EQ(all, (17 + 64 * 3) * kPage);
+  EXPECT_EQ(all, (17 + 64 * 3) * kPage + packed());
   recipe.objective.steps_per_generation = 1;  // micro-batches
-  EXPECT_EQ(plan(recipe).rollouts, (2 + 4 * 3) * kPage);
+  EXPECT_EQ(plan(recipe).rollouts, (2 + 4 * 3) * kPage + packed());
   recipe.data.eval.resize(1);  // of any number of rows
   EXPECT_EQ(plan(recipe).rollouts, all);
 }

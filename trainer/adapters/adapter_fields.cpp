@@ -135,13 +135,14 @@ const std::vector<FixedField>& fixed_fields(const std::string& method) {
       {"layer_replication", kNone},   {"lora_ga_config", kNone},
       {"megatron_config", kNone},     {"megatron_core", "megatron.core"},
       {"monteclora_config", kNone},   {"qalora_group_size", 16},
-      {"target_parameters", kNone},   {"use_bdlora", kNone},
-      {"use_qalora", false},          {"velora_config", kNone}};
+      {"use_bdlora", kNone},          {"use_qalora", false},
+      {"velora_config", kNone}};
   static const std::vector<FixedField> kAdaLora = [] {
     std::vector<FixedField> fields = kLora;
     fields.insert(fields.end(), {{"use_rslora", false},
                                  {"use_dora", false},
                                  {"lora_bias", false},
+                                 {"target_parameters", kNone},
                                  {"alpha_pattern", Json::object()},
                                  {"loftq_config", Json::object()},
                                  {"eva_config", kNone}});

@@ -89,6 +89,12 @@ Adapters::Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& 
                     "\": makes the base anew from its full weights, which are quantised here: not "
                     "together with model.quantize");
   }
+  for (const LinearSlot& slot : slots) {
+    const bool as_weight = target_name(peft_, slot.module) != slot.module;
+    if (!as_weight || slot.projection->quantized.empty()) continue;
+    throw UserError("peft.target_parameters: the weight of " + slot.module +
+                    " is quantised (model.quantize): name the layer in peft.target_modules");
+  }
   train_added_tokens();
   set_base_free(options);
 
@@ -556,7 +562,8 @@ LoraModules Adapters::lora_factors(const std::string& where) const {
         key.substr(std::string(kPrefix).size(), key.rfind(".lora_") - std::string(kPrefix).size());
     LoraFactors& factors = modules[module];
     (is_a ? factors.a : factors.b) = tensor;
-    factors.scaling = lora_scale(peft, module, pattern_value(peft.rank_pattern, module, *peft.r));
+    const int64_t rank = pattern_value(peft.rank_pattern, target_name(peft, module), *peft.r);
+    factors.scaling = lora_scale(peft, module, rank);
   }
   return modules;
 }

@@ -38,7 +38,7 @@ bool starts_quantised(const recipes::Peft& peft) {
 }
 
 int64_t lora_rank(const recipes::Peft& peft, const LinearSite& site, bool from_file) {
-  const int64_t rank = pattern_value(peft.rank_pattern, site.module, peft.r.value());
+  const int64_t rank = pattern_value(peft.rank_pattern, target_name(peft, site.module), peft.r.value());
   if (!from_file && !starts_in_data(peft)) check_rank(site, "r", rank);
   if (rank % 2 != 0 && word_of(peft.init_lora_weights.value()) == "orthogonal") {
     throw UserError("peft.r = " + std::to_string(rank) + ": must be even at '" + site.module +
@@ -49,9 +49,10 @@ int64_t lora_rank(const recipes::Peft& peft, const LinearSite& site, bool from_f
 }
 
 double lora_scale(const recipes::Peft& peft, const std::string& module, int64_t rank) {
+  const std::string name = target_name(peft, module);
   const auto whole =
-      static_cast<double>(pattern_value(peft.alpha_pattern, module, peft.lora_alpha.value()));
-  const double alpha = pattern_value(peft.alpha_fractions, module, whole);
+      static_cast<double>(pattern_value(peft.alpha_pattern, name, peft.lora_alpha.value()));
+  const double alpha = pattern_value(peft.alpha_fractions, name, whole);
   const auto r = static_cast<double>(rank);
   return alpha / (peft.use_rslora.value() ? std::sqrt(r) : r);
 }

@@ -38,6 +38,7 @@ constexpr DefaultTargets kDefaultTargets[] = {
 constexpr DefaultTargets kDefaultFeedforward = {"ia3", "llama mistral qwen2 qwen3", "down_proj"};
 
 constexpr const char* kHead = "lm_head";
+constexpr const char* kWeight = ".weight";
 
 // From here on PEFT shortens a list of names.
 constexpr size_t kManyTargets = 20;
@@ -149,16 +150,22 @@ std::string ending_like(const std::string& module, const std::string& like) {
   return module.substr(at);
 }
 
-// "did you mean 'q_proj'?", else what there is.
-std::string hint(const std::string& name, const std::vector<TargetModule>& modules) {
-  std::set<std::string> endings;
-  for (const TargetModule& module : modules) endings.insert(ending_like(module.name, name));
+// "did you mean 'q_proj'?", else what there is. `suffix`: "" of modules, kWeight of their weights.
+std::string hint(const std::string& name, const std::vector<TargetModule>& modules,
+                 const std::string& suffix = "") {
+  const std::string like =
+      name.ends_with(suffix) ? name.substr(0, name.size() - suffix.size()) : name;
+  std::set<std::string> endings, last;
+  for (const TargetModule& module : modules) {
+    if (!suffix.empty() && !module.linear) continue;
+    endings.insert(ending_like(module.name, like));
+    last.insert(ending_like(module.name, "") + suffix);
+  }
   const Names candidates(endings.begin(), endings.end());
-  const std::string nearest = nearest_name(name, candidates);
-  if (!nearest.empty()) return "did you mean '" + nearest + "'?";
-  std::set<std::string> last;
-  for (const TargetModule& module : modules) last.insert(ending_like(module.name, ""));
-  return "the model's modules are " + join(Names(last.begin(), last.end()));
+  const std::string nearest = nearest_name(like, candidates);
+  if (!nearest.empty()) return "did you mean '" + nearest + suffix + "'?";
+  return std::string("the model's ") + (suffix.empty() ? "modules" : "weights of linear layers") +
+         " are " + join(Names(last.begin(), last.end()));
 }
 
 // "model.layers.3.mlp.up_proj": up_proj, mlp.up_proj, 3.mlp.up_proj, ...
@@ -204,16 +211,18 @@ Names linear_modules(const std::vector<TargetModule>& modules) {
   return names;
 }
 
+// `suffix` as in hint().
 void find_unmatched(const std::optional<NamesOrPattern>& choice, const std::string& key,
-                    const std::vector<TargetModule>& modules, Names& findings) {
+                    const std::vector<TargetModule>& modules, Names& findings,
+                    const std::string& suffix = "") {
   const auto* names = choice ? std::get_if<Names>(&*choice) : nullptr;
   if (names == nullptr) return;
   for (const std::string& name : *names) {
     if (std::none_of(modules.begin(), modules.end(), [&](const TargetModule& module) {
-          return is_or_ends_with(module.name, name);
+          return is_or_ends_with(module.name + suffix, name);
         })) {
-      findings.push_back(key + ": '" + name +
-                         "' is no module of this model: " + hint(name, modules));
+      findings.push_back(key + ": '" + name + "' is no " + (suffix.empty() ? "module" : "weight") +
+                         " of this model: " + hint(name, modules, suffix));
     }
   }
 }
@@ -237,6 +246,31 @@ std::optional<bool> matches_plainly(const std::string& key, const std::string& m
     if (key[i] != '.' && key[i] != module[before + i]) return false;
   }
   return true;
+}
+
+bool names_weight(const Peft& peft, const std::string& module) {
+  if (!peft.target_parameters) return false;
+  const Names& names = *peft.target_parameters;
+  return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+    return is_or_ends_with(module + kWeight, name);
+  });
+}
+
+// What target_parameters names: a matrix that nothing else trains.
+void check_weight(const TargetModule& module, bool as_module, bool is_saved) {
+  const std::string key = "peft.target_parameters: " + module.name + kWeight;
+  if (is_saved) {
+    throw UserError(key + " is trained as a whole already (peft.modules_to_save): leave one of "
+                          "them out");
+  }
+  if (as_module) {
+    throw UserError(key + " is adapted with its module already (peft.target_modules, by default "
+                          "PEFT's choice): leave one of them out, as peft.target_modules = [] does");
+  }
+  if (!module.linear) {
+    throw UserError(key + " is not the weight of a linear layer: name its module in "
+                          "peft.target_modules (an embedding) or peft.modules_to_save");
+  }
 }
 
 template <class Number>
@@ -285,6 +319,7 @@ Names find_targets(const Peft& given, const std::string& model_type,
   if (strict) {
     find_unmatched(given.target_modules, "peft.target_modules", modules, findings);
     find_unmatched(given.exclude_modules, "peft.exclude_modules", modules, findings);
+    find_unmatched(given.target_parameters, "peft.target_parameters", modules, findings, kWeight);
   }
   const Layers layers(peft);
   if (std::holds_alternative<std::string>(targets) && layers.any()) {
@@ -311,20 +346,28 @@ Names find_targets(const Peft& given, const std::string& model_type,
     saved.emplace_back("(^|.*\\.)" + name + "($|\\..*)", "peft.modules_to_save");
   }
   Names chosen;
-  bool any_excluded = false;
+  bool any_excluded = false, any_module = false;
   for (const TargetModule& module : modules) {
-    if ((excluded && excluded->matches(module.name)) ||
+    const bool is_saved =
         std::any_of(saved.begin(), saved.end(),
-                    [&](const NamePattern& pattern) { return pattern.matches(module.name); })) {
-      any_excluded = any_excluded || wanted.matches(module.name);
-      continue;
-    }
+                    [&](const NamePattern& pattern) { return pattern.matches(module.name); });
+    const bool is_excluded = is_saved || (excluded && excluded->matches(module.name));
     const bool whole = wanted.names_whole(module.name);
-    if (whole || (wanted.matches(module.name) && (!layers.any() || layers.holds(module.name)))) {
-      chosen.push_back(module.name);
-    }
+    const bool as_module =
+        !is_excluded &&
+        (whole || (wanted.matches(module.name) && (!layers.any() || layers.holds(module.name))));
+    any_excluded = any_excluded || (is_excluded && wanted.matches(module.name));
+    any_module = any_module || as_module;
+    const bool as_weight = names_weight(peft, module.name);
+    if (as_weight) check_weight(module, as_module, is_saved);
+    if (as_module || as_weight) chosen.push_back(module.name);
   }
-  if (chosen.empty()) {
+  const bool weights_alone = targets == NamesOrPattern(Names{}) && peft.target_parameters;
+  if (chosen.empty() && weights_alone) {
+    throw UserError("peft.target_parameters = " + text_of(*peft.target_parameters) +
+                    ": matches no weight of this model");
+  }
+  if (chosen.empty() || (strict && !any_module && !weights_alone)) {
     const std::string what = "peft.target_modules = " + text_of(targets) + ": ";
     if (any_excluded) {
       throw UserError(what + "all that it matches is excluded (peft.exclude_modules, " +
@@ -338,6 +381,10 @@ Names find_targets(const Peft& given, const std::string& model_type,
         (pattern ? " (a pattern must match the whole name, as '.*\\.q_proj' does)" : ""));
   }
   return chosen;
+}
+
+std::string target_name(const Peft& peft, const std::string& module) {
+  return names_weight(peft, module) ? module + kWeight : module;
 }
 
 std::vector<TargetModule> modules_of(Model& model) {

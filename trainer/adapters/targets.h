@@ -29,9 +29,11 @@ std::vector<TargetModule> modules_of(Model& model);
 /// (prompt learning) stay as they are.
 void set_default_targets(recipes::Peft& peft, const std::string& model_type);
 
-/// The chosen modules, in the order given. target_modules unset: the defaults above. Throws
-/// UserError when nothing matches, naming the nearest modules; `strict` (a recipe's choice) also
-/// for a listed name or layer that matches nothing, which an adapter's own config may well hold.
+/// The chosen modules, in the order given: of target_modules (unset: the defaults above), and those
+/// whose weight target_parameters names, which neither exclude_modules nor layers_to_transform
+/// narrow. Throws UserError when nothing matches, naming the nearest; `strict` (a recipe's choice)
+/// also for a listed name or layer that matches nothing, which an adapter's own config may well
+/// hold. And for a weight that is no linear layer's or is trained otherwise too.
 std::vector<std::string> find_targets(const recipes::Peft& peft, const std::string& model_type,
                                       const std::vector<TargetModule>& modules, bool strict = true);
 
@@ -46,6 +48,10 @@ recipes::NamesOrPattern saved_targets(const recipes::Peft& peft,
 
 /// IA3: the module scales its input (feedforward_modules), not its output.
 bool is_feedforward(const recipes::Peft& peft, const std::string& module);
+
+/// The name that rank_pattern and alpha_pattern are held against: that of the module, or of its
+/// weight where target_parameters names it.
+std::string target_name(const recipes::Peft& peft, const std::string& module);
 
 /// rank_pattern and alpha_pattern: the value of the first key (in the map's order) that is a
 /// regular expression for the whole name or for what follows a dot in it, else `otherwise`.

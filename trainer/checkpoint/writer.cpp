@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include "data/io/atomic_file.h"
+#include "parallel/trace.h"
 #include "recipes/diagnostic.h"
 #include "trainer/checkpoint/manifest.h"
 #include "trainer/checkpoint/share_plan.h"
@@ -158,6 +159,7 @@ void CheckpointWriter::begin(int64_t step, const TrainState& train) {
 
   auto write = [partial, rank = s.rank, tensors = s.share_of(train),
                 scalars = s.rank == 0 ? data::dump_json(train.scalars) : std::string()] {
+    const parallel::TraceOperation span("checkpoint write");
     const FileDigest digest = write_safetensors(partial / rank_file(rank), tensors);
     if (rank == 0) data::write_file_atomically(partial / kStateFile, scalars);
     write_digest(partial / digest_file(rank), digest);

@@ -14,7 +14,9 @@
 #include "trainer/generation/kv_cache.h"
 #include "trainer/generation/sampling.h"
 #include "trainer/generation/text_stream.h"
+#include "trainer/metrics/memory.h"
 #include "trainer/models/model.h"
+#include "trainer/ops/gemm.h"
 #include "trainer/ops/head_products.h"
 #include "trainer/ops/linear.h"
 
@@ -306,6 +308,8 @@ std::vector<std::vector<Sampled>> sample(Model& model, const data::Tokenizer& to
                                          const SamplingSettings& settings,
                                          const EngineOptions& options,
                                          const OnSampled& on_sampled) {
+  // Decoding multiplies the same weights with a few rows each time.
+  const KeptWeights kept(meminfo_bytes("MemAvailable") / 2);
   return Engine(model, tokenizer, requests, settings, options, on_sampled).run();
 }
 

@@ -229,12 +229,12 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
     if (slot.projection->quantized.empty()) continue;
     const std::string name = slot.module + ".weight";
     if (const std::string entry = kept_in_full(model.config().json, slot.module); !entry.empty()) {
-      findings.push_back((directory / "config.json").string() +
-                         ": quantization_config.llm_int8_skip_modules: \"" + entry + "\" keeps " +
-                         slot.module +
-                         " in full precision, and Temper quantises every linear layer of the "
-                         "blocks: use the original model");
-      break;
+      // Nothing else of these files matters.
+      throw UserError((directory / "config.json").string() +
+                      ": quantization_config.llm_int8_skip_modules: \"" + entry + "\" keeps " +
+                      slot.module +
+                      " in full precision, and Temper quantises every linear layer of the blocks: "
+                      "use the original model");
     }
     QuantizedMatrix matrix = read_quantized(look_up, name);
     if (!matrix.defined()) {

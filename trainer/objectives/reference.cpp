@@ -112,9 +112,7 @@ class ModelReference : public Reference {
     const at::NoGradGuard off;
     std::vector<Parameter>& own = model_->parameters();
     const std::vector<Parameter>& other = policy.parameters();
-    // What comes after the policy's own parameters is its value head.
-    TEMPER_CHECK(own.size() <= other.size() && own.back().name == other[own.size() - 1].name,
-                 "a reference that follows is a copy of the policy");
+    TEMPER_CHECK(own.size() == other.size(), "a reference that follows is a copy of the policy");
     for (size_t i = 0; i < own.size(); ++i) {
       own[i].master.mul_(1 - follow_->alpha).add_(other[i].master, follow_->alpha);
     }

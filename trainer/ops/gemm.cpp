@@ -1,7 +1,9 @@
 #include "trainer/ops/gemm.h"
 
 #include <algorithm>
+#include <map>
 #include <memory>
+#include <tuple>
 #include <type_traits>
 #include <vector>
 
@@ -15,11 +17,22 @@
 // oneDNN's micro-kernels (brgemm) do not. So: B is copied into panels of kPanel columns, a group of
 // panels at a time that the shared cache holds; rows of A go against all panels of the group in
 // blocks that a core's own cache holds. Few rows (decoding) share no packed B that is worth
-// keeping: there the threads share the columns, and each packs what it multiplies with next. Sums
+// keeping, unless it is a weight that many products use (KeptWeights): there the threads share the
+// columns, and each packs what it multiplies with next. Sums
 // over k run in order within blocks of kDepth, whatever the other sizes and the threads, so that a
 // token has the same bits alone and in a batch.
 namespace temper::trainer {
+
+struct KeptWeights::State {
+  using Key = std::tuple<const void*, int64_t, int64_t, int64_t>;  // data, k, columns, stride
+  int64_t limit;
+  int64_t bytes = 0;
+  std::map<Key, at::Tensor> packed{};
+};
+
 namespace {
+
+thread_local KeptWeights::State* kept_weights = nullptr;
 
 constexpr int64_t kPanel = 64;            // columns of B
 constexpr int64_t kRows = 128;            // rows of A, at most
@@ -143,6 +156,7 @@ class Product {
   }
 
   void run_by_columns() {
+    if (options_.weight && kept_weights) factors_.front().packed = kept(factors_.front());
     at::parallel_for(0, (n_ + kPanel - 1) / kPanel, 1, [&](int64_t begin, int64_t end) {
       thread_local std::unique_ptr<char[]> buffer;
       thread_local int64_t bytes = 0;
@@ -162,10 +176,13 @@ class Product {
     for (const Factors& f : factors_) {
       for (int64_t k = 0; k < f.k; k += kDepth) {
         const int64_t count = std::min(kDepth, f.k - k);
-        (f.b.transposed ? pack.columns : pack.rows)(f.b.at(k, column), f.b.stride, packed, kPanel,
-                                                    count, columns);
-        multiply(m_, columns, round_up(count, kWord), f.a.at(0, k), f.a.stride, packed, sums,
-                 stride, add);
+        const T* b = f.packed ? f.packed + column * round_up(f.k, kWord) + k * kPanel : packed;
+        if (!f.packed) {
+          (f.b.transposed ? pack.columns : pack.rows)(f.b.at(k, column), f.b.stride, packed, kPanel,
+                                                      count, columns);
+        }
+        multiply(m_, columns, round_up(count, kWord), f.a.at(0, k), f.a.stride, b, sums, stride,
+                 add);
         add = true;
       }
     }
@@ -269,7 +286,31 @@ class Product {
     Matrix<T> a, b;
     int64_t k;
     int64_t first;  // row of a packed panel where b begins
+    const T* packed = nullptr;  // all panels of b, where they are kept
   };
+
+  // All panels of b, one after the other; null where there is no room for them.
+  const T* kept(const Factors& f) const {
+    const int64_t depth = round_up(f.k, kWord), panels = (n_ + kPanel - 1) / kPanel;
+    const KeptWeights::State::Key key{f.b.data, f.k, n_, f.b.stride};
+    at::Tensor& all = kept_weights->packed[key];
+    if (!all.defined()) {
+      const int64_t bytes = panels * kPanel * depth * static_cast<int64_t>(sizeof(T));
+      if (kept_weights->bytes + bytes > kept_weights->limit) return nullptr;
+      kept_weights->bytes += bytes;
+      all = at::empty({panels, depth, kPanel}, c10::CppTypeToScalarType<ScalarOf<T>>::value);
+      T* to = output<T>(all);
+      const auto& pack = cpu::pack_kernels<T>();
+      at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t panel = begin; panel < end; ++panel) {
+          (f.b.transposed ? pack.columns : pack.rows)(
+              f.b.at(0, panel * kPanel), f.b.stride, to + panel * depth * kPanel, kPanel, f.k,
+              std::min(kPanel, n_ - panel * kPanel));
+        }
+      });
+    }
+    return input<T>(all);
+  }
 
   int64_t m_, n_;
   std::vector<Factors> factors_;
@@ -305,6 +346,13 @@ void library_gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b,
 }
 
 }  // namespace
+
+KeptWeights::KeptWeights(int64_t limit) : state_(std::make_unique<State>(State{.limit = limit})) {
+  TEMPER_CHECK(kept_weights == nullptr, "one KeptWeights at a time");
+  kept_weights = state_.get();
+}
+
+KeptWeights::~KeptWeights() { kept_weights = nullptr; }
 
 void gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const GemmOptions& options) {
   TEMPER_CHECK(c.size(0) == a.size(0) && a.size(1) == b.size(0) && c.size(1) == b.size(1) &&

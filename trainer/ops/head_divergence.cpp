@@ -79,7 +79,7 @@ struct Function : torch::autograd::Function<Function> {
       if (with_gradients) products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
     }
     if (with_gradients) {
-      ctx->save_for_backward({at::zeros_like(rows).index_copy_(0, positions, dx).view(hidden.sizes())});
+      ctx->save_for_backward({add_at(dx, positions, hidden.sizes())});
       ctx->saved_data["inputs"] = static_cast<int64_t>(6 + leaves.size());
     }
     double sum = 0;

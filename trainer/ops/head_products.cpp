@@ -62,7 +62,7 @@ const TrainedRows* HeadProducts::rows() const {
 }
 
 void HeadProducts::logits_into(const at::Tensor& logits, double temperature) {
-  GemmOptions options;
+  GemmOptions options{.weight = true};
   if (lora_) {
     h_ = low_rank_inner(*lora_, x_);
     options.a2 = h_;

@@ -80,7 +80,7 @@ void adapted_product(at::Tensor y, const at::Tensor& x, const at::Tensor& weight
   int64_t first = 0;
   for (size_t part = 0; part < p.rows.size(); ++part) {
     const int64_t rows = p.rows[part];
-    GemmOptions options;
+    GemmOptions options{.weight = p.weight.defined()};
     if (residual.defined()) options.add = residual.narrow(1, first, rows);
     at::Tensor bias;
     double scale = 1;
@@ -120,7 +120,7 @@ struct Linear : torch::autograd::Function<Linear> {
       h = low_rank_inner(*lora, rows_of(x));
       adapted_product(rows_of(y), rows_of(x), weight, added, p, h);
     } else {
-      gemm(rows_of(y), rows_of(x), weight.t(), {.add = added});
+      gemm(rows_of(y), rows_of(x), weight.t(), {.add = added, .weight = p.weight.defined()});
     }
     if (p.bias.defined()) y.add_(p.bias);
     ctx->saved_data["state"] = c10::IValue::make_capsule(state);

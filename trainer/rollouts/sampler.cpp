@@ -6,6 +6,7 @@
 
 #include "data/shards/token_dataset.h"
 #include "parallel/log.h"
+#include "parallel/trace.h"
 #include "recipes/diagnostic.h"
 #include "trainer/rollouts/prompts.h"
 #include "trainer/run.h"
@@ -117,8 +118,12 @@ SampledGroups Sampler::sample(Model& model, const std::vector<Prompt>& prompts) 
     for (const NamedReward& reward : rewards_) reward.reward->submit(completed);
     submitted.push_back(&completion);
   };
-  trainer::sample(model, tokenizer, requests, settings_, {.exact = run_.recipe.generation.exact},
-                  ended);
+  {
+    const parallel::TraceSpan span("sampling");
+    trainer::sample(model, tokenizer, requests, settings_,
+                    {.exact = run_.recipe.generation.exact}, ended);
+  }
+  const parallel::TraceSpan span("rewards");
   for (const NamedReward& reward : rewards_) {
     const std::vector<double> scores = reward.reward->collect();
     TEMPER_CHECK(scores.size() == submitted.size(), "a score for each completion");

@@ -245,10 +245,11 @@ TEST(Formats, AreThoseOfTheObjective) {
   EXPECT_EQ(error_of_kind("dpo", R"({"prompt": "a", "completion": "b"})"),
             "train.jsonl: no data format fits the columns prompt, completion; expected chosen and "
             "rejected (preference) for objective.kind = \"dpo\" (these are prompt-completion, for "
-            "sft); name yours with columns = { chosen = \"...\", rejected = \"...\" }");
+            "sft, gkd, distill); name yours with columns = { chosen = \"...\", rejected = "
+            "\"...\" }");
   EXPECT_EQ(error_of_kind("dpo", pair, "text"),
-            "data.format = \"text\": belongs to objective.kind sft; with \"dpo\" must be one of "
-            "auto, preference");
+            "data.format = \"text\": belongs to objective.kind sft, gkd, distill; with \"dpo\" must "
+            "be one of auto, preference");
 }
 
 TEST(Formats, OfObjectivesSayWhatIsWrongWithARow) {

@@ -108,6 +108,67 @@ TEST(Targets, LayersToTransformNarrowAList) {
                                   "list, it is 'all-linear'"}));
 }
 
+recipes::Peft lora_of_weights(const Names& weights, const recipes::NamesOrPattern& modules = Names{}) {
+  recipes::Peft peft = lora(modules);
+  peft.target_parameters = weights;
+  return peft;
+}
+
+TEST(Targets, AWeightIsNamedByTheEndOfItsNameWhateverNarrowsTheModules) {
+  recipes::Peft peft = lora_of_weights({"1.mlp.down_proj.weight", "lm_head.weight"});
+  EXPECT_EQ(chosen(peft), (Names{"model.layers.1.mlp.down_proj", "lm_head"}));
+  EXPECT_EQ(target_name(peft, "lm_head"), "lm_head.weight");
+  EXPECT_EQ(target_name(peft, "model.layers.0.mlp.down_proj"), "model.layers.0.mlp.down_proj");
+  peft = lora_of_weights({"down_proj.weight"}, Names{"q_proj"});
+  peft.layers_to_transform = 1;
+  peft.exclude_modules = Names{"0.mlp.down_proj"};
+  EXPECT_EQ(chosen(peft), (Names{"model.layers.0.mlp.down_proj", "model.layers.1.self_attn.q_proj",
+                                 "model.layers.1.mlp.down_proj"}));
+  peft.target_modules.reset();  // PEFT's choice, not none
+  peft.layers_to_transform.reset();
+  EXPECT_EQ(chosen(peft).size(), 6u);
+}
+
+TEST(Targets, AWeightThatIsNotThereIsRefusedWithTheNearest) {
+  EXPECT_EQ(refusal(lora_of_weights({"q_proj", "mlp.dwn_proj.weight", "experts"})),
+            (Names{"peft.target_parameters: 'q_proj' is no weight of this model: did you mean "
+                   "'q_proj.weight'?",
+                   "peft.target_parameters: 'mlp.dwn_proj.weight' is no weight of this model: did "
+                   "you mean 'mlp.down_proj.weight'?",
+                   "peft.target_parameters: 'experts' is no weight of this model: the model's "
+                   "weights of linear layers are down_proj.weight, lm_head.weight, q_proj.weight, "
+                   "v_proj.weight"}));
+  EXPECT_EQ(refusal(lora_of_weights({"q_proj.weight"}, Names{"v_prj"})),
+            (Names{"peft.target_modules: 'v_prj' is no module of this model: did you mean "
+                   "'v_proj'?"}));
+  EXPECT_EQ(refusal(lora_of_weights({"q_proj.weight"}, ".*v_prj")).size(), 1u);
+  // An adapter's own config may name either.
+  EXPECT_EQ(find_targets(lora_of_weights({"q_proj.weight", "w1"}, Names{"c_attn"}), "llama",
+                         tiny_model(), false)
+                .size(),
+            2u);
+  EXPECT_THROW(find_targets(lora_of_weights({"w1"}), "llama", tiny_model(), false), UserError);
+}
+
+TEST(Targets, AWeightIsTrainedInOneWayAlone) {
+  const std::string start = "peft.target_parameters: model.layers.0.self_attn.q_proj.weight is ";
+  EXPECT_EQ(refusal(lora_of_weights({"q_proj.weight"}, "all-linear")),
+            (Names{start + "adapted with its module already (peft.target_modules, by default "
+                           "PEFT's choice): leave one of them out, as peft.target_modules = [] "
+                           "does"}));
+  recipes::Peft peft = lora_of_weights({"q_proj.weight"});
+  peft.modules_to_save = Names{"q_proj"};
+  EXPECT_EQ(refusal(peft), (Names{start + "trained as a whole already (peft.modules_to_save): leave "
+                                          "one of them out"}));
+  for (const char* name : {"embed_tokens", "input_layernorm"}) {
+    const Names lines = refusal(lora_of_weights({name + std::string(".weight")}));
+    ASSERT_EQ(lines.size(), 1u);
+    EXPECT_NE(lines.front().find(name + std::string(".weight is not the weight of a linear layer: "
+                                                    "name its module in ")),
+              std::string::npos);
+  }
+}
+
 TEST(Targets, SavedNamesOfAllLinearAreShortOnlyWhenTheyAreMany) {
   const recipes::Peft peft = lora("all-linear");
   EXPECT_EQ(std::get<Names>(saved_targets(peft, tiny_model())).size(), 6u);

@@ -116,6 +116,31 @@ TEST(Weights, ATiedModelMayBringItsHeadOrNot) {
   EXPECT_TRUE(findings(tiny(true), directory.path()).empty());
 }
 
+TEST(Weights, LayersOfAQuantisedModelThatAreKeptInFullAreRefusedByTheFirst) {
+  const Scratch directory;
+  write_safetensors(directory / "model.safetensors", drawn(tiny()));
+  const auto refusal = [&](const data::Json& names) -> std::string {
+    ModelConfig config = tiny();
+    config.json["quantization_config"]["llm_int8_skip_modules"] = names;
+    const ModelOptions options{.frozen = true, .quantize = QuantKind::kNf4};
+    const auto model = build_model(config, options);
+    try {
+      load_weights(*model, options, directory.path());
+    } catch (const UserError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  // What transformers itself writes: the head is in full here too.
+  EXPECT_EQ(refusal({"lm_head"}), "");
+  EXPECT_EQ(refusal(nullptr), "");
+  EXPECT_EQ(refusal({"lm_head", "v_proj", "down_proj"}),
+            (directory / "config.json").string() +
+                ": quantization_config.llm_int8_skip_modules: \"v_proj\" keeps "
+                "model.layers.0.self_attn.v_proj in full precision, and Temper quantises every "
+                "linear layer of the blocks: use the original model");
+}
+
 TEST(Weights, PicklesAreRefused) {
   const Scratch directory;
   EXPECT_TRUE(

@@ -70,13 +70,6 @@ TEST(ValueHead, IsNoPartOfAdaptersNorOfWhatTheyAreMergedInto) {
   }
 }
 
-TEST(ValueHead, IsNotFollowedByAReference) {
-  const auto model = with_value_head(7);
-  const auto reference = reference_by_model(small_model(2), FollowOptions{.alpha = 1, .every = 1});
-  reference->follow(*model, 1);
-  EXPECT_TRUE(reference->model()->head().weight.equal(model->head().weight));
-}
-
 // Two completions of the small model's tokens.
 SampledGroups sampled(float first_reward, float second_reward) {
   const auto group = [](int32_t place, std::vector<int32_t> ids, float reward) {

@@ -116,5 +116,29 @@ TEST(Gemm, ARowDoesNotDependOnTheOtherRows) {
   }
 }
 
+TEST(Gemm, KeptWeightsChangeNoBit) {
+  at::manual_seed(6);
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    for (const int64_t limit : {int64_t{1} << 30, int64_t{0}}) {
+      const at::Tensor weight = at::randn({130, 1100}).to(dtype);
+      const KeptWeights kept(limit);
+      for (const int64_t rows : {1, 37, 64, 65}) {
+        const at::Tensor a = at::randn({rows, 1100}).to(dtype);
+        at::Tensor plain = at::empty({rows, 130}, dtype), found = at::empty({rows, 130}, dtype);
+        gemm(plain, a, weight.t());
+        gemm(found, a, weight.t(), {.weight = true});
+        EXPECT_TRUE(at::equal(found, plain)) << rows;
+      }
+      // What is packed stays as it was, where there was room to keep it: that is the contract.
+      at::Tensor before = at::empty({3, 130}, dtype), after = at::empty({3, 130}, dtype);
+      const at::Tensor a = at::randn({3, 1100}).to(dtype);
+      gemm(before, a, weight.t(), {.weight = true});
+      weight.zero_();
+      gemm(after, a, weight.t(), {.weight = true});
+      EXPECT_EQ(at::equal(after, before), limit > 0);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace temper::trainer
