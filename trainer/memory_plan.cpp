@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
 
+#include "parallel/replicate/bucket_plan.h"
 #include "parallel/replicate/tree_sum.h"
 #include "recipes/diagnostic.h"
 #include "recipes/objective_kinds.h"
@@ -74,6 +76,7 @@ struct Tensors {
   int64_t weights = 0;    // bytes: values, masters that are tensors of their own, quantised matrices
   int64_t masters = 0;    // of these bytes
   int64_t trainable = 0;  // elements
+  std::vector<int64_t> trained{};  // elements of each such parameter
   int64_t largest = 0;    // elements of the largest quantised projection, whole for one product at a time
   int64_t inner = 0;      // columns of the widest x A^T of LoRA
   int64_t start = 0;      // bytes of what a start that changes the base keeps
@@ -119,18 +122,20 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
   for (const Parameter& parameter : model->parameters()) {
     tensors.weights += static_cast<int64_t>(parameter.value.nbytes());
     if (!parameter.master.is_same(parameter.value)) tensors.masters += static_cast<int64_t>(parameter.master.nbytes());
-    if (parameter.trainable()) tensors.trainable += parameter.value.numel();
+    if (parameter.trainable()) tensors.trained.push_back(parameter.value.numel());
     if (!adapters) continue;
     for (const auto& [key, name] : adapters->saved_base()) {
       if (parameter.name == name) tensors.adapter += parameter.value.numel() * stored_bytes(config);
     }
   }
   tensors.weights += tensors.masters;
+  tensors.trainable = std::accumulate(tensors.trained.begin(), tensors.trained.end(), int64_t{0});
   if (adapters) count_adapters(*adapters, tensors);
   if (build_objective(recipe.objective)->needs_value_head()) {
     tensors.value_head = config.hidden_size + 1;
     tensors.weights += 4 * tensors.value_head;
     tensors.trainable += tensors.value_head;
+    tensors.trained.push_back(tensors.value_head);
   }
   if (model->virtual_tokens()) tensors.virtual_tokens = model->virtual_tokens()->count;
   std::map<const Projection*, int64_t> whole;
@@ -226,18 +231,32 @@ int64_t reference_bytes(const recipes::Recipe& recipe, int64_t parameters, bool 
 
 namespace {
 
+// Where only segments are kept: two buckets are on their way, each with the sums that come back, while a third is filled from the
+// gradient that backward has just made.
+int64_t bytes_under_way(const recipes::Parallel& layout, const std::vector<int64_t>& sizes) {
+  const parallel::BucketPlan plan = parallel::plan_buckets(sizes, (layout.bucket_mib << 20) / 4, layout.shard);
+  std::vector<int64_t> largest(plan.bucket_sizes.size());
+  for (size_t i = 0; i < sizes.size(); ++i) largest[plan.slots[i].bucket] = std::max(largest[plan.slots[i].bucket], sizes[i]);
+  int64_t most = 0;
+  for (size_t i = 0; i < largest.size(); ++i) {
+    int64_t elements = largest[i];
+    for (size_t bucket = i < 2 ? 0 : i - 2; bucket <= i; ++bucket) {
+      elements += plan.bucket_sizes[bucket] + (bucket < i ? plan.bucket_sizes[bucket] / layout.shard : 0);
+    }
+    most = std::max(most, elements);
+  }
+  return 4 * most;
+}
+
 // Sums in the order of a tree put some aside, and keep all ranks' parts until they are added up.
-int64_t gradient_bytes(const recipes::Recipe& recipe, int64_t trainable, int64_t ranks) {
-  const int64_t shards = recipe.parallel.shard, all = 4 * trainable;
+int64_t gradient_bytes(const recipes::Recipe& recipe, const std::vector<int64_t>& sizes, int64_t ranks) {
+  const int64_t shards = recipe.parallel.shard, all = 4 * std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
   const auto exact = exact_micro_batches(recipe, ranks);
   const int64_t aside = exact ? parallel::TreeSum::levels(*exact) : 0;
   const auto parts = [&](int64_t bytes, int64_t group) { return exact && group > 2 ? 2 * bytes : 0; };
   if (shards == 1) return all * (1 + aside) + parts(all, ranks);
   const int64_t segments = all / shards;
-  // Two buckets are on their way while a third is filled, each with the sums that come back.
-  const int64_t bucket = std::min(recipe.parallel.bucket_mib << 20, all);
-  const int64_t under_way = 3 * (bucket + bucket / shards);
-  if (recipe.parallel.zero == 2 && !exact) return segments + std::min(under_way, all + segments);
+  if (recipe.parallel.zero == 2 && !exact) return segments + bytes_under_way(recipe.parallel, sizes);
   return segments + all * (1 + aside) + std::max(parts(all, shards) / 2, parts(segments, ranks / shards));
 }
 
@@ -254,7 +273,7 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   plan.weights = tensors.weights + tensors.start + reference_bytes(recipe, plan.parameters, adapters);
   // Each rank has the masters of its own pieces; those of adapters stay beside them.
   if (shards > 1) plan.weights += tensors.masters / shards - (adapters ? 0 : tensors.masters);
-  plan.gradients = gradient_bytes(recipe, plan.trainable, ranks);
+  plan.gradients = gradient_bytes(recipe, tensors.trained, ranks);
   const int64_t states = recipe.optimizer.kind.find("adamw") != std::string::npos ? 2 : (recipe.optimizer.momentum > 0 ? 1 : 0);
   const int64_t state_bytes = recipe.optimizer.kind.ends_with("adamw_8bit") ? 1 : 4;
   const int64_t all_states = plan.trainable * state_bytes * states;

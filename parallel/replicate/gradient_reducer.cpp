@@ -85,10 +85,10 @@ class CompletionHook : public torch::autograd::FunctionPostHook {
 
 }  // namespace
 
-GradientReducer::State::State(std::vector<at::Tensor> all, Communicator& replicas,
+GradientReducer::State::State(std::vector<at::Tensor> all, Communicator& replica_group,
                               int64_t bucket_bytes, std::optional<int64_t> exact_micro_batches,
                               GradientSharding sharding)
-    : replicas(replicas),
+    : replicas(replica_group),
       shard(sharding.group ? *sharding.group : *solo),
       keeps_segments(sharding.keeps_segments && shard.size() > 1 && !exact_micro_batches) {
   std::vector<int64_t> sizes;
@@ -192,7 +192,10 @@ void GradientReducer::State::end_scatters(size_t under_way) {
     const Scatter& first = scatters.front();
     first.work->wait();
     if (!first.sums.is_same(segments[first.bucket])) segments[first.bucket].add_(first.sums);
-    if (first.last) reduce(first.bucket);
+    if (first.last) {
+      const TraceLabel label("bucket", first.bucket);
+      reduce(first.bucket);
+    }
     scatters.pop_front();
   }
 }

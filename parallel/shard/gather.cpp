@@ -1,5 +1,6 @@
 #include "parallel/shard/gather.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -11,9 +12,20 @@
 namespace temper::parallel {
 namespace {
 
-struct Gather {
+// What travels at once, of all ranks together: enough for a link to be busy, small beside a bucket
+// that holds an embedding.
+constexpr int64_t kGatheredElements = 1 << 20;
+
+// The elements [begin, begin + count) of every rank's segment of a bucket.
+struct Window {
   size_t bucket = 0;
-  at::Tensor all;  // [shards, segment]
+  int64_t begin = 0;
+  int64_t count = 0;
+};
+
+struct Gather {
+  Window window;
+  at::Tensor all;  // [shards, count]
   at::Tensor own_bytes, all_bytes;
   WorkPtr work;
 };
@@ -21,7 +33,7 @@ struct Gather {
 class Gatherer {
  public:
   Gatherer(const std::vector<at::Tensor>& tensors, const BucketPlan& plan, Communicator& group)
-      : plan_(plan), group_(group) {
+      : group_(group) {
     std::vector<int64_t> sizes;
     for (const at::Tensor& tensor : tensors) {
       flat_.push_back(tensor.detach().view({-1}));
@@ -35,15 +47,14 @@ class Gatherer {
     }
   }
 
-  Gather start(size_t bucket) const {
-    const int64_t segment = plan_.bucket_sizes[bucket] / group_.size();
+  Gather start(const Window& window) const {
     Gather gather;
-    gather.bucket = bucket;
-    gather.all = at::empty({group_.size(), segment}, type_of(bucket));
-    const at::Tensor own = at::empty({segment}, gather.all.options());
-    for (const auto& [shard, piece] : pieces_[bucket]) {
-      if (shard == group_.rank()) own.narrow(0, piece.offset, piece.count).copy_(part(piece));
-    }
+    gather.window = window;
+    gather.all = at::empty({group_.size(), window.count}, type_of(window.bucket));
+    const at::Tensor own = at::empty({window.count}, gather.all.options());
+    for_each_part(window, [&](int64_t shard, const at::Tensor& part, int64_t offset) {
+      if (shard == group_.rank()) own.narrow(0, offset, part.numel()).copy_(part);
+    });
     // As bytes: not every type is MPI's.
     gather.own_bytes = own.view(at::kByte);
     gather.all_bytes = gather.all.view({-1}).view(at::kByte);
@@ -53,15 +64,23 @@ class Gatherer {
 
   void finish(const Gather& gather) const {
     gather.work->wait();
-    for (const auto& [shard, piece] : pieces_[gather.bucket]) {
-      if (shard == group_.rank()) continue;
-      part(piece).copy_(gather.all[shard].narrow(0, piece.offset, piece.count));
-    }
+    for_each_part(gather.window, [&](int64_t shard, const at::Tensor& part, int64_t offset) {
+      if (shard != group_.rank()) part.copy_(gather.all[shard].narrow(0, offset, part.numel()));
+    });
   }
 
  private:
-  at::Tensor part(const ShardPiece& piece) const {
-    return flat_[piece.parameter].narrow(0, piece.begin, piece.count);
+  // Calls do_part(rank, its part of a tensor, where that is in the window).
+  template <typename Do>
+  void for_each_part(const Window& window, const Do& do_part) const {
+    for (const auto& [shard, piece] : pieces_[window.bucket]) {
+      const int64_t begin = std::max(piece.offset, window.begin);
+      const int64_t end = std::min(piece.offset + piece.count, window.begin + window.count);
+      if (begin >= end) continue;
+      const at::Tensor& tensor = flat_[piece.parameter];
+      do_part(shard, tensor.narrow(0, piece.begin + begin - piece.offset, end - begin),
+              begin - window.begin);
+    }
   }
 
   // float32 where a bucket's tensors differ: it holds the others' values exactly.
@@ -75,7 +94,6 @@ class Gatherer {
     return type.value_or(at::kFloat);
   }
 
-  const BucketPlan& plan_;
   Communicator& group_;
   std::vector<at::Tensor> flat_;
   std::vector<std::vector<std::pair<int64_t, ShardPiece>>> pieces_;  // of each bucket, with shard
@@ -87,11 +105,15 @@ void gather_shards(const std::vector<at::Tensor>& tensors, const BucketPlan& pla
                    Communicator& group) {
   const at::NoGradGuard off;
   const Gatherer gatherer(tensors, plan, group);
+  const int64_t most = std::max<int64_t>(1, kGatheredElements / group.size());
   std::optional<Gather> before;
   for (size_t bucket = 0; bucket < plan.bucket_sizes.size(); ++bucket) {
-    Gather gather = gatherer.start(bucket);
-    if (before) gatherer.finish(*before);
-    before = std::move(gather);
+    const int64_t segment = plan.bucket_sizes[bucket] / group.size();
+    for (int64_t begin = 0; begin < segment; begin += most) {
+      Gather gather = gatherer.start({bucket, begin, std::min(most, segment - begin)});
+      if (before) gatherer.finish(*before);
+      before = std::move(gather);
+    }
   }
   if (before) gatherer.finish(*before);
 }

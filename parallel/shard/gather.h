@@ -10,8 +10,8 @@
 namespace temper::parallel {
 
 /// Every rank of `group` gets the pieces (shard_plan.h) of all others: `tensors`, contiguous and in
-/// the plan's order, are whole and equal afterwards. One bucket after the other travels through a
-/// buffer of its own, so tensors lie where they like. Collective.
+/// the plan's order, are whole and equal afterwards. A few megabytes after the other travel
+/// through a buffer of their own, so tensors lie where they like. Collective.
 void gather_shards(const std::vector<at::Tensor>& tensors, const BucketPlan& plan,
                    Communicator& group);
 

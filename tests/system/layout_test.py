@@ -123,7 +123,7 @@ class Layout(SystemTest):
         self.assertEqual(found, whole)
         # A sharded checkpoint is exported as any other.
         checkpoint = "runs/moving/checkpoints/step-000008"
-        self.assert_done(self.run_temper("export", checkpoint, "--out", "again"))
+        self.assert_done(self.run_temper("export", checkpoint, "again"))
         self.assertEqual((self.directory / "again/model.safetensors").read_bytes(), whole[1])
 
     def test_resumes_sharded_exactly(self):
@@ -154,9 +154,11 @@ class Layout(SystemTest):
             plan = self.run_temper("plan", recipe, "--world", "4", "--json")
             self.assert_done(plan)
             plans.append(json.loads(plan.stdout)["memory"]["total"] / 2**20)
+        for peak, planned in zip(peaks, plans):
+            self.assertLess(peak, 1.1 * planned, (peaks, plans))
         for peak, planned in zip(peaks[1:], plans[1:]):
-            # Rough: what a process has mapped besides is not the same twice.
-            self.assertGreater(peaks[0] - peak, 0.8 * (plans[0] - planned), (peaks, plans))
+            # Rough: what MPI keeps for a reduce-scatter is tens of MiB here, and no part of the plan.
+            self.assertGreater(peaks[0] - peak, 0.4 * (plans[0] - planned), (peaks, plans))
 
     def test_a_short_last_step_is_normalised_by_its_own_count(self):
         write_rows(self.directory / "train.jsonl", 11, seed=5)
