@@ -7,7 +7,7 @@
 
 #include "parallel/shard/gather.h"
 #include "recipes/diagnostic.h"
-#include "trainer/models/piece.h"
+#include "trainer/checkpoint/piece.h"
 
 namespace temper::trainer {
 namespace {

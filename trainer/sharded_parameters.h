@@ -26,7 +26,7 @@ class ShardedParameters {
   ShardedParameters(std::vector<Parameter>& parameters, const parallel::GradientReducer& reducer,
                     parallel::Communicator& group, bool keep_masters);
 
-  /// This rank's, flat, named as in models/piece.h; their gradients are views of the reducer's
+  /// This rank's, flat, named as in checkpoint/piece.h; their gradients are views of the reducer's
   /// segments.
   std::vector<Parameter>& pieces() { return pieces_; }
   const std::vector<Parameter>& pieces() const { return pieces_; }

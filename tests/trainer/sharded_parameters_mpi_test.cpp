@@ -6,7 +6,7 @@
 
 #include "parallel/mesh.h"
 #include "tests/parallel/mpi_main.h"
-#include "trainer/models/piece.h"
+#include "trainer/checkpoint/piece.h"
 #include "trainer/optimizers/optimizer.h"
 
 namespace temper::trainer {

@@ -6,9 +6,9 @@
 
 #include "recipes/diagnostic.h"
 #include "trainer/checkpoint/manifest.h"
+#include "trainer/checkpoint/piece.h"
 #include "trainer/checkpoint/safetensors_header.h"
 #include "trainer/checkpoint/state.h"
-#include "trainer/models/piece.h"
 
 namespace temper::trainer {
 

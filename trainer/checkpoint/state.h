@@ -14,7 +14,7 @@
 /// Checkpoints of a run: checkpoints/step-000200/ with one safetensors file a rank (its share of
 /// weights and states), state.json and, last, manifest.json with sizes and checksums (XXH3). Only a
 /// directory with a manifest whose files agree is a checkpoint. What is sharded is written in pieces
-/// (models/piece.h), each by a rank that has it: a full state is nowhere gathered.
+/// (checkpoint/piece.h), each by a rank that has it: a full state is nowhere gathered.
 ///
 /// Writing: every rank snapshots its share (a bounded copy), a background thread writes
 /// `rank-00003.safetensors` into step-000200.partial/; when all ranks say they are done (the loop's
@@ -70,7 +70,7 @@ std::optional<FoundCheckpoint> find_checkpoint(const std::filesystem::path& chec
 std::string checkpoint_damage(const std::filesystem::path& directory);
 
 /// Fills `tensors`, contiguous, in place and returns the scalars. Whole tensors and pieces
-/// (models/piece.h) are made of whichever any number of ranks wrote. Throws UserError on a tensor that is missing or misshapen.
+/// (checkpoint/piece.h) are made of whichever any number of ranks wrote. Throws UserError on a tensor that is missing or misshapen.
 data::Json load_checkpoint(const std::filesystem::path& directory, const NamedTensors& tensors);
 
 /// The names and tensors of a checkpoint (for export, inspect): opens all rank files.

@@ -9,9 +9,9 @@
 #include "parallel/trace.h"
 #include "recipes/diagnostic.h"
 #include "trainer/checkpoint/manifest.h"
+#include "trainer/checkpoint/piece.h"
 #include "trainer/checkpoint/share_plan.h"
 #include "trainer/checkpoint/state.h"
-#include "trainer/models/piece.h"
 
 namespace temper::trainer {
 

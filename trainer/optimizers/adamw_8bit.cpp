@@ -8,7 +8,7 @@
 #include <ATen/ATen.h>
 
 #include "recipes/diagnostic.h"
-#include "trainer/models/piece.h"
+#include "trainer/checkpoint/piece.h"
 #include "trainer/ops/blockwise.h"
 #include "trainer/optimizers/adamw.h"
 #include "trainer/optimizers/update.h"

@@ -1,4 +1,4 @@
-#include "trainer/models/piece.h"
+#include "trainer/checkpoint/piece.h"
 
 #include <algorithm>
 #include <functional>
