@@ -136,8 +136,14 @@ data::Json load_checkpoint(const fs::path& directory, const NamedTensors& tensor
     } else if (found->second.type != tensor.scalar_type()) {
       fail("is " + safetensors_dtype(found->second.type) + ", must be " +
            safetensors_dtype(tensor.scalar_type()));
-    } else if (!fill(tensor.detach().view({-1}), piece ? piece->begin : 0, found->second)) {
-      fail("has pieces missing: not all ranks have written theirs?");
+    } else {
+      const at::Tensor target = tensor.detach();
+      const at::Tensor whole = target.contiguous();  // itself, but for a base that LoftQ has turned
+      if (!fill(whole.view({-1}), piece ? piece->begin : 0, found->second)) {
+        fail("has pieces missing: not all ranks have written theirs?");
+      } else if (!whole.is_same(target)) {
+        target.copy_(whole);
+      }
     }
   }
   if (!findings.empty()) throw UserError(findings);
