@@ -132,6 +132,13 @@ TEST_F(Checkpoint, MakesTensorsWholeOfPiecesAndPiecesOfOthers) {
   }
 }
 
+TEST_F(Checkpoint, IsLoadedIntoTensorsThatLieTurned) {
+  save_pieces(path_, pieces({4, 9, 15}));
+  const NamedTensors turned = {{"weights/a", at::zeros({5, 3}).t()}};
+  load_checkpoint(path_ / "step-000007", turned);
+  EXPECT_TRUE(at::equal(turned[0].second, at::arange(15, at::kFloat).view({3, 5})));
+}
+
 TEST_F(Checkpoint, CutsWholeTensorsIntoPieces) {
   World(path_, 2).save(7);
   const NamedTensors piece = {{"weights/a[4:9 of 3,5]", at::zeros({5})}};
