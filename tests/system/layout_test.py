@@ -157,7 +157,8 @@ class Layout(SystemTest):
         for peak, planned in zip(peaks, plans):
             self.assertLess(peak, 1.1 * planned, (peaks, plans))
         for peak, planned in zip(peaks[1:], plans[1:]):
-            # Rough: what MPI keeps for a reduce-scatter is tens of MiB here, and no part of the plan.
+            # A loose bound: on four ranks 60 of 95 MiB (zero = 1) and 58 of 103 (zero = 2) were saved. Where the rest is,
+            # is not known; until it is, this only notices that sharding saves next to nothing.
             self.assertGreater(peaks[0] - peak, 0.4 * (plans[0] - planned), (peaks, plans))
 
     def test_a_short_last_step_is_normalised_by_its_own_count(self):
