@@ -17,8 +17,6 @@
 namespace temper::trainer {
 namespace {
 
-Pair pair_of(const at::Tensor& values) { return {chosen_of(values), rejected_of(values)}; }
-
 class Dpo : public Objective {
  public:
   Dpo(DpoOptions options, std::optional<double> ld_alpha, bool weighting)

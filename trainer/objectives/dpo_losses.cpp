@@ -193,4 +193,6 @@ at::Tensor dpo_loss(const DpoInputs& inputs, const DpoOptions& options) {
   return total;
 }
 
+Pair pair_of(const at::Tensor& values) { return {chosen_of(values), rejected_of(values)}; }
+
 }  // namespace temper::trainer

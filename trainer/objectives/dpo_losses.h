@@ -14,6 +14,9 @@ struct Pair {
   at::Tensor chosen, rejected;
 };
 
+/// Of values [2 B], chosen and rejected in turn.
+Pair pair_of(const at::Tensor& values);
+
 struct DpoInputs {
   Pair policy, reference;  // log-probabilities of whole completions, nats
   Pair lengths;            // tokens of the completions (ipo, sigmoid_norm)

@@ -15,8 +15,6 @@
 namespace temper::trainer {
 namespace {
 
-Pair pair_of(const at::Tensor& values) { return {chosen_of(values), rejected_of(values)}; }
-
 }  // namespace
 
 LossTerms online_dpo_loss(const SampledPairs& pairs, const DpoOptions& options) {
