@@ -70,7 +70,7 @@ struct Function : torch::autograd::Function<Function> {
             const cpu::SoftmaxRow t = cpu::kernels().softmax_row(other, vocabulary);
             T* out = with_gradients ? output<T>(dlogits) + r * vocabulary : nullptr;
             const float divergence = cpu::row_kernels<T>().divergence(
-                own, s.log_sum_exp, other, t.log_sum_exp, beta, scale, out, vocabulary);
+                own, s, other, t, beta, scale, out, vocabulary);
             values->tokens[static_cast<size_t>(begin + r)] = {divergence, s.entropy,
                                                               s.argmax == label[begin + r]};
           }

@@ -15,15 +15,16 @@ inline Floats log1p16(Floats y) {
 }
 
 template <class T>
-float divergence(float* student, float log_sum_exp, float* teacher, float teacher_log_sum_exp,
-                 float beta, float scale, T* out, int64_t dim) {
+float divergence(float* student, const SoftmaxRow& student_row, float* teacher,
+                 const SoftmaxRow& teacher_row, float beta, float scale, T* out, int64_t dim) {
   const float log_of_student = std::log1p(-beta);  // shares of the mixture
   const float log_of_teacher = std::log(beta);
   Floats totals{};    // of the divergence
   Floats weighted{};  // sum S (log S - log M): what the softmax takes off the gradient
   for (int64_t i = 0; i < dim; i += kLanes) {
-    const Floats log_s = get(student, i, dim) - log_sum_exp;
-    const Floats log_t = get(teacher, i, dim) - teacher_log_sum_exp;
+    // The maximum first: beside log_sum_exp, which is as large, a likely token's logarithm is lost.
+    const Floats log_s = get(student, i, dim) - student_row.max - student_row.log_total;
+    const Floats log_t = get(teacher, i, dim) - teacher_row.max - teacher_row.log_total;
     Floats s = exp16(log_s);
     Floats t = exp16(log_t);
     for (int64_t c = dim - i; c < kLanes; ++c) s[c] = t[c] = 0;

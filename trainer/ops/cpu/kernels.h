@@ -13,6 +13,15 @@ struct Bf16 {
   uint16_t bits;
 };
 
+struct SoftmaxRow {
+  float log_sum_exp = 0;  // max + log_total
+  float max = 0;          // of the logits
+  float log_total = 0;    // log sum exp(logits - max)
+  float entropy = 0;      // -sum p log p, nats
+  float mean = 0;         // of the logits
+  int64_t argmax = 0;
+};
+
 /// T is float or Bf16; all arithmetic is float32.
 template <class T>
 struct RowKernels {
@@ -64,8 +73,8 @@ struct RowKernels {
                             float dlog_prob, float dentropy, T* out, int64_t dim);
   /// The divergence of head_divergence.h of two rows of logits, which are overwritten; out (unless
   /// null; it may be `student`) = d divergence / d student * scale.
-  float (*divergence)(float* student, float log_sum_exp, float* teacher, float teacher_log_sum_exp,
-                      float beta, float scale, T* out, int64_t dim);
+  float (*divergence)(float* student, const SoftmaxRow& student_row, float* teacher,
+                      const SoftmaxRow& teacher_row, float beta, float scale, T* out, int64_t dim);
 };
 
 /// Attention over blocks of keys (rows) and queries (columns, a multiple of 16, `ld` apart); see
@@ -135,13 +144,6 @@ struct QuantKernels {
   /// The same with the matrix' rows as they are, any dim; x is zero from dim to a multiple of 16.
   void (*multiply)(const float* x, int64_t stride_x, int64_t rows, const T* weights, int64_t dim,
                    int64_t outputs, T* y, int64_t stride_y);
-};
-
-struct SoftmaxRow {
-  float log_sum_exp = 0;
-  float entropy = 0;  // -sum p log p, nats
-  float mean = 0;     // of the logits
-  int64_t argmax = 0;
 };
 
 /// Elements of a row whose exponentials exp_row sums together.

@@ -164,6 +164,8 @@ SoftmaxRow softmax_row(const float* logits, int64_t dim) {
   const float total = sum(totals);
   const float log_total = std::log(total);
   return {.log_sum_exp = peak + log_total,
+          .max = peak,
+          .log_total = log_total,
           .entropy = log_total - sum(weighted) / total,
           .mean = peak + sum(summed) / static_cast<float>(dim),
           .argmax = argmax};
