@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "recipes/diagnostic.h"
+#include "recipes/peft_methods.h"
 #include "trainer/adapters/adapter_files.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/models/model.h"
@@ -45,7 +46,7 @@ LoadedModel combine_on(const Source& base, const std::vector<std::string>& adapt
     adapter_source(directory, base.model);  // says what is wrong with it
     const auto shapes = trainer::build_model(config, kShapes);
     // PiSSA and OLoRA adapters that were not converted start from the base's own weights.
-    if (trainer::changes_base(trainer::read_adapter_config(directory))) {
+    if (recipes::changes_base(trainer::read_adapter_config(directory))) {
       trainer::load_weights(*shapes, kShapes, base.model);
     }
     loras.push_back(

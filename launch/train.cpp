@@ -29,8 +29,9 @@ int run_recipe(parallel::Session& session, const po::variables_map& given) {
     parallel::say(directory.path.string() + " is finished: nothing to do (more train.steps or train.epochs continue it)");
     return kDone;
   }
-  trainer::fill_model(run, directory.checkpoint);
   run.communicator = session.communicator(run.recipe.parallel.timeout);
+  trainer::make_mesh(run);
+  trainer::fill_model(run, directory.checkpoint);
   trainer::prepare_training(run);
 
   // Nothing is written before all ranks have come this far.

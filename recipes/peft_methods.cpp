@@ -187,4 +187,10 @@ void fill_in_peft(Recipe& recipe) {
   }
 }
 
+bool changes_base(const Peft& peft) {
+  if (peft.method != "lora" || !peft.init_lora_weights) return false;
+  const auto* word = std::get_if<std::string>(&*peft.init_lora_weights);
+  return word && (word->starts_with("pissa") || *word == "olora" || *word == "loftq");
+}
+
 }  // namespace temper::recipes

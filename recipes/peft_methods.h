@@ -31,6 +31,9 @@ const std::vector<PeftMethod>& peft_methods();
 const PeftMethod* find_peft_method(std::string_view name);
 std::vector<std::string> peft_method_names();
 
+/// Whether the start makes other weights of the base's: PiSSA, OLoRA, LoftQ.
+bool changes_base(const Peft& peft);
+
 /// The methods that have the key, in the order of the table; all of them for peft.method and
 /// peft.dtype.
 std::vector<std::string> methods_with(std::string_view key);

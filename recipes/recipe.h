@@ -285,6 +285,11 @@ struct Parallel {
   bool operator==(const Parallel&) const = default;
 };
 
+/// What ranks of a copy share: 1 optimizer state, 2 gradients too, 3 weights too; 0: they are copies.
+inline int64_t zero_stage(const Parallel& parallel) {
+  return parallel.zero.value_or(parallel.shard > 1 ? 3 : 0);
+}
+
 struct Checkpoint {
   int64_t every = 200;
   int64_t keep = 2;

@@ -12,6 +12,7 @@
 #include "recipes/diagnostic.h"
 #include "recipes/judgement.h"
 #include "recipes/objective_kinds.h"
+#include "recipes/peft_methods.h"
 #include "recipes/resolve.h"
 #include "recipes/schema.h"
 
@@ -258,19 +259,21 @@ void judge_sharding(Judgement& judge) {
                   "needs parallel.shard above 1: the ranks that share one copy");
     return;
   }
-  judge.require(parallel.zero.has_value(), {"parallel.shard", "parallel.zero"},
-                "needs parallel.zero = 1 or 2 (3, which it stands for by itself, is not in this "
-                "version): zero = 2 shards optimizer state and gradients");
   // What every rank computes from whole gradients or float32 weights.
   judge.require(recipe.peft.method != "adalora", {"parallel.shard", "peft.method"},
                 "must be 1 with peft.method = \"adalora\", which ranks its directions by whole "
                 "gradients");
-  const bool own_masters =
-      recipe.train.precision != Dtype::kFp32 || recipe.model.dtype != Dtype::kFp32;
-  judge.require(!recipe.objective.sync_ref_model.value_or(false) || !own_masters,
+  const bool whole_masters = zero_stage(parallel) < 3 && recipe.train.precision == Dtype::kFp32 &&
+                             recipe.model.dtype == Dtype::kFp32;
+  judge.require(!recipe.objective.sync_ref_model.value_or(false) || whole_masters,
                 {"parallel.shard", "objective.sync_ref_model"},
                 "must be 1 with objective.sync_ref_model = true, which follows whole float32 "
-                "weights (or set train.precision and model.dtype to \"fp32\")");
+                "weights (or set train.precision and model.dtype to \"fp32\" and parallel.zero to 1 "
+                "or 2)");
+  judge.require(zero_stage(parallel) < 3 || !changes_base(recipe.peft),
+                {"parallel.zero", "peft.init_lora_weights"},
+                "needs parallel.zero = 1 or 2: pissa, olora and loftq change the base, which "
+                "parallel.zero = 3 shares out");
 }
 
 void judge_batch(Judgement& judge, int64_t ranks) {

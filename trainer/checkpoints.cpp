@@ -40,7 +40,13 @@ NamedTensors tensors_of(Run& run) {
     // The base of adapters is where it came from, and does not change.
     if (run.adapters && !parameter.trainable()) continue;
     if (run.sharded && parameter.trainable()) continue;
-    tensors.emplace_back("weights/" + parameter.name, parameter.master);
+    if (run.blocks && run.blocks->holds(parameter)) {
+      for (const ShardedBlocks::Piece& piece : run.blocks->pieces_of(parameter)) {
+        tensors.emplace_back("weights/" + piece_name(parameter.name, parameter.value.sizes(), piece.begin, piece.value.numel()), piece.value);
+      }
+    } else {
+      tensors.emplace_back("weights/" + parameter.name, parameter.master);
+    }
   }
   if (run.sharded) {
     for (const Parameter& piece : run.sharded->pieces()) tensors.emplace_back("weights/" + piece.name, piece.master);
@@ -99,7 +105,8 @@ int64_t Checkpoints::newest() const { return state_->newest; }
 NamedTensors Checkpoints::weights(const NamedTensors& values) const {
   NamedTensors named, weights;
   for (const auto& [name, value] : values) {
-    weights.emplace_back(name, at::empty(value.sizes(), at::kFloat));
+    // Of what is trained there are masters.
+    weights.emplace_back(name, at::empty(value.sizes(), value.requires_grad() ? at::kFloat : value.scalar_type()));
     named.emplace_back("weights/" + name, weights.back().second);
   }
   load_checkpoint(state_->directory.checkpoints() / step_directory(state_->newest), named);

@@ -30,7 +30,9 @@ MetricLine evaluate(Run& run) {
   const at::NoGradGuard no_grad;
   StepSums sums = zero_sums(*run.objective);
   std::optional<PromptAnswers> answers;
-  if (recipes::samples_completions(run.recipe.objective)) answers.emplace(run);
+  const bool samples = recipes::samples_completions(run.recipe.objective);
+  if (samples) answers.emplace(run);
+  const WholeBlocks whole(samples ? run.blocks.get() : nullptr);
   // As many at once as are sampled together.
   const int64_t together = answers ? std::max<int64_t>(1, kAnswered / run.loader_options.micro) : 1;
   data::EvalLoader loader(run.datasets.eval, run.loader_options);
@@ -46,6 +48,7 @@ MetricLine evaluate(Run& run) {
       sums.input_tokens += static_cast<double>(batch.input_tokens);
     }
   }
+  end_passes(*run.model);
   exchange(sums, *run.communicator);
   if (answers) {
     for (MetricSum& metric : answers->metrics()) sums.metrics.push_back(std::move(metric));

@@ -106,6 +106,8 @@ Outcome finish(Run& run, RunDirectory& directory, Checkpoints& checkpoints, Reco
   if (const std::string problem = checkpoints.complete(); !problem.empty()) return {Ending::kFailed, problem};
 
   if (run.sharded && run.adapters) run.sharded->gather_masters();
+  // A base that was drawn is nowhere but in memory.
+  const WholeBlocks whole(run.adapters && run.recipe.model.init == recipes::Init::kRandom ? run.blocks.get() : nullptr);
   StepSums sums;
   std::string problem;
   if (run.world.rank == 0) {

@@ -14,6 +14,7 @@
 #include "parallel/replicate/tree_sum.h"
 #include "recipes/diagnostic.h"
 #include "recipes/objective_kinds.h"
+#include "recipes/peft_methods.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/generation/engine.h"
 #include "trainer/models/rope_frequencies.h"
@@ -256,7 +257,7 @@ int64_t gradient_bytes(const recipes::Recipe& recipe, const std::vector<int64_t>
   const auto parts = [&](int64_t bytes, int64_t group) { return exact && group > 2 ? 2 * bytes : 0; };
   if (shards == 1) return all * (1 + aside) + parts(all, ranks);
   const int64_t segments = all / shards;
-  if (recipe.parallel.zero == 2 && !exact) return segments + bytes_under_way(recipe.parallel, sizes);
+  if (recipes::zero_stage(recipe.parallel) >= 2 && !exact) return segments + bytes_under_way(recipe.parallel, sizes);
   return segments + all * (1 + aside) + std::max(parts(all, shards) / 2, parts(segments, ranks / shards));
 }
 

@@ -241,10 +241,27 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
   return run;
 }
 
+void make_mesh(Run& run) {
+  run.mesh = std::make_unique<parallel::Mesh>(parallel::mesh_shape(run.recipe.parallel, run.world.size), *run.communicator);
+}
+
+// Full fine-tuning: before weights are loaded, so that no rank ever has them all. Of adapters' bases afterwards, since many starts
+// read or change them.
+void shard_blocks(Run& run, bool adapters) {
+  const recipes::Parallel& layout = run.recipe.parallel;
+  if (!run.mesh || recipes::zero_stage(layout) < 3) return;
+  run.blocks = std::make_unique<ShardedBlocks>(*run.model, run.mesh->group(parallel::Axis::kShard), layout.bucket_mib << 20,
+                                               ShardedBlocksOptions{.reshard = layout.reshard, .adapters = adapters});
+  run.model->block_hooks() = run.blocks.get();
+}
+
 void fill_model(Run& run, const std::optional<fs::path>& checkpoint) {
   const ModelOptions options = model_options(run.recipe);
   run.model = build_model(run.inputs.config, options);
-  if (!options.frozen) choose_trainable(*run.model, run.recipe.train);
+  if (!options.frozen) {
+    choose_trainable(*run.model, run.recipe.train);
+    shard_blocks(run, /*adapters=*/false);
+  }
   if (run.recipe.model.init == recipes::Init::kPretrained) {
     load_weights(*run.model, options, run.inputs.model_directory);
     draw_head(*run.model, run.recipe.run.seed);
@@ -267,6 +284,7 @@ void fill_model(Run& run, const std::optional<fs::path>& checkpoint) {
     add_value_head(*run.model, options);
     draw_value_head(*run.model, run.recipe.run.seed);
   }
+  if (options.frozen) shard_blocks(run, /*adapters=*/true);
   release_idle_cpu_memory();
 }
 
@@ -278,6 +296,7 @@ void prepare(Run& run, data::StepBatches& batches, int64_t step) {
                                    .step = step,
                                    .max_length = run.recipe.data.max_length,
                                    .temperature = run.recipe.generation.temperature.value_or(1)});
+  end_passes(*run.model);
 }
 
 // LoRA+ (Hayou et al. 2024, arXiv:2402.12354): B and whatever is a vector learn faster than A, an adapted embedding at a rate of its own
@@ -294,19 +313,25 @@ void set_rates(std::vector<Parameter>& parameters, const recipes::Optimizer& opt
 }
 
 void prepare_training(Run& run) {
-  if (run.reference && run.recipe.objective.precompute_ref_log_probs.value_or(false)) store_references(run);
+  if (run.reference && run.recipe.objective.precompute_ref_log_probs.value_or(false)) {
+    const WholeBlocks whole(run.blocks.get());
+    store_references(run);
+  }
   set_rates(run.model->parameters(), run.recipe.optimizer);
   std::vector<at::Tensor> values;
-  for (const Parameter& parameter : run.model->parameters()) values.push_back(parameter.value);
+  std::vector<int64_t> units;
+  for (const Parameter& parameter : run.model->parameters()) {
+    values.push_back(parameter.value);
+    units.push_back(parameter.block);
+  }
   const recipes::Parallel& layout = run.recipe.parallel;
-  run.mesh = std::make_unique<parallel::Mesh>(parallel::mesh_shape(layout, run.world.size), *run.communicator);
   parallel::Communicator& shard = run.mesh->group(parallel::Axis::kShard);
   run.reducer = std::make_unique<parallel::GradientReducer>(
       std::move(values), run.mesh->group(parallel::Axis::kReplicate), layout.bucket_mib << 20,
       exact_micro_batches(run.recipe, run.world.size),
-      parallel::GradientSharding{.group = &shard, .keeps_segments = layout.zero.value_or(0) >= 2});
+      parallel::GradientSharding{.group = &shard, .keeps_segments = recipes::zero_stage(layout) >= 2}, units);
   if (shard.size() > 1) {
-    run.sharded = std::make_unique<ShardedParameters>(run.model->parameters(), *run.reducer, shard, run.adapters != nullptr);
+    run.sharded = std::make_unique<ShardedParameters>(run.model->parameters(), *run.reducer, shard, run.adapters != nullptr, run.blocks.get());
     release_idle_cpu_memory();  // of the masters
   }
   recipes::Optimizer optimizer = run.recipe.optimizer;

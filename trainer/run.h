@@ -25,7 +25,7 @@
 #include "trainer/step_source.h"
 
 /// Everything that a recipe and a world make, put together in one readable place:
-///     read_inputs -> prepare_datasets -> assemble -> fill_model -> prepare_training -> loop.h
+///     read_inputs -> prepare_datasets -> assemble -> make_mesh -> fill_model -> prepare_training -> loop.h
 namespace temper::trainer {
 
 /// What is read before anything is built: cheap, and enough to refuse a recipe.
@@ -73,6 +73,7 @@ struct Run {
   std::unique_ptr<StepSource> source{};                     // null when only evaluating
   std::unique_ptr<parallel::Mesh> mesh{};                   // null when only evaluating
   std::unique_ptr<parallel::GradientReducer> reducer{};     // null when only evaluating
+  std::unique_ptr<ShardedBlocks> blocks{};                  // null unless parallel.zero is 3
   std::unique_ptr<ShardedParameters> sharded{};             // null unless parallel.shard is above 1
   std::unique_ptr<Optimizer> optimizer{};                   // null when only evaluating
   int64_t total_steps = 0;
@@ -90,9 +91,13 @@ std::optional<int64_t> exact_micro_batches(const recipes::Recipe& recipe, int64_
 /// is a collective and this is not. Throws UserError.
 Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const parallel::World& world);
 
+/// Which ranks share what. Needs the communicator; before fill_model, which then keeps no more of the weights than ZeRO leaves this
+/// rank. Collective.
+void make_mesh(Run& run);
+
 /// The model with its weights: read from model.path, or drawn from the seed; frozen and trainable as the recipe says, with the
 /// adapters of [peft] or model.adapter; and the reference that the objective needs. `checkpoint`: what is going to be loaded into
-/// it. Throws UserError.
+/// it. Throws UserError. Collective where there is a mesh.
 void fill_model(Run& run, const std::optional<std::filesystem::path>& checkpoint = {});
 
 /// What the objective needs before the step's losses (Objective::prepare), in no-grad mode. Collective.

@@ -30,7 +30,9 @@ int64_t prompt_length(const data::Example& example) {
 }  // namespace
 
 void write_samples(Run& run, const RunDirectory& directory, int64_t step) {
-  if (!run.recipe.log.samples || run.world.rank != 0 || run.inputs.config.num_labels > 0) return;
+  if (!run.recipe.log.samples || run.inputs.config.num_labels > 0) return;
+  const WholeBlocks whole(run.blocks.get());
+  if (run.world.rank != 0) return;
   SamplingSettings settings;  // greedy: comparable from step to step
   if (const auto eos = run.inputs.tokenizer.eos_id()) settings.eos_ids = {*eos};
   settings.max_new_tokens = std::min(kLongestSample, run.recipe.generation.max_new_tokens);

@@ -16,26 +16,30 @@ at::Tensor flat_part(const at::Tensor& tensor, const parallel::ShardPiece& piece
   return tensor.detach().view({-1}).narrow(0, piece.begin, piece.count);
 }
 
-Parameter make_piece(const Parameter& whole, const parallel::ShardPiece& place,
+Parameter make_piece(const Parameter& whole, const parallel::ShardPiece& place, const ShardedBlocks::Piece& own,
                      const at::Tensor& gradient) {
+  TEMPER_CHECK(own.begin == place.begin && own.value.numel() == place.count, "values are cut as gradients are");
   Parameter piece = whole;
-  piece.name = Piece{.whole = whole.name,
-                     .begin = place.begin,
-                     .end = place.begin + place.count,
-                     .shape = whole.value.sizes().vec()}
-                   .name();
-  piece.value = flat_part(whole.value, place);
-  piece.master = whole.master.is_same(whole.value) ? piece.value
-                                                   : flat_part(whole.master, place).clone();
+  piece.name = piece_name(whole.name, whole.value.sizes(), place.begin, place.count);
+  piece.value = own.value;
+  piece.master = own.master;
   piece.value.requires_grad_(true).mutable_grad() = gradient;
   return piece;
+}
+
+// Of a tensor that stays whole: a view of its value.
+ShardedBlocks::Piece cut_piece(const Parameter& whole, const parallel::ShardPiece& place) {
+  const at::Tensor value = flat_part(whole.value, place);
+  const bool own_master = !whole.master.is_same(whole.value);
+  return {.begin = place.begin, .value = value, .master = own_master ? flat_part(whole.master, place).clone() : value};
 }
 
 }  // namespace
 
 ShardedParameters::ShardedParameters(std::vector<Parameter>& parameters,
                                      const parallel::GradientReducer& reducer,
-                                     parallel::Communicator& group, bool keep_masters)
+                                     parallel::Communicator& group, bool keep_masters,
+                                     const ShardedBlocks* blocks)
     : plan_(reducer.plan()), group_(group) {
   std::vector<int64_t> sizes;
   for (const Parameter& parameter : parameters) {
@@ -44,12 +48,15 @@ ShardedParameters::ShardedParameters(std::vector<Parameter>& parameters,
   places_ = parallel::shard_pieces(plan_, sizes, group.size(), group.rank());
   for (Parameter& parameter : parameters) {
     if (!parameter.trainable()) continue;
-    while (pieces_.size() < places_.size() && places_[pieces_.size()].parameter == whole_.size()) {
+    const bool held = blocks && blocks->holds(parameter);
+    for (size_t of_parameter = 0; pieces_.size() < places_.size(); ++of_parameter) {
       const parallel::ShardPiece& place = places_[pieces_.size()];
-      pieces_.push_back(
-          make_piece(parameter, place,
-                     reducer.segments()[place.bucket].narrow(0, place.offset, place.count)));
+      if (place.parameter != whole_.size()) break;
+      pieces_.push_back(make_piece(parameter, place,
+                                   held ? blocks->pieces_of(parameter).at(of_parameter) : cut_piece(parameter, place),
+                                   reducer.segments()[place.bucket].narrow(0, place.offset, place.count)));
     }
+    values_.push_back(held ? at::Tensor() : parameter.value);
     if (!keep_masters && !parameter.master.is_same(parameter.value)) parameter.master.reset();
     whole_.push_back(parameter);
   }
@@ -57,9 +64,7 @@ ShardedParameters::ShardedParameters(std::vector<Parameter>& parameters,
 
 double ShardedParameters::gather_values() {
   const auto start = std::chrono::steady_clock::now();
-  std::vector<at::Tensor> values;
-  for (const Parameter& parameter : whole_) values.push_back(parameter.value);
-  parallel::gather_shards(values, plan_, group_);
+  parallel::gather_shards(values_, plan_, group_);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 

@@ -6,6 +6,7 @@
 #include "parallel/replicate/gradient_reducer.h"
 #include "parallel/shard/shard_plan.h"
 #include "trainer/models/model.h"
+#include "trainer/sharded_blocks.h"
 
 /// ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054) on the side of the weights: each rank of a group
 /// that shares one copy updates its own pieces of every parameter, and has masters and optimizer
@@ -23,16 +24,17 @@ class ShardedParameters {
   /// Takes the masters of the trainable ones away (`parameters[i].master` is undefined then) unless
   /// they are the values or `keep_masters`: those of adapters are small, and read where they are
   /// merged. All arguments outlive it.
+  /// The pieces of parameters that `blocks` holds (null: none) are its own.
   ShardedParameters(std::vector<Parameter>& parameters, const parallel::GradientReducer& reducer,
-                    parallel::Communicator& group, bool keep_masters);
+                    parallel::Communicator& group, bool keep_masters, const ShardedBlocks* blocks = nullptr);
 
   /// This rank's, flat, named as in checkpoint/piece.h; their gradients are views of the reducer's
   /// segments.
   std::vector<Parameter>& pieces() { return pieces_; }
   const std::vector<Parameter>& pieces() const { return pieces_; }
 
-  /// After the pieces' values have changed: every rank sees all of them. Returns the seconds that
-  /// it took. Collective.
+  /// After the pieces' values have changed: every rank sees all of them, but for those that blocks
+  /// hold. Returns the seconds that it took. Collective.
   double gather_values();
   /// After the pieces' masters have been loaded: rounds them into values. Collective.
   void refresh_values();
@@ -41,6 +43,7 @@ class ShardedParameters {
 
  private:
   std::vector<Parameter> whole_;              // the trainable ones
+  std::vector<at::Tensor> values_;            // of them; undefined where blocks hold it
   std::vector<parallel::ShardPiece> places_;  // of the pieces, in whole_
   std::vector<Parameter> pieces_;
   const parallel::BucketPlan& plan_;

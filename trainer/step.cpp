@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include "parallel/trace.h"
+#include "trainer/models/model.h"
 
 namespace temper::trainer {
 
@@ -90,6 +91,7 @@ StepSums forward_backward(Model& model, Objective& objective, parallel::Gradient
     sums.input_tokens += static_cast<double>(batch.input_tokens);
     sums.rows += static_cast<double>(batch.rows);
   }
+  end_passes(model);
   reducer.finish();
   sums.own_not_finite = std::isfinite(sums.loss) ? 0 : 1;
   return sums;

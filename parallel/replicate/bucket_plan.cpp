@@ -8,12 +8,13 @@ int64_t round_up(int64_t size, int64_t unit) { return (size + unit - 1) / unit *
 }  // namespace
 
 BucketPlan plan_buckets(const std::vector<int64_t>& sizes, int64_t bucket_elements,
-                        int64_t shards) {
+                        int64_t shards, const std::vector<int64_t>& units) {
   BucketPlan plan;
   plan.slots.resize(sizes.size());
   for (size_t i = sizes.size(); i-- > 0;) {
     const int64_t size = round_up(sizes[i], kBucketAlignment);
-    if (plan.bucket_sizes.empty() || plan.bucket_sizes.back() + size > bucket_elements) {
+    const bool another = !units.empty() && i + 1 < sizes.size() && units[i] != units[i + 1];
+    if (plan.bucket_sizes.empty() || another || plan.bucket_sizes.back() + size > bucket_elements) {
       plan.bucket_sizes.push_back(0);
     }
     plan.slots[i] = {.bucket = static_cast<int64_t>(plan.bucket_sizes.size()) - 1,

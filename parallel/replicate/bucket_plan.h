@@ -24,9 +24,10 @@ constexpr int64_t kBucketAlignment = 256;
 constexpr int64_t kSegmentAlignment = 8192;
 
 /// Buckets of at most `bucket_elements` (a larger parameter has one of its own), filled from the
-/// last parameter to the first, since backward finishes them in that order. With several `shards`
-/// each is longer by what makes segments of one size; where parameters lie does not depend on it.
+/// last parameter to the first, since backward finishes them in that order. `units`, where given, a
+/// number a parameter: none shares a bucket with one of another number. With several `shards` each
+/// is longer by what makes segments of one size; where parameters lie does not depend on it.
 BucketPlan plan_buckets(const std::vector<int64_t>& sizes, int64_t bucket_elements,
-                        int64_t shards = 1);
+                        int64_t shards = 1, const std::vector<int64_t>& units = {});
 
 }  // namespace temper::parallel

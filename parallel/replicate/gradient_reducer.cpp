@@ -19,7 +19,8 @@ namespace temper::parallel {
 
 struct GradientReducer::State {
   State(std::vector<at::Tensor> all, Communicator& replicas, int64_t bucket_bytes,
-        std::optional<int64_t> exact_micro_batches, GradientSharding sharding);
+        std::optional<int64_t> exact_micro_batches, GradientSharding sharding,
+        const std::vector<int64_t>& units);
   ~State();
 
   bool sharded() const { return shard.size() > 1; }
@@ -87,18 +88,21 @@ class CompletionHook : public torch::autograd::FunctionPostHook {
 
 GradientReducer::State::State(std::vector<at::Tensor> all, Communicator& replica_group,
                               int64_t bucket_bytes, std::optional<int64_t> exact_micro_batches,
-                              GradientSharding sharding)
+                              GradientSharding sharding, const std::vector<int64_t>& units)
     : replicas(replica_group),
       shard(sharding.group ? *sharding.group : *solo),
       keeps_segments(sharding.keeps_segments && shard.size() > 1 && !exact_micro_batches) {
-  std::vector<int64_t> sizes;
-  for (at::Tensor& parameter : all) {
-    if (!parameter.requires_grad()) continue;
-    TEMPER_CHECK(parameter.is_leaf(), "gradients are collected at leaves");
-    sizes.push_back(parameter.numel());
-    parameters.push_back(std::move(parameter));
+  TEMPER_CHECK(units.empty() || units.size() == all.size(), "a unit for each parameter");
+  std::vector<int64_t> sizes, own_units;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (!all[i].requires_grad()) continue;
+    TEMPER_CHECK(all[i].is_leaf(), "gradients are collected at leaves");
+    sizes.push_back(all[i].numel());
+    if (!units.empty()) own_units.push_back(units[i]);
+    parameters.push_back(std::move(all[i]));
   }
-  plan = plan_buckets(sizes, bucket_bytes / static_cast<int64_t>(sizeof(float)), shard.size());
+  plan = plan_buckets(sizes, bucket_bytes / static_cast<int64_t>(sizeof(float)), shard.size(),
+                      own_units);
   for (const int64_t size : plan.bucket_sizes) {
     buckets.push_back(keeps_segments ? at::Tensor() : empty(size).zero_());
     segments.push_back(sharded() ? empty(size / shard.size()).zero_() : buckets.back());
@@ -207,9 +211,9 @@ void GradientReducer::State::reduce(size_t bucket) {
 
 GradientReducer::GradientReducer(std::vector<at::Tensor> parameters, Communicator& replicas,
                                  int64_t bucket_bytes, std::optional<int64_t> exact_micro_batches,
-                                 GradientSharding sharding)
+                                 GradientSharding sharding, const std::vector<int64_t>& units)
     : state_(std::make_unique<State>(std::move(parameters), replicas, bucket_bytes,
-                                     exact_micro_batches, sharding)) {}
+                                     exact_micro_batches, sharding, units)) {}
 
 GradientReducer::~GradientReducer() = default;
 

@@ -46,9 +46,11 @@ struct GradientSharding {
 class GradientReducer {
  public:
   /// `parameters` in forward order; those that do not require a gradient are left out. Sums are
-  /// over the ranks of `replicas` x `sharding.group`, which outlive it.
+  /// over the ranks of `replicas` x `sharding.group`, which outlive it. `units`: a number for each of
+  /// the parameters, which no bucket mixes (plan_buckets).
   GradientReducer(std::vector<at::Tensor> parameters, Communicator& replicas, int64_t bucket_bytes,
-                  std::optional<int64_t> exact_micro_batches = {}, GradientSharding sharding = {});
+                  std::optional<int64_t> exact_micro_batches = {}, GradientSharding sharding = {},
+                  const std::vector<int64_t>& units = {});
   ~GradientReducer();
   GradientReducer(const GradientReducer&) = delete;
   GradientReducer& operator=(const GradientReducer&) = delete;

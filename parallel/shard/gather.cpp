@@ -36,8 +36,8 @@ class Gatherer {
       : group_(group) {
     std::vector<int64_t> sizes;
     for (const at::Tensor& tensor : tensors) {
-      flat_.push_back(tensor.detach().view({-1}));
-      sizes.push_back(tensor.numel());
+      flat_.push_back(tensor.defined() ? tensor.detach().view({-1}) : at::Tensor());
+      sizes.push_back(tensor.defined() ? tensor.numel() : 0);
     }
     pieces_.resize(plan.bucket_sizes.size());
     for (int64_t shard = 0; shard < group.size(); ++shard) {
@@ -46,6 +46,8 @@ class Gatherer {
       }
     }
   }
+
+  bool has_bucket(size_t bucket) const { return !pieces_[bucket].empty(); }
 
   Gather start(const Window& window) const {
     Gather gather;
@@ -108,6 +110,7 @@ void gather_shards(const std::vector<at::Tensor>& tensors, const BucketPlan& pla
   const int64_t most = std::max<int64_t>(1, kGatheredElements / group.size());
   std::optional<Gather> before;
   for (size_t bucket = 0; bucket < plan.bucket_sizes.size(); ++bucket) {
+    if (!gatherer.has_bucket(bucket)) continue;
     const int64_t segment = plan.bucket_sizes[bucket] / group.size();
     for (int64_t begin = 0; begin < segment; begin += most) {
       Gather gather = gatherer.start({bucket, begin, std::min(most, segment - begin)});

@@ -11,6 +11,7 @@
 #include "recipes/diagnostic.h"
 #include "recipes/enum_names.h"
 #include "recipes/name_pattern.h"
+#include "recipes/peft_methods.h"
 #include "trainer/adapters/targets.h"
 
 namespace temper::trainer {
@@ -58,12 +59,6 @@ bool is_lora_b(const std::string& key) {
 }
 
 }  // namespace
-
-bool changes_base(const recipes::Peft& peft) {
-  if (peft.method != "lora" || !peft.init_lora_weights) return false;
-  const auto* word = std::get_if<std::string>(&*peft.init_lora_weights);
-  return word && (word->starts_with("pissa") || *word == "olora" || *word == "loftq");
-}
 
 at::ScalarType adapter_dtype(const recipes::Peft& peft) {
   return peft.dtype == recipes::Dtype::kFp32   ? at::kFloat

@@ -141,9 +141,6 @@ std::unique_ptr<Adapters> load_adapter(const std::filesystem::path& directory, M
 std::unique_ptr<Adapters> adapters_of(const CombinedLora& combined, Model& model,
                                       const ModelOptions& options);
 
-/// Whether the start makes other weights of the base's: PiSSA, OLoRA, LoftQ.
-bool changes_base(const recipes::Peft& peft);
-
 /// LoftQ quantises the weights as they are stored. Throws UserError where `weights` in memory would
 /// be rounded before, so that the adapter would fit no other base.
 void check_base_of_start(const recipes::Peft& peft, const ModelConfig& config,

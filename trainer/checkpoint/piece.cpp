@@ -20,6 +20,10 @@ int64_t Piece::elements() const {
   return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
 }
 
+std::string piece_name(const std::string& whole, at::IntArrayRef shape, int64_t begin, int64_t count) {
+  return Piece{.whole = whole, .begin = begin, .end = begin + count, .shape = shape.vec()}.name();
+}
+
 std::optional<Piece> piece_of(const std::string& name) {
   if (!name.ends_with("]")) return {};
   static const std::regex form(R"((.*)\[(\d{1,18}):(\d{1,18}) of (\d{1,18}(?:,\d{1,18})*)\])");

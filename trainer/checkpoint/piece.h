@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include <ATen/core/ATen_fwd.h>
+
 namespace temper::trainer {
 
 /// A flat run of a tensor's elements that one rank owns, by its name: wherever such a tensor goes
@@ -20,6 +22,9 @@ struct Piece {
   std::string name() const;
   int64_t elements() const;  // of the whole
 };
+
+/// Of `count` elements from `begin` on, of a tensor `whole`.
+std::string piece_name(const std::string& whole, at::IntArrayRef shape, int64_t begin, int64_t count);
 
 /// Unset for the name of a whole tensor.
 std::optional<Piece> piece_of(const std::string& name);

@@ -49,6 +49,7 @@ class Llama : public Model {
   Embedding& embedding() override { return embedding_; }
   std::shared_ptr<const VirtualTokens>& virtual_tokens() override { return virtual_tokens_; }
   OutputHead& head() override { return head_; }
+  BlockHooks*& block_hooks() override { return block_hooks_; }
 
  private:
   at::Tensor empty(at::IntArrayRef shape) const {
@@ -82,6 +83,8 @@ class Llama : public Model {
   at::Tensor final_norm_;
   OutputHead head_;
   std::vector<Layer> layers_;
+  int64_t block_ = -1;  // what parameters are added to
+  BlockHooks* block_hooks_ = nullptr;
 };
 
 Llama::Llama(const ModelConfig& config, const ModelOptions& options)
@@ -91,7 +94,8 @@ Llama::Llama(const ModelConfig& config, const ModelOptions& options)
   };
   embedding_.weight = add_parameter("model.embed_tokens.weight",
                              matrix(config.vocab_size, config.hidden_size), true);
-  for (int64_t i = 0; i < config.num_hidden_layers; ++i) add_layer(i);
+  for (block_ = 0; block_ < config.num_hidden_layers; ++block_) add_layer(block_);
+  block_ = -1;
   final_norm_ = add_norm("model.norm.weight", config.hidden_size);
   if (config.num_labels > 0) {
     head_.weight = add_parameter("score.weight", matrix(config.num_labels, config.hidden_size), true);
@@ -107,7 +111,8 @@ at::Tensor Llama::add_parameter(const std::string& name, const at::Tensor& stora
                       .value = storage.detach(),
                       .master = {},
                       .decay = decay,
-                      .dtype = options_.weights};
+                      .dtype = options_.weights,
+                      .block = block_};
   parameter.master = parameter.value;
   if (!options_.frozen) {
     parameter.value.requires_grad_(true);
@@ -174,6 +179,7 @@ void Llama::add_layer(int64_t index) {
 
 std::vector<LinearSlot> Llama::linears() {
   std::vector<LinearSlot> slots;
+  int64_t block = 0;
   const auto add = [&](const std::string& prefix, Projection& projection,
                        const std::vector<const char*>& names) {
     for (size_t i = 0; i < names.size(); ++i) {
@@ -183,15 +189,17 @@ std::vector<LinearSlot> Llama::linears() {
                        .projection = &projection,
                        .part = i,
                        .in_features = columns,
-                       .out_features = projection.rows[i]});
+                       .out_features = projection.rows[i],
+                       .block = block});
     }
   };
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    const std::string prefix = "model.layers." + std::to_string(i) + ".";
-    add(prefix + "self_attn.", layers_[i].qkv, {"q_proj", "k_proj", "v_proj"});
-    add(prefix + "self_attn.", layers_[i].output, {"o_proj"});
-    add(prefix + "mlp.", layers_[i].gate_up, {"gate_proj", "up_proj"});
-    add(prefix + "mlp.", layers_[i].down, {"down_proj"});
+  for (Layer& layer : layers_) {
+    const std::string prefix = "model.layers." + std::to_string(block) + ".";
+    add(prefix + "self_attn.", layer.qkv, {"q_proj", "k_proj", "v_proj"});
+    add(prefix + "self_attn.", layer.output, {"o_proj"});
+    add(prefix + "mlp.", layer.gate_up, {"gate_proj", "up_proj"});
+    add(prefix + "mlp.", layer.down, {"down_proj"});
+    ++block;
   }
   return slots;
 }
@@ -257,8 +265,11 @@ at::Tensor Llama::hidden(const data::Batch& batch) {
     }
   }
   const RopeAngles angles = rope_angles(config_, positions, documents.ends);
+  if (block_hooks_) block_hooks_->begin_forward();
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
+    const auto block = static_cast<int64_t>(i);
+    x = enter_block(x, block_hooks_, block);
     // By value: checkpoint() calls it again in backward, when this function has returned.
     const auto forward = [this, &layer, angles, documents, longer](const at::Tensor& in,
                                                               const at::Tensor& before) {
@@ -275,6 +286,7 @@ at::Tensor Llama::hidden(const data::Batch& batch) {
     const at::Tensor before = prefix.defined() ? keys_values(prefix, i) : at::Tensor();
     x = options_.activation_checkpointing == kFull ? checkpoint(forward, x, before)
                                                    : forward(x, before);
+    x = leave_block(x, block_hooks_, block);
   }
   if (front && !front->prefix) x = take_tokens(x, longer);
   return rms_norm(x, final_norm_, config_.rms_norm_eps)

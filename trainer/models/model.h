@@ -10,6 +10,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "trainer/models/block_hooks.h"
 #include "trainer/models/config.h"
 #include "trainer/models/virtual_tokens.h"
 #include "trainer/ops/embedding.h"
@@ -35,6 +36,7 @@ struct Parameter {
   bool decay = true;     // weight decay applies: not for biases and norms
   at::ScalarType dtype = at::kFloat;  // what value is rounded to, whatever its type: model.dtype, peft.dtype
   double lr_scale = 1;   // of the learning rate (LoRA+)
+  int64_t block = -1;    // of the decoder that alone reads it; -1: none
   bool trainable() const { return value.requires_grad(); }
 };
 
@@ -55,6 +57,7 @@ struct LinearSlot {
   size_t part = 0;
   int64_t in_features = 0;
   int64_t out_features = 0;
+  int64_t block = 0;
 };
 
 class KvCache;  // generation/kv_cache.h
@@ -83,7 +86,12 @@ class Model {
   virtual std::shared_ptr<const VirtualTokens>& virtual_tokens() = 0;
   /// The output projection; its weight is the embedding's when tied, of a classifier "score.weight".
   virtual OutputHead& head() = 0;
+  /// Who is told of blocks; null: nobody. hidden_cached() tells nobody: all weights must be whole.
+  virtual BlockHooks*& block_hooks() = 0;
 };
+
+/// This rank makes no more passes through the model for now; others may (BlockHooks::end_passes). Collective where they are told.
+void end_passes(Model& model);
 
 /// Builds the model for config.architecture from the registry. Weights are uninitialised. Throws UserError for an
 /// architecture that is not there (lists what is).

@@ -137,8 +137,10 @@ void store_quantized(const LinearSlot& slot, const at::Tensor& weight,
 }
 
 // Stored weights into a parameter; one without a master is rounded at once.
-void store(Parameter& parameter, const at::Tensor& stored) {
-  if (parameter.master.is_same(parameter.value)) {
+void store(Model& model, Parameter& parameter, const at::Tensor& stored) {
+  if (BlockHooks* hooks = model.block_hooks(); hooks && hooks->holds(parameter)) {
+    hooks->store(parameter, stored);
+  } else if (parameter.master.is_same(parameter.value)) {
     parameter.value.copy_(stored.to(parameter.dtype));
   } else {
     parameter.master.copy_(stored);
@@ -223,7 +225,7 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
     std::vector<int64_t> shape = parameter.value.sizes().vec();
     if (has_row_per_token(parameter.name)) shape[0] -= model.config().added_rows;
     const at::Tensor tensor = find(parameter.name, shape);
-    if (tensor.defined()) store(parameter, with_added_rows(tensor, parameter.name, model.config()));
+    if (tensor.defined()) store(model, parameter, with_added_rows(tensor, parameter.name, model.config()));
   }
   for (const LinearSlot& slot : model.linears()) {
     if (slot.projection->quantized.empty()) continue;
@@ -287,14 +289,14 @@ at::Tensor draw_normal(const Model& model, int64_t seed, const std::string& name
   return at::empty(shape, at::kFloat).normal_(0.0, model.config().initializer_range, generator);
 }
 
-void draw(const Model& model, int64_t seed, Parameter& parameter) {
+void draw(Model& model, int64_t seed, Parameter& parameter) {
   const at::IntArrayRef shape = parameter.value.sizes();
   if (parameter.name.ends_with("norm.weight")) {
-    store(parameter, at::ones(shape, at::kFloat));
+    store(model, parameter, at::ones(shape, at::kFloat));
   } else if (parameter.name.ends_with(".bias")) {
-    store(parameter, at::zeros(shape, at::kFloat));
+    store(model, parameter, at::zeros(shape, at::kFloat));
   } else {
-    store(parameter, draw_normal(model, seed, parameter.name, shape));
+    store(model, parameter, draw_normal(model, seed, parameter.name, shape));
   }
 }
 

@@ -9,6 +9,7 @@
 
 #include "data/loader/batch.h"
 #include "recipes/diagnostic.h"
+#include "recipes/peft_methods.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/models/model.h"
 #include "trainer/ops/token_log_probs.h"

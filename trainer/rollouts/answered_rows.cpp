@@ -76,6 +76,7 @@ data::StepBatches AnsweredRows::next(int64_t step) {
   Model* other = recipe.objective.seq_kd.value_or(false) ? &teacher_of(run_) : nullptr;
   const int64_t first = run_.world.rank * (recipe.batch.global / run_.world.size);
   data::StepBatches batches = run_.loader->step(step - 1);
+  const WholeBlocks whole(run_.blocks.get());
   const SampledGroups own =
       answers_.answer(batches, [&](const data::Batch&, size_t, int64_t index) -> Asked {
         const std::string place = std::to_string(first + index);

@@ -88,6 +88,7 @@ std::vector<Prompt> Rollouts::prompts_of(int64_t batch) const {
 
 void Rollouts::generate(int64_t step) {
   const at::NoGradGuard no_grad;
+  const WholeBlocks whole(run_.blocks.get());
   const auto start = Clock::now();
   batch_ = plan_.batch_of(step);
   SampledGroups own = sampler_.sample(*run_.model, prompts_of(batch_));
@@ -258,6 +259,7 @@ void Rollouts::restore(const data::Json& state, const NamedTensors& tensors) {
 MetricLine Rollouts::evaluate() {
   const auto start = Clock::now();
   const at::NoGradGuard no_grad;
+  const WholeBlocks whole(run_.blocks.get());
   const data::TokenDataset& dataset = *run_.datasets.eval;
   std::vector<Prompt> prompts;
   for (int64_t row = run_.world.rank; row < dataset.size(); row += run_.world.size) {
