@@ -32,6 +32,9 @@ struct ShardedBlocksOptions {
   bool adapters = false;  // blocks are a frozen base; what is trained there all the same (biases) stays whole
 };
 
+/// Those that ShardedBlocks would hold, in order.
+std::vector<const Parameter*> held_parameters(Model& model, bool adapters);
+
 class ShardedBlocks : public BlockHooks {
  public:
   /// Gives up the blocks' values, keeping this rank's pieces of them. Parameters that it holds have no
@@ -53,6 +56,7 @@ class ShardedBlocks : public BlockHooks {
   void after_forward(int64_t block, bool output_has_gradient) override;
   void before_backward(int64_t block) override;
   void after_backward(int64_t block) override;
+  bool gathers() const override { return !holding_; }
   void end_passes() override;
 
   /// All blocks are whole from hold() to drop(), and passes gather nothing. Collective.
