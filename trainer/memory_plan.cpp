@@ -351,11 +351,15 @@ std::vector<Knob> knobs(const recipes::Recipe& recipe, int64_t ranks) {
       {"train.activation_checkpointing = \"full\"",
        [](recipes::Recipe& r) { r.train.activation_checkpointing = recipes::ActivationCheckpointing::kFull; }}};
   if (ranks > 1 && recipe.parallel.shard == 1 && recipe.peft.method != "adalora") {
-    knobs.insert(knobs.begin() + 1, {"parallel.shard = " + std::to_string(ranks) + ", parallel.zero = 2", [ranks](recipes::Recipe& r) {
-                                       r.parallel.replicate = 1;
-                                       r.parallel.shard = ranks;
-                                       r.parallel.zero = 2;
-                                     }});
+    for (const int64_t zero : {3, 2}) {
+      if (zero == 3 && changes_base(recipe.peft)) continue;
+      knobs.insert(knobs.begin() + 1, {"parallel.shard = " + std::to_string(ranks) + ", parallel.zero = " + std::to_string(zero),
+                                       [ranks, zero](recipes::Recipe& r) {
+                                         r.parallel.replicate = 1;
+                                         r.parallel.shard = ranks;
+                                         r.parallel.zero = zero;
+                                       }});
+    }
   }
   if (recipe.optimizer.kind == "adamw") {
     knobs.push_back({"optimizer.kind = \"adamw_8bit\"", [](recipes::Recipe& r) { r.optimizer.kind = "adamw_8bit"; }});
