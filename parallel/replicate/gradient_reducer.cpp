@@ -33,6 +33,9 @@ struct GradientReducer::State {
   void start_exchange(size_t bucket);
   void end_scatters(size_t under_way);
   void reduce(size_t bucket);
+  WorkPtr sum_of(at::Tensor& tensor);
+  at::Tensor find_last_matrix() const;
+  void exchange_last_matrix();
 
   Communicator& replicas;
   const std::unique_ptr<Communicator> solo = make_solo_communicator();
@@ -44,6 +47,8 @@ struct GradientReducer::State {
   std::vector<at::Tensor> buckets;  // where only segments are kept, undefined until they are filled
   std::vector<at::Tensor> segments;
   std::optional<TreeSum> tree;
+  at::Tensor last_matrix;      // undefined, or all that the last bucket holds, a view of it
+  at::Tensor rows_with_values; // of it, on any rank
 
   // One accumulator node and hook a parameter; the parameter itself holds its node only weakly.
   std::vector<std::pair<std::shared_ptr<torch::autograd::Node>, uintptr_t>> hooks;
@@ -115,6 +120,7 @@ GradientReducer::State::State(std::vector<at::Tensor> all, Communicator& replica
   if (exact_micro_batches) tree.emplace(buckets, *exact_micro_batches);
   complete.resize(parameters.size());
   missing.resize(buckets.size());
+  if (!sharded()) last_matrix = find_last_matrix();
   if (replicas.size() == 1 && shard.size() == 1) return;
   for (size_t i = 0; i < parameters.size(); ++i) {
     auto accumulator = torch::autograd::impl::grad_accumulator(parameters[i]);
@@ -205,8 +211,37 @@ void GradientReducer::State::end_scatters(size_t under_way) {
 }
 
 void GradientReducer::State::reduce(size_t bucket) {
-  reductions.push_back(tree ? tree_all_reduce(segments[bucket], replicas)
-                            : replicas.all_reduce(segments[bucket]));
+  if (bucket + 1 == buckets.size() && last_matrix.defined()) {
+    rows_with_values = at::any(last_matrix, 1).to(at::kByte);
+    reductions.push_back(replicas.all_reduce(rows_with_values, ReduceOp::kMax));
+  } else {
+    reductions.push_back(sum_of(segments[bucket]));
+  }
+}
+
+WorkPtr GradientReducer::State::sum_of(at::Tensor& tensor) {
+  return tree ? tree_all_reduce(tensor, replicas) : replicas.all_reduce(tensor);
+}
+
+// That of the first parameter, where it is alone and large enough for a second exchange to be worth it.
+at::Tensor GradientReducer::State::find_last_matrix() const {
+  constexpr int64_t kLargeElements = 1 << 20;
+  if (views.empty() || (views.size() > 1 && plan.slots[1].bucket == plan.slots[0].bucket)) return {};
+  const at::Tensor& view = views.front();
+  return view.dim() == 2 && view.numel() >= kLargeElements ? view : at::Tensor();
+}
+
+// Nothing is left to hide what backward finishes last, and that is an embedding: rows of tokens that
+// no rank has seen are zero everywhere and need not travel.
+void GradientReducer::State::exchange_last_matrix() {
+  const at::Tensor rows = rows_with_values.nonzero().squeeze(1);
+  if (2 * rows.numel() > last_matrix.size(0)) {
+    sum_of(segments.back())->wait();
+    return;
+  }
+  at::Tensor packed = last_matrix.index_select(0, rows);
+  sum_of(packed)->wait();
+  last_matrix.index_copy_(0, rows, packed);
 }
 
 GradientReducer::GradientReducer(std::vector<at::Tensor> parameters, Communicator& replicas,
@@ -262,6 +297,10 @@ void GradientReducer::finish() {
   for (size_t i = 0; i < s.reductions.size(); ++i) {
     const TraceLabel label("bucket", i);  // a sum in the order of a tree has a second exchange here
     s.reductions[i]->wait();
+  }
+  if (s.last_matrix.defined() && s.replicas.size() > 1) {
+    const TraceLabel label("bucket", s.buckets.size() - 1);
+    s.exchange_last_matrix();
   }
   s.exposed_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -27,6 +27,9 @@
 ///     reducer.finish();                           // every exchange done; unused parameters count
 ///     as zero
 ///
+/// The last bucket can hide behind nothing. Where it holds one large matrix (an embedding that is not
+/// tied), ranks first agree on its rows that are not zero everywhere, and exchange those alone.
+///
 /// With `exact_micro_batches`, those of a rank in a full step, sums are in the order of the
 /// micro-batches' numbers (tree_sum.h): the same bits on every layout.
 ///

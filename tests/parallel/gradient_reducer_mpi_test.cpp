@@ -312,6 +312,34 @@ TEST(GradientReducer, AnUnusedParameterHoldsBackItsBucketAndThoseAfterIt) {
   EXPECT_TRUE(at::equal(b.grad(), at::zeros({16})));
 }
 
+TEST(GradientReducer, OfAnEmbeddingOnlyRowsThatSomeRankHasSeenTravel) {
+  constexpr int64_t kRows = 4096, kColumns = 256;
+  const int64_t ranks = test_group().size(), rank = test_group().rank();
+  const at::Tensor embedding = at::zeros({kRows, kColumns}).requires_grad_();
+  const at::Tensor after = at::ones({16}).requires_grad_();
+  bool in_backward = false;
+  Recorder recorder(in_backward);
+  GradientReducer reducer({embedding, after}, recorder, 1 << 10);
+  for (const int64_t seen : {int64_t{3}, kRows}) {
+    recorder.sizes.clear();
+    // Neighbouring ranks share one of three rows.
+    const at::Tensor ids = at::arange(seen, at::kLong) + (seen == kRows ? 0 : 2 * rank);
+    reducer.begin_step(1);
+    reducer.exchange_after_backward(true);
+    const at::Tensor weights = at::arange(1, kColumns + 1, at::kFloat) * static_cast<double>(rank + 1);
+    (at::sum(embedding.index_select(0, ids) * weights) + after.sum()).backward();
+    reducer.finish();
+    at::Tensor expected = at::zeros({kRows, kColumns});
+    for (int64_t r = 0; r < ranks; ++r) {
+      const at::Tensor of_rank = at::arange(1, kColumns + 1, at::kFloat) * static_cast<double>(r + 1);
+      expected.narrow(0, seen == kRows ? 0 : 2 * r, seen).add_(of_rank);
+    }
+    EXPECT_TRUE(at::equal(embedding.grad(), expected));
+    const int64_t travelled = seen == kRows ? kRows : 2 * ranks + 1;
+    EXPECT_EQ(recorder.sizes, (std::vector<int64_t>{256, kRows, travelled * kColumns}));
+  }
+}
+
 TEST(GradientReducer, AGroupOfOneExchangesNothing) {
   Net net;
   const auto solo = make_solo_communicator();
