@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -125,15 +126,15 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
   for (const Parameter& parameter : model->parameters()) {
     tensors.weights += static_cast<int64_t>(parameter.value.nbytes());
     if (!parameter.master.is_same(parameter.value)) tensors.masters += static_cast<int64_t>(parameter.master.nbytes());
-    if (parameter.trainable()) {
-      tensors.trained.push_back(parameter.value.numel());
-      tensors.units.push_back(parameter.block);
-    }
+    if (parameter.trainable()) tensors.trained.push_back(parameter.value.numel());
     if (!adapters) continue;
     for (const auto& [key, name] : adapters->saved_base()) {
       if (parameter.name == name) tensors.adapter += parameter.value.numel() * stored_bytes(config);
     }
   }
+  std::vector<Parameter> trained;
+  std::ranges::copy_if(model->parameters(), std::back_inserter(trained), &Parameter::trainable);
+  tensors.units = bucket_units(recipe, trained);
   tensors.weights += tensors.masters;
   for (const Parameter* parameter : held_parameters(*model, adapters.has_value())) {
     tensors.blocks[parameter->block] += static_cast<int64_t>(parameter->value.nbytes());
@@ -145,7 +146,7 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
     tensors.weights += 4 * tensors.value_head;
     tensors.trainable += tensors.value_head;
     tensors.trained.push_back(tensors.value_head);
-    tensors.units.push_back(-1);
+    if (!tensors.units.empty()) tensors.units.push_back(-1);
   }
   if (model->virtual_tokens()) tensors.virtual_tokens = model->virtual_tokens()->count;
   std::map<const Projection*, int64_t> whole;

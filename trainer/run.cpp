@@ -312,6 +312,14 @@ void set_rates(std::vector<Parameter>& parameters, const recipes::Optimizer& opt
   }
 }
 
+std::vector<int64_t> bucket_units(const recipes::Recipe& recipe, const std::vector<Parameter>& parameters) {
+  std::vector<int64_t> units;
+  const bool exact = recipe.run.deterministic == recipes::Deterministic::kLayout;
+  if (!exact && recipes::zero_stage(recipe.parallel) < 3) return units;
+  for (const Parameter& parameter : parameters) units.push_back(parameter.block);
+  return units;
+}
+
 void prepare_training(Run& run) {
   if (run.reference && run.recipe.objective.precompute_ref_log_probs.value_or(false)) {
     const WholeBlocks whole(run.blocks.get());
@@ -319,17 +327,14 @@ void prepare_training(Run& run) {
   }
   set_rates(run.model->parameters(), run.recipe.optimizer);
   std::vector<at::Tensor> values;
-  std::vector<int64_t> units;
-  for (const Parameter& parameter : run.model->parameters()) {
-    values.push_back(parameter.value);
-    units.push_back(parameter.block);
-  }
+  for (const Parameter& parameter : run.model->parameters()) values.push_back(parameter.value);
   const recipes::Parallel& layout = run.recipe.parallel;
   parallel::Communicator& shard = run.mesh->group(parallel::Axis::kShard);
   run.reducer = std::make_unique<parallel::GradientReducer>(
       std::move(values), run.mesh->group(parallel::Axis::kReplicate), layout.bucket_mib << 20,
       exact_micro_batches(run.recipe, run.world.size),
-      parallel::GradientSharding{.group = &shard, .keeps_segments = recipes::zero_stage(layout) >= 2}, units);
+      parallel::GradientSharding{.group = &shard, .keeps_segments = recipes::zero_stage(layout) >= 2},
+      bucket_units(run.recipe, run.model->parameters()));
   if (shard.size() > 1) {
     run.sharded = std::make_unique<ShardedParameters>(run.model->parameters(), *run.reducer, shard, run.adapters != nullptr, run.blocks.get());
     release_idle_cpu_memory();  // of the masters
