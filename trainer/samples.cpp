@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 
 #include "data/formats/example.h"
 #include "data/io/atomic_file.h"
 #include "data/io/json.h"
 #include "data/shards/token_dataset.h"
 #include "trainer/generation/generate.h"
+#include "trainer/ops/cpu_allocator.h"
+#include "trainer/ops/gemm.h"
 #include "trainer/run.h"
 #include "trainer/run_directory.h"
 
@@ -35,6 +38,8 @@ void write_samples(Run& run, const RunDirectory& directory, int64_t step) {
   if (const auto eos = run.inputs.tokenizer.eos_id()) settings.eos_ids = {*eos};
   settings.max_new_tokens = std::min(kLongestSample, run.recipe.generation.max_new_tokens);
   std::string lines;
+  // Only this rank samples: what it packs takes the place of what steps have left idle, and so is in no plan.
+  std::optional<KeptWeights> kept(release_idle_cpu_memory());
   const int64_t rows = std::min(kSamples, run.datasets.eval->size());
   for (int64_t row = 0; row < rows; ++row) {
     const data::Example example = run.datasets.eval->row(row).documents.front();
@@ -52,6 +57,8 @@ void write_samples(Run& run, const RunDirectory& directory, int64_t step) {
                  .dump(-1, ' ', false, data::Json::error_handler_t::replace) +
              "\n";
   }
+  kept.reset();
+  release_idle_cpu_memory();
   char name[48];
   std::snprintf(name, sizeof name, "step-%06lld.jsonl", static_cast<long long>(step));
   std::filesystem::create_directories(directory.path / "samples");
