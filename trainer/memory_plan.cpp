@@ -48,7 +48,7 @@ int64_t saved_elements(const ModelConfig& c, recipes::ActivationCheckpointing mo
   return 0;
 }
 
-constexpr int64_t kProgram = int64_t{240} << 20;   // libraries and their tables, resident after a step
+constexpr int64_t kProgram = int64_t{176} << 20;  // libraries, their tables and MPI's, resident after a step
 
 }  // namespace
 
@@ -262,6 +262,15 @@ int64_t bytes_under_way(const recipes::Parallel& layout, const Tensors& tensors)
   return 4 * most;
 }
 
+// What collectives copy, and threads' heaps keep: an all-reduce goes by pieces of 4 MiB (parallel/mpi_communicator.cpp), of which
+// MPI has a copy. A reduce-scatter has three pieces gathered together, and MPI two more in each of the two heaps of both threads that
+// begin one; the gathering of values, which follows, is smaller.
+int64_t exchange_bytes(const recipes::Parallel& layout, int64_t ranks) {
+  constexpr int64_t kPiece = int64_t{4} << 20;
+  if (ranks == 1) return 0;
+  return (layout.shard > 1 ? 3 + 2 * 2 * 2 : 2) * kPiece;
+}
+
 // Sums in the order of a tree put some aside, and keep all ranks' parts until they are added up.
 int64_t gradient_bytes(const recipes::Recipe& recipe, const Tensors& tensors, int64_t ranks) {
   const int64_t shards = recipe.parallel.shard, all = 4 * tensors.trainable;
@@ -313,6 +322,7 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   // A checkpointed block is whole again while its backward runs.
   if (mode != recipes::ActivationCheckpointing::kNone) elements += saved_elements(config, recipes::ActivationCheckpointing::kNone);
   elements += 3 * config.hidden_size;  // embedding, final norm, its gradient
+  elements += 3 * config.intermediate_size;  // gradients of the SwiGLU whose backward runs
   plan.activations = tokens * elements * compute;
   plan.rewards = reward_bytes(recipe.objective);
   plan.rollouts = cache_bytes(recipe, config, ranks, tensors.virtual_tokens) + packed_bytes(recipe, config);
@@ -330,7 +340,7 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   const int64_t models = recipe.objective.teacher ? 2 : 1;
   const int64_t rows = head_chunk(tokens, models * outputs);
   const int64_t logits = rows * outputs * (4 * models + (compute == 4 ? 0 : compute));
-  plan.buffers = kProgram + logits + snapshot + tensors.largest * compute;
+  plan.buffers = kProgram + exchange_bytes(recipe.parallel, ranks) + logits + snapshot + tensors.largest * compute;
   const bool merged = !adapters || recipe.export_.merge;
   const bool full = recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32;
   plan.export_bytes = merged ? plan.parameters * (full ? 4 : 2) : tensors.adapter;

@@ -16,10 +16,10 @@ struct MemoryPlan {
   int64_t weights = 0;      // in the compute type, plus float32 masters where that differs
   int64_t gradients = 0;    // float32 buckets
   int64_t optimizer = 0;    // float32 states
-  int64_t activations = 0;  // of one micro-batch of full rows, at the end of its forward pass
+  int64_t activations = 0;  // of one micro-batch of full rows, at the start of its backward pass
   int64_t rewards = 0;      // weights of reward models
   int64_t rollouts = 0;     // keys, values and packed weights while completions are sampled; the allocator keeps them for the next time
-  int64_t buffers = 0;      // the head's chunk of logits, the asynchronous checkpoint's snapshot, program and libraries
+  int64_t buffers = 0;      // the head's chunk of logits, the asynchronous checkpoint's snapshot, what exchanges copy, program and libraries
   int64_t total() const { return weights + gradients + optimizer + activations + rewards + rollouts + buffers; }
   // Disk.
   int64_t checkpoint_bytes = 0;  // one checkpoint, all ranks together

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 
 #include "data/formats/example.h"
 #include "data/io/atomic_file.h"
 #include "data/io/json.h"
 #include "data/shards/token_dataset.h"
 #include "trainer/generation/generate.h"
+#include "trainer/ops/cpu_allocator.h"
+#include "trainer/ops/gemm.h"
 #include "trainer/run.h"
 #include "trainer/run_directory.h"
 
@@ -37,6 +40,9 @@ void write_samples(Run& run, const RunDirectory& directory, int64_t step) {
   if (const auto eos = run.inputs.tokenizer.eos_id()) settings.eos_ids = {*eos};
   settings.max_new_tokens = std::min(kLongestSample, run.recipe.generation.max_new_tokens);
   std::string lines;
+  // What is packed takes the place of what steps have left idle, and so is in no plan.
+  const int64_t idle = release_idle_cpu_memory();
+  std::optional<KeptWeights> kept(run.blocks ? 0 : idle);  // weights in pieces come and go, and are not packed
   const int64_t rows = std::min(kSamples, run.datasets.eval->size());
   for (int64_t row = 0; row < rows; ++row) {
     const data::Example example = run.datasets.eval->row(row).documents.front();
@@ -55,6 +61,8 @@ void write_samples(Run& run, const RunDirectory& directory, int64_t step) {
              "\n";
   }
   end_passes(*run.model);
+  kept.reset();
+  release_idle_cpu_memory();
   if (run.world.rank != 0) return;
   char name[48];
   std::snprintf(name, sizeof name, "step-%06lld.jsonl", static_cast<long long>(step));

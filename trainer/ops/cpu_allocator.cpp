@@ -42,9 +42,9 @@ class CachingAllocator final : public c10::Allocator {
     default_copy_data(to, from, count);
   }
 
-  void release() {
+  int64_t release() {
     const std::scoped_lock lock(mutex_);
-    release_idle();
+    return release_idle();
   }
 
   // Never destroyed: tensors of static storage may outlive every other static.
@@ -91,9 +91,14 @@ class CachingAllocator final : public c10::Allocator {
     return new (memory) Header{bytes};
   }
 
-  void release_idle() {
-    for (const auto& [bytes, block] : idle_) munmap(block, bytes);
+  int64_t release_idle() {
+    int64_t released = 0;
+    for (const auto& [bytes, block] : idle_) {
+      munmap(block, bytes);
+      released += static_cast<int64_t>(bytes);
+    }
     idle_.clear();
+    return released;
   }
 
   static void give_back(void* data) {
@@ -119,6 +124,6 @@ void use_caching_cpu_allocator() {
   c10::SetCPUAllocator(&CachingAllocator::instance(), kAboveDefault);
 }
 
-void release_idle_cpu_memory() { CachingAllocator::instance().release(); }
+int64_t release_idle_cpu_memory() { return CachingAllocator::instance().release(); }
 
 }  // namespace temper::trainer

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 namespace temper::trainer {
 
 /// From now on CPU tensors come from an allocator that keeps large blocks when they are freed and
@@ -9,7 +11,8 @@ namespace temper::trainer {
 /// earlier stay valid. Thread-safe.
 void use_caching_cpu_allocator();
 
-/// Gives the kept blocks back to the system: after loading, whose sizes no step asks for again.
-void release_idle_cpu_memory();
+/// Gives the kept blocks back to the system: after loading, say, whose sizes no step asks for again.
+/// Returns their bytes.
+int64_t release_idle_cpu_memory();
 
 }  // namespace temper::trainer

@@ -347,12 +347,15 @@ void library_gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b,
 
 }  // namespace
 
-KeptWeights::KeptWeights(int64_t limit) : state_(std::make_unique<State>(State{.limit = limit})) {
-  TEMPER_CHECK(kept_weights == nullptr, "one KeptWeights at a time");
+KeptWeights::KeptWeights(int64_t limit) {
+  if (kept_weights != nullptr) return;  // one that lives longer
+  state_ = std::make_unique<State>(State{.limit = limit});
   kept_weights = state_.get();
 }
 
-KeptWeights::~KeptWeights() { kept_weights = nullptr; }
+KeptWeights::~KeptWeights() {
+  if (state_) kept_weights = nullptr;
+}
 
 void gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const GemmOptions& options) {
   TEMPER_CHECK(c.size(0) == a.size(0) && a.size(1) == b.size(0) && c.size(1) == b.size(1) &&

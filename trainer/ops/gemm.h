@@ -25,7 +25,7 @@ void gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const GemmOpti
 
 /// While one of these lives, a weight that few rows are multiplied with (decoding) is packed the
 /// first time only, as long as all packed ones take no more than `limit` bytes: bits do not depend
-/// on it. For products of this thread; at most one lives at a time.
+/// on it. For products of this thread; while one lives, a second does nothing.
 class KeptWeights {
  public:
   explicit KeptWeights(int64_t limit);
