@@ -62,6 +62,9 @@ ShardedBlocks::ShardedBlocks(Model& model, parallel::Communicator& group, int64_
     if (!quantized.empty()) {
       blocks_[i].tensors.push_back(std::make_unique<parallel::ShardedTensors>(quantized, bucket_bytes, *group_));
     }
+    // Only now: parts of a projection lie in one storage, also where some are trained and others are not.
+    blocks_[i].whole = true;
+    release(i);
   }
   for (Parameter& parameter : parameters) {
     if (holds(parameter)) parameter.master.reset();
