@@ -330,6 +330,7 @@ void prepare_training(Run& run) {
       std::move(values), run.mesh->group(parallel::Axis::kReplicate), layout.bucket_mib << 20,
       exact_micro_batches(run.recipe, run.world.size),
       parallel::GradientSharding{.group = &shard, .keeps_segments = recipes::zero_stage(layout) >= 2}, units);
+  if (run.blocks) run.blocks->join_backward_with([&reducer = *run.reducer] { reducer.join_backward(); });
   if (shard.size() > 1) {
     run.sharded = std::make_unique<ShardedParameters>(run.model->parameters(), *run.reducer, shard, run.adapters != nullptr, run.blocks.get());
     release_idle_cpu_memory();  // of the masters

@@ -180,6 +180,7 @@ void ShardedBlocks::after_backward(int64_t block) {
 void ShardedBlocks::end_passes() {
   if (holding_) return;
   while (const int64_t pass = announce(kNoMore)) {
+    if (pass == kForwardWithGradients) join_backward_();
     if (pass < kBackwardTo) {
       for (int64_t block = 0; block <= last(); ++block) {
         before_forward(block);
