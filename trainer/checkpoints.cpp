@@ -235,6 +235,7 @@ std::string Checkpoints::progress(const StepSums& sums) {
     return s.failure.empty() ? "stopped: another rank could not write its checkpoint" : s.failure;
   }
   if (s.writer.pending() && sums.written == static_cast<double>(s.run.world.size)) {
+    const parallel::TraceSpan span("checkpoint commit");
     // Rank 0 writes the manifest and renames; the others just forget the pending step. What fails here is told in the next exchange.
     try {
       s.writer.commit(s.run.recipe.checkpoint.keep, s.run.recipe.checkpoint.best ? s.best_step : std::nullopt);

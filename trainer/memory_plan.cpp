@@ -76,8 +76,10 @@ int64_t quantized_bytes(const LinearSlot& slot, QuantKind kind, bool double_quan
 struct Tensors {
   int64_t weights = 0;    // bytes: values, masters that are tensors of their own, quantised matrices
   int64_t masters = 0;    // of these bytes
+  std::map<int64_t, int64_t> blocks{};  // of these bytes: what ZeRO 3 shares out of each block
   int64_t trainable = 0;  // elements
   std::vector<int64_t> trained{};  // elements of each such parameter
+  std::vector<int64_t> units{};    // what none of them shares a bucket across
   int64_t largest = 0;    // elements of the largest quantised projection, whole for one product at a time
   int64_t inner = 0;      // columns of the widest x A^T of LoRA
   int64_t start = 0;      // bytes of what a start that changes the base keeps
@@ -123,13 +125,19 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
   for (const Parameter& parameter : model->parameters()) {
     tensors.weights += static_cast<int64_t>(parameter.value.nbytes());
     if (!parameter.master.is_same(parameter.value)) tensors.masters += static_cast<int64_t>(parameter.master.nbytes());
-    if (parameter.trainable()) tensors.trained.push_back(parameter.value.numel());
+    if (parameter.trainable()) {
+      tensors.trained.push_back(parameter.value.numel());
+      tensors.units.push_back(parameter.block);
+    }
     if (!adapters) continue;
     for (const auto& [key, name] : adapters->saved_base()) {
       if (parameter.name == name) tensors.adapter += parameter.value.numel() * stored_bytes(config);
     }
   }
   tensors.weights += tensors.masters;
+  for (const Parameter* parameter : held_parameters(*model, adapters.has_value())) {
+    tensors.blocks[parameter->block] += static_cast<int64_t>(parameter->value.nbytes());
+  }
   tensors.trainable = std::accumulate(tensors.trained.begin(), tensors.trained.end(), int64_t{0});
   if (adapters) count_adapters(*adapters, tensors);
   if (build_objective(recipe.objective)->needs_value_head()) {
@@ -137,13 +145,16 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
     tensors.weights += 4 * tensors.value_head;
     tensors.trainable += tensors.value_head;
     tensors.trained.push_back(tensors.value_head);
+    tensors.units.push_back(-1);
   }
   if (model->virtual_tokens()) tensors.virtual_tokens = model->virtual_tokens()->count;
   std::map<const Projection*, int64_t> whole;
   for (const LinearSlot& slot : model->linears()) {
     if (slot.projection->low_rank) tensors.inner = std::max(tensors.inner, slot.projection->low_rank->a.size(0));
     if (slot.projection->quantized.empty()) continue;
-    tensors.weights += quantized_bytes(slot, *options.quantize, options.double_quant);
+    const int64_t bytes = quantized_bytes(slot, *options.quantize, options.double_quant);
+    tensors.weights += bytes;
+    tensors.blocks[slot.block] += bytes;
     int64_t& elements = whole[slot.projection];
     elements += slot.in_features * slot.out_features;
     tensors.largest = std::max(tensors.largest, elements);
@@ -234,8 +245,9 @@ namespace {
 
 // Where only segments are kept: two buckets are on their way, each with the sums that come back, while a third is filled from the
 // gradient that backward has just made.
-int64_t bytes_under_way(const recipes::Parallel& layout, const std::vector<int64_t>& sizes) {
-  const parallel::BucketPlan plan = parallel::plan_buckets(sizes, (layout.bucket_mib << 20) / 4, layout.shard);
+int64_t bytes_under_way(const recipes::Parallel& layout, const Tensors& tensors) {
+  const std::vector<int64_t>& sizes = tensors.trained;
+  const parallel::BucketPlan plan = parallel::plan_buckets(sizes, (layout.bucket_mib << 20) / 4, layout.shard, tensors.units);
   std::vector<int64_t> largest(plan.bucket_sizes.size());
   for (size_t i = 0; i < sizes.size(); ++i) largest[plan.slots[i].bucket] = std::max(largest[plan.slots[i].bucket], sizes[i]);
   int64_t most = 0;
@@ -250,15 +262,27 @@ int64_t bytes_under_way(const recipes::Parallel& layout, const std::vector<int64
 }
 
 // Sums in the order of a tree put some aside, and keep all ranks' parts until they are added up.
-int64_t gradient_bytes(const recipes::Recipe& recipe, const std::vector<int64_t>& sizes, int64_t ranks) {
-  const int64_t shards = recipe.parallel.shard, all = 4 * std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+int64_t gradient_bytes(const recipes::Recipe& recipe, const Tensors& tensors, int64_t ranks) {
+  const int64_t shards = recipe.parallel.shard, all = 4 * tensors.trainable;
   const auto exact = exact_micro_batches(recipe, ranks);
   const int64_t aside = exact ? parallel::TreeSum::levels(*exact) : 0;
   const auto parts = [&](int64_t bytes, int64_t group) { return exact && group > 2 ? 2 * bytes : 0; };
   if (shards == 1) return all * (1 + aside) + parts(all, ranks);
   const int64_t segments = all / shards;
-  if (recipes::zero_stage(recipe.parallel) >= 2 && !exact) return segments + bytes_under_way(recipe.parallel, sizes);
+  if (recipes::zero_stage(recipe.parallel) >= 2 && !exact) return segments + bytes_under_way(recipe.parallel, tensors);
   return segments + all * (1 + aside) + std::max(parts(all, shards) / 2, parts(segments, ranks / shards));
+}
+
+// What ZeRO 3 takes off the weights of one copy. A block is whole while the next one is gathered; all are while completions are
+// sampled, and from forward on where they are not given up after it.
+int64_t given_up(const recipes::Recipe& recipe, const Tensors& tensors) {
+  int64_t all = 0, largest = 0;
+  for (const auto& [block, bytes] : tensors.blocks) {
+    all += bytes;
+    largest = std::max(largest, bytes);
+  }
+  const bool whole = samples_completions(recipe) || !recipe.parallel.reshard;
+  return all - all / recipe.parallel.shard - (whole ? all : std::min(all, 2 * largest));
 }
 
 }  // namespace
@@ -274,7 +298,8 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   plan.weights = tensors.weights + tensors.start + reference_bytes(recipe, plan.parameters, adapters);
   // Each rank has the masters of its own pieces; those of adapters stay beside them.
   if (shards > 1) plan.weights += tensors.masters / shards - (adapters ? 0 : tensors.masters);
-  plan.gradients = gradient_bytes(recipe, tensors.trained, ranks);
+  if (recipes::zero_stage(recipe.parallel) == 3) plan.weights -= given_up(recipe, tensors);
+  plan.gradients = gradient_bytes(recipe, tensors, ranks);
   const int64_t states = recipe.optimizer.kind.find("adamw") != std::string::npos ? 2 : (recipe.optimizer.momentum > 0 ? 1 : 0);
   const int64_t state_bytes = recipe.optimizer.kind.ends_with("adamw_8bit") ? 1 : 4;
   const int64_t all_states = plan.trainable * state_bytes * states;
@@ -326,11 +351,15 @@ std::vector<Knob> knobs(const recipes::Recipe& recipe, int64_t ranks) {
       {"train.activation_checkpointing = \"full\"",
        [](recipes::Recipe& r) { r.train.activation_checkpointing = recipes::ActivationCheckpointing::kFull; }}};
   if (ranks > 1 && recipe.parallel.shard == 1 && recipe.peft.method != "adalora") {
-    knobs.insert(knobs.begin() + 1, {"parallel.shard = " + std::to_string(ranks) + ", parallel.zero = 2", [ranks](recipes::Recipe& r) {
-                                       r.parallel.replicate = 1;
-                                       r.parallel.shard = ranks;
-                                       r.parallel.zero = 2;
-                                     }});
+    for (const int64_t zero : {3, 2}) {
+      if (zero == 3 && changes_base(recipe.peft)) continue;
+      knobs.insert(knobs.begin() + 1, {"parallel.shard = " + std::to_string(ranks) + ", parallel.zero = " + std::to_string(zero),
+                                       [ranks, zero](recipes::Recipe& r) {
+                                         r.parallel.replicate = 1;
+                                         r.parallel.shard = ranks;
+                                         r.parallel.zero = zero;
+                                       }});
+    }
   }
   if (recipe.optimizer.kind == "adamw") {
     knobs.push_back({"optimizer.kind = \"adamw_8bit\"", [](recipes::Recipe& r) { r.optimizer.kind = "adamw_8bit"; }});

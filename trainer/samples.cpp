@@ -31,8 +31,8 @@ int64_t prompt_length(const data::Example& example) {
 
 void write_samples(Run& run, const RunDirectory& directory, int64_t step) {
   if (!run.recipe.log.samples || run.inputs.config.num_labels > 0) return;
-  const WholeBlocks whole(run.blocks.get());
-  if (run.world.rank != 0) return;
+  // Where ranks share weights all of them go through the model, and find the same.
+  if (run.world.rank != 0 && !run.blocks) return;
   SamplingSettings settings;  // greedy: comparable from step to step
   if (const auto eos = run.inputs.tokenizer.eos_id()) settings.eos_ids = {*eos};
   settings.max_new_tokens = std::min(kLongestSample, run.recipe.generation.max_new_tokens);
@@ -54,6 +54,8 @@ void write_samples(Run& run, const RunDirectory& directory, int64_t step) {
                  .dump(-1, ' ', false, data::Json::error_handler_t::replace) +
              "\n";
   }
+  end_passes(*run.model);
+  if (run.world.rank != 0) return;
   char name[48];
   std::snprintf(name, sizeof name, "step-%06lld.jsonl", static_cast<long long>(step));
   std::filesystem::create_directories(directory.path / "samples");

@@ -18,15 +18,6 @@ constexpr int64_t kForward = 1;
 constexpr int64_t kForwardWithGradients = 2;
 constexpr int64_t kBackwardTo = 3;
 
-// Storages that hold something trained.
-std::set<const void*> trained_storages(Model& model) {
-  std::set<const void*> trained;
-  for (const Parameter& parameter : model.parameters()) {
-    if (parameter.trainable()) trained.insert(parameter.value.storage().unsafeGetStorageImpl());
-  }
-  return trained;
-}
-
 // As bytes: their types differ.
 std::vector<at::Tensor> bytes_of(const QuantizedMatrix& matrix) {
   std::vector<at::Tensor> bytes;
@@ -38,19 +29,30 @@ std::vector<at::Tensor> bytes_of(const QuantizedMatrix& matrix) {
 
 }  // namespace
 
+std::vector<const Parameter*> held_parameters(Model& model, bool adapters) {
+  const auto storage_of = [](const Parameter& parameter) { return parameter.value.storage().unsafeGetStorageImpl(); };
+  std::set<const void*> whole;
+  for (const Parameter& parameter : model.parameters()) {
+    if (adapters && parameter.trainable()) whole.insert(storage_of(parameter));
+  }
+  std::vector<const Parameter*> held;
+  for (const Parameter& parameter : model.parameters()) {
+    if (parameter.block >= 0 && !whole.contains(storage_of(parameter))) held.push_back(&parameter);
+  }
+  return held;
+}
+
 ShardedBlocks::ShardedBlocks(Model& model, parallel::Communicator& group, int64_t bucket_bytes,
                              const ShardedBlocksOptions& options)
     : group_(group.split(0, group.rank(), "weights")),
       bucket_elements_(bucket_bytes / static_cast<int64_t>(sizeof(float))),
       options_(options),
       blocks_(static_cast<size_t>(model.config().num_hidden_layers)) {
-  const std::set<const void*> trained = options.adapters ? trained_storages(model) : std::set<const void*>();
-  std::vector<Parameter>& parameters = model.parameters();
+  const std::vector<const Parameter*> held = held_parameters(model, options.adapters);
   for (int64_t i = 0; i <= last(); ++i) {
     std::vector<const Parameter*> learning, frozen;
-    for (const Parameter& parameter : parameters) {
-      if (parameter.block != i || trained.contains(parameter.value.storage().unsafeGetStorageImpl())) continue;
-      (parameter.trainable() ? learning : frozen).push_back(&parameter);
+    for (const Parameter* parameter : held) {
+      if (parameter->block == i) (parameter->trainable() ? learning : frozen).push_back(parameter);
     }
     add(blocks_[i], learning, true);
     add(blocks_[i], frozen, false);
@@ -66,7 +68,7 @@ ShardedBlocks::ShardedBlocks(Model& model, parallel::Communicator& group, int64_
     blocks_[i].whole = true;
     release(i);
   }
-  for (Parameter& parameter : parameters) {
+  for (Parameter& parameter : model.parameters()) {
     if (holds(parameter)) parameter.master.reset();
   }
 }

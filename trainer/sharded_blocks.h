@@ -33,6 +33,9 @@ struct ShardedBlocksOptions {
   bool adapters = false;  // blocks are a frozen base; what is trained there all the same (biases) stays whole
 };
 
+/// Those that ShardedBlocks would hold, in order.
+std::vector<const Parameter*> held_parameters(Model& model, bool adapters);
+
 class ShardedBlocks : public BlockHooks {
  public:
   /// Gives up the blocks' values, keeping this rank's pieces of them. Parameters that it holds have no
@@ -54,6 +57,7 @@ class ShardedBlocks : public BlockHooks {
   void after_forward(int64_t block, bool output_has_gradient) override;
   void before_backward(int64_t block) override;
   void after_backward(int64_t block) override;
+  bool gathers() const override { return !holding_; }
   void end_passes() override;
   /// Called in end_passes() before each pass of others that will come back: their backward may wait for
   /// this rank's part of gradients (GradientReducer::join_backward).

@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from runs import ENVIRONMENT, launcher
+
 SOURCE = Path(__file__).resolve().parents[2]
 LENGTH, ROWS = 512, 8
 FLOPS_PER_TOKEN = 262e6  # 6 x 41.5M matmul weights + 12.6M of attention
@@ -102,20 +104,17 @@ def peer_model(args, lora):
     return model
 
 
-def run_loop(args, compiled=False, lora=False):
+def train(args, model, forward, rank=0, ranks=1):
+    """Seconds and tokens of each step of a plain loop; on several ranks of this one, which takes its ROWS rows of every batch."""
     import torch
 
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    model = peer_model(args, lora)
-    model.train()
-    forward = torch.compile(model) if compiled else model
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     ids = json.loads((args.directory / "ids.json").read_text())
     times, tokens = [], []
     for step in range(args.steps + 1):
-        batch = torch.tensor(ids[step * ROWS : (step + 1) * ROWS])
+        first = (step * ranks + rank) * ROWS
+        batch = torch.tensor(ids[first : first + ROWS])
         start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=args.dtype == "bf16"):
             loss = forward(input_ids=batch, labels=batch).loss
@@ -125,7 +124,17 @@ def run_loop(args, compiled=False, lora=False):
         optimizer.zero_grad()
         times.append(time.perf_counter() - start)
         tokens.append(batch.numel())
-    found = result(times, tokens)
+    return times, tokens
+
+
+def run_loop(args, compiled=False, lora=False):
+    import torch
+
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    model = peer_model(args, lora)
+    model.train()
+    found = result(*train(args, model, torch.compile(model) if compiled else model))
     if not compiled:
         found["gemm"] = gemm_rate(torch.bfloat16 if args.dtype == "bf16" else torch.float32)
     return found
@@ -173,7 +182,7 @@ target_modules = "all-linear"
 """
 
 
-def run_temper(args, packing=False, peft="", quantize="none"):
+def run_temper(args, packing=False, peft="", quantize="none", ranks=1):
     recipe = args.directory / "recipe.toml"
     recipe.write_text(
         f"""
@@ -197,7 +206,7 @@ path = "{args.directory}/rows.jsonl"
 [optimizer]
 lr = 1e-4
 [batch]
-global = {ROWS}
+global = {ROWS * ranks}
 micro = {ROWS}
 [train]
 steps = {args.steps + 1}
@@ -210,7 +219,7 @@ tensorboard = false
 every = 0
 """
     )
-    subprocess.run([args.program, "train", recipe], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*launcher(ranks), args.program, "train", recipe], env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
     lines = [json.loads(line) for line in open(args.directory / "runs/bench/metrics.jsonl", encoding="utf-8")]
     return {"tokens_per_second": statistics.median(line["tokens_per_second"] for line in lines[1:]),
             "peak_mib": lines[-2]["memory/peak_mib"]}  # fmt: skip

@@ -331,9 +331,11 @@ at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, std::span<const Cac
   for (const CachedRun& run : runs) {
     pages.push_back(cache.extend(run.sequence, run.tokens + (front ? front->count : 0)));
   }
+  if (block_hooks_) block_hooks_->begin_forward();
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     const auto index = static_cast<int64_t>(i);
+    x = enter_block(x, block_hooks_, index);
     at::Tensor residual;
     at::Tensor qkv = queries_keys_values(layer, x, angles, residual);
     if (prefix.defined()) qkv = insert_rows(qkv, keys_values(prefix, i), longer);
@@ -342,7 +344,7 @@ at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, std::span<const Cac
         fresh ? attention(qkv, documents, layer.heads)
               : attention_in_pages(qkv, pages, cache.shape(), index, layer.heads);
     if (prefix.defined()) attended = take_tokens(attended, longer);
-    x = mlp(layer, linear(attended, layer.output, residual));
+    x = leave_block(mlp(layer, linear(attended, layer.output, residual)), block_hooks_, index);
   }
   if (front && !front->prefix) x = take_tokens(x, longer);
   return rms_norm(x, final_norm_, config_.rms_norm_eps).second;

@@ -86,7 +86,7 @@ class Model {
   virtual std::shared_ptr<const VirtualTokens>& virtual_tokens() = 0;
   /// The output projection; its weight is the embedding's when tied, of a classifier "score.weight".
   virtual OutputHead& head() = 0;
-  /// Who is told of blocks; null: nobody. hidden_cached() tells nobody: all weights must be whole.
+  /// Who is told of blocks; null: nobody.
   virtual BlockHooks*& block_hooks() = 0;
 };
 
