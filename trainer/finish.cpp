@@ -57,7 +57,9 @@ NamedTensors exported_weights(Run& run, at::ScalarType dtype) {
 }
 
 // The masters that a sharded run has given up: every rank has written its pieces of them into the last checkpoint.
+// What is merged with adapters is whole: no base is in checkpoints.
 NamedTensors with_masters(const Run& run, const Checkpoints& checkpoints, NamedTensors weights) {
+  if (run.adapters) return weights;
   std::set<std::string> given_up;
   for (const Parameter& parameter : run.model->parameters()) {
     if (!parameter.master.defined()) given_up.insert(parameter.name);
@@ -105,7 +107,6 @@ Outcome finish(Run& run, RunDirectory& directory, Checkpoints& checkpoints, Reco
   checkpoints.begin(step);
   if (const std::string problem = checkpoints.complete(); !problem.empty()) return {Ending::kFailed, problem};
 
-  if (run.sharded && run.adapters) run.sharded->gather_masters();
   // A base that was drawn is nowhere but in memory.
   const WholeBlocks whole(run.adapters && run.recipe.model.init == recipes::Init::kRandom ? run.blocks.get() : nullptr);
   StepSums sums;

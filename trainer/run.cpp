@@ -335,6 +335,7 @@ void prepare_training(Run& run) {
       exact_micro_batches(run.recipe, run.world.size),
       parallel::GradientSharding{.group = &shard, .keeps_segments = recipes::zero_stage(layout) >= 2},
       bucket_units(run.recipe, run.model->parameters()));
+  if (run.blocks) run.blocks->join_backward_with([&reducer = *run.reducer] { reducer.join_backward(); });
   if (shard.size() > 1) {
     run.sharded = std::make_unique<ShardedParameters>(run.model->parameters(), *run.reducer, shard, run.adapters != nullptr, run.blocks.get());
     release_idle_cpu_memory();  // of the masters

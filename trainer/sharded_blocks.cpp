@@ -64,6 +64,9 @@ ShardedBlocks::ShardedBlocks(Model& model, parallel::Communicator& group, int64_
     if (!quantized.empty()) {
       blocks_[i].tensors.push_back(std::make_unique<parallel::ShardedTensors>(quantized, bucket_bytes, *group_));
     }
+    // Only now: parts of a projection lie in one storage, also where some are trained and others are not.
+    blocks_[i].whole = true;
+    release(i);
   }
   for (Parameter& parameter : model.parameters()) {
     if (holds(parameter)) parameter.master.reset();
@@ -179,6 +182,7 @@ void ShardedBlocks::after_backward(int64_t block) {
 void ShardedBlocks::end_passes() {
   if (holding_) return;
   while (const int64_t pass = announce(kNoMore)) {
+    if (pass == kForwardWithGradients) join_backward_();
     if (pass < kBackwardTo) {
       for (int64_t block = 0; block <= last(); ++block) {
         before_forward(block);

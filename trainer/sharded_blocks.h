@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -56,8 +57,10 @@ class ShardedBlocks : public BlockHooks {
   void after_forward(int64_t block, bool output_has_gradient) override;
   void before_backward(int64_t block) override;
   void after_backward(int64_t block) override;
-  bool gathers() const override { return !holding_; }
   void end_passes() override;
+  /// Called in end_passes() before each pass of others that will come back: their backward may wait for
+  /// this rank's part of gradients (GradientReducer::join_backward).
+  void join_backward_with(std::function<void()> join) { join_backward_ = std::move(join); }
 
   /// All blocks are whole from hold() to drop(), and passes gather nothing. Collective.
   void hold();
@@ -81,6 +84,7 @@ class ShardedBlocks : public BlockHooks {
   ShardedBlocksOptions options_;
   std::vector<Block> blocks_;
   std::map<std::string, std::vector<Piece>> held_;
+  std::function<void()> join_backward_ = [] {};
   bool holding_ = false;
   bool with_gradients_ = false;  // the last forward
   bool in_backward_ = false;     // the last pass was one

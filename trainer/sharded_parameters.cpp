@@ -27,11 +27,14 @@ Parameter make_piece(const Parameter& whole, const parallel::ShardPiece& place, 
   return piece;
 }
 
-// Of a tensor that stays whole: a view of its value.
-ShardedBlocks::Piece cut_piece(const Parameter& whole, const parallel::ShardPiece& place) {
+bool master_is_own(const Parameter& whole) { return !whole.master.is_same(whole.value); }
+
+// Of a tensor that stays whole: a view of its value, and of its master where that does, too.
+ShardedBlocks::Piece cut_piece(const Parameter& whole, const parallel::ShardPiece& place, bool keep_master) {
   const at::Tensor value = flat_part(whole.value, place);
-  const bool own_master = !whole.master.is_same(whole.value);
-  return {.begin = place.begin, .value = value, .master = own_master ? flat_part(whole.master, place).clone() : value};
+  if (!master_is_own(whole)) return {.begin = place.begin, .value = value, .master = value};
+  const at::Tensor master = flat_part(whole.master, place);
+  return {.begin = place.begin, .value = value, .master = keep_master ? master : master.clone()};
 }
 
 }  // namespace
@@ -45,26 +48,29 @@ ShardedParameters::ShardedParameters(std::vector<Parameter>& parameters,
   for (const Parameter& parameter : parameters) {
     if (parameter.trainable()) sizes.push_back(parameter.value.numel());
   }
-  places_ = parallel::shard_pieces(plan_, sizes, group.size(), group.rank());
+  const std::vector<parallel::ShardPiece> places = parallel::shard_pieces(plan_, sizes, group.size(), group.rank());
   for (Parameter& parameter : parameters) {
     if (!parameter.trainable()) continue;
     const bool held = blocks && blocks->holds(parameter);
-    for (size_t of_parameter = 0; pieces_.size() < places_.size(); ++of_parameter) {
-      const parallel::ShardPiece& place = places_[pieces_.size()];
-      if (place.parameter != whole_.size()) break;
+    for (size_t of_parameter = 0; pieces_.size() < places.size(); ++of_parameter) {
+      const parallel::ShardPiece& place = places[pieces_.size()];
+      if (place.parameter != values_.size()) break;
       pieces_.push_back(make_piece(parameter, place,
-                                   held ? blocks->pieces_of(parameter).at(of_parameter) : cut_piece(parameter, place),
+                                   held ? blocks->pieces_of(parameter).at(of_parameter)
+                                        : cut_piece(parameter, place, keep_masters),
                                    reducer.segments()[place.bucket].narrow(0, place.offset, place.count)));
     }
     values_.push_back(held ? at::Tensor() : parameter.value);
-    if (!keep_masters && !parameter.master.is_same(parameter.value)) parameter.master.reset();
-    whole_.push_back(parameter);
+    const bool own_master = parameter.master.defined() && master_is_own(parameter);
+    masters_.push_back(own_master && keep_masters ? parameter.master : at::Tensor());
+    if (own_master && !keep_masters) parameter.master.reset();
   }
 }
 
 double ShardedParameters::gather_values() {
   const auto start = std::chrono::steady_clock::now();
   parallel::gather_shards(values_, plan_, group_);
+  parallel::gather_shards(masters_, plan_, group_);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
@@ -74,19 +80,6 @@ void ShardedParameters::refresh_values() {
     if (!piece.master.is_same(piece.value)) piece.value.copy_(piece.master.to(piece.dtype));
   }
   gather_values();
-}
-
-void ShardedParameters::gather_masters() {
-  const at::NoGradGuard off;
-  std::vector<at::Tensor> masters;
-  for (const Parameter& parameter : whole_) {
-    TEMPER_CHECK(parameter.master.defined(), parameter.name + ": its master was not kept");
-    masters.push_back(parameter.master);
-  }
-  for (size_t i = 0; i < pieces_.size(); ++i) {
-    flat_part(masters[places_[i].parameter], places_[i]).copy_(pieces_[i].master);
-  }
-  parallel::gather_shards(masters, plan_, group_);
 }
 
 }  // namespace temper::trainer

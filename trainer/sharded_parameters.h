@@ -23,7 +23,7 @@ class ShardedParameters {
  public:
   /// Takes the masters of the trainable ones away (`parameters[i].master` is undefined then) unless
   /// they are the values or `keep_masters`: those of adapters are small, and read where they are
-  /// merged. All arguments outlive it.
+  /// merged, by DoRA in every pass. All arguments outlive it.
   /// The pieces of parameters that `blocks` holds (null: none) are its own.
   ShardedParameters(std::vector<Parameter>& parameters, const parallel::GradientReducer& reducer,
                     parallel::Communicator& group, bool keep_masters, const ShardedBlocks* blocks = nullptr);
@@ -33,18 +33,15 @@ class ShardedParameters {
   std::vector<Parameter>& pieces() { return pieces_; }
   const std::vector<Parameter>& pieces() const { return pieces_; }
 
-  /// After the pieces' values have changed: every rank sees all of them, but for those that blocks
-  /// hold. Returns the seconds that it took. Collective.
+  /// After the pieces' values have changed: every rank sees all of them, and of the masters that were
+  /// kept, but for those that blocks hold. Returns the seconds that it took. Collective.
   double gather_values();
   /// After the pieces' masters have been loaded: rounds them into values. Collective.
   void refresh_values();
-  /// Masters that were kept become whole again, until the next step. Collective.
-  void gather_masters();
 
  private:
-  std::vector<Parameter> whole_;              // the trainable ones
-  std::vector<at::Tensor> values_;            // of them; undefined where blocks hold it
-  std::vector<parallel::ShardPiece> places_;  // of the pieces, in whole_
+  std::vector<at::Tensor> values_;            // of the trainable ones; undefined where blocks hold it
+  std::vector<at::Tensor> masters_;           // undefined but where they are kept beside the value
   std::vector<Parameter> pieces_;
   const parallel::BucketPlan& plan_;
   parallel::Communicator& group_;

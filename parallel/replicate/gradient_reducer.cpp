@@ -25,6 +25,7 @@ struct GradientReducer::State {
 
   bool sharded() const { return shard.size() > 1; }
   at::Tensor empty(int64_t size) const;
+  at::Tensor no_gradient(int64_t size);
   void begin_round();
   void end_round();
   void gradient_is_complete(size_t parameter);
@@ -45,6 +46,7 @@ struct GradientReducer::State {
   std::vector<at::Tensor> views;  // what `.grad` is; none where only segments are kept
   BucketPlan plan;
   std::vector<at::Tensor> buckets;  // where only segments are kept, undefined until they are filled
+  at::Tensor zeros;                 // of a bucket that nothing fills
   std::vector<at::Tensor> segments;
   std::optional<TreeSum> tree;
   at::Tensor last_matrix;      // undefined, or all that the last bucket holds, a view of it
@@ -138,6 +140,14 @@ at::Tensor GradientReducer::State::empty(int64_t size) const {
   return at::empty({size}, parameters.front().options().dtype(at::kFloat).requires_grad(false));
 }
 
+// One for all buckets: it is only read.
+at::Tensor GradientReducer::State::no_gradient(int64_t size) {
+  if (!zeros.defined()) {
+    zeros = empty(*std::max_element(plan.bucket_sizes.begin(), plan.bucket_sizes.end())).zero_();
+  }
+  return zeros.narrow(0, 0, size);
+}
+
 void GradientReducer::State::begin_round() {
   started = 0;
   complete.assign(parameters.size(), false);
@@ -170,10 +180,14 @@ void GradientReducer::State::move_into_bucket(size_t parameter) {
 }
 
 void GradientReducer::State::start_exchanges(bool only_full) {
+  // What is given up again is soon waited for: memory is what it is about. But not for buckets that
+  // nothing has filled, which a rank that makes passes with us may start after our next one.
+  constexpr size_t kBucketsUnderWay = 2;
   while (started < buckets.size()) {
     if (only_full && missing[started] > 0) return;
     const TraceLabel label("bucket", started);
     start_exchange(started++);
+    if (only_full && keeps_segments) end_scatters(kBucketsUnderWay);
   }
 }
 
@@ -181,7 +195,7 @@ void GradientReducer::State::start_exchange(size_t bucket) {
   if (tree) tree->complete(bucket);
   if (!sharded()) return reduce(bucket);
   at::Tensor& full = buckets[bucket];
-  if (!full.defined()) full = empty(plan.bucket_sizes[bucket]).zero_();  // unused in this round
+  if (!full.defined()) full = no_gradient(plan.bucket_sizes[bucket]);
   Scatter& scatter = scatters.emplace_back(
       Scatter{.bucket = bucket,
               .full = full,
@@ -191,9 +205,6 @@ void GradientReducer::State::start_exchange(size_t bucket) {
   scatter.work = tree ? tree_reduce_scatter(scatter.sums, full, shard)
                       : shard.reduce_scatter(scatter.sums, full);
   if (keeps_segments) full.reset();
-  // What is given up again is soon waited for: memory is what it is about.
-  constexpr size_t kBucketsUnderWay = 2;
-  end_scatters(keeps_segments ? kBucketsUnderWay : buckets.size());
 }
 
 // Those that are done, and those above `under_way`; in order.
@@ -280,6 +291,17 @@ void GradientReducer::exchange_after_backward(bool last) {
   s.begin_round();
 }
 
+void GradientReducer::join_backward() {
+  State& s = *state_;
+  if (!s.keeps_segments) return;
+  if (s.begun) s.end_round();
+  s.begun = true;
+  s.exchanging = false;
+  s.end_scatters(0);
+  s.begin_round();
+  s.start_exchanges(/*only_full=*/false);
+}
+
 void GradientReducer::finish() {
   State& s = *state_;
   for (size_t i = 0; i < s.views.size(); ++i) {
@@ -290,10 +312,12 @@ void GradientReducer::finish() {
   s.exchanging = false;
   s.end_round();
   while (s.ended < s.rounds) {
+    s.end_scatters(0);
     s.begin_round();
     s.end_round();
   }
   s.end_scatters(0);
+  s.zeros.reset();
   for (size_t i = 0; i < s.reductions.size(); ++i) {
     const TraceLabel label("bucket", i);  // a sum in the order of a tree has a second exchange here
     s.reductions[i]->wait();

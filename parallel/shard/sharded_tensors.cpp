@@ -45,7 +45,6 @@ ShardedTensors::ShardedTensors(const std::vector<at::Tensor>& tensors, int64_t b
     pieces_.push_back(buckets_[place.bucket].own.narrow(0, place.offset, place.count));
     pieces_.back().copy_(tensors_[place.parameter].narrow(0, place.begin, place.count));
   }
-  release();
 }
 
 void ShardedTensors::start() {

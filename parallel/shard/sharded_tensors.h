@@ -14,14 +14,16 @@ namespace temper::parallel {
 /// group keeps its pieces of them, and between release() and finish() their storages are empty. Views
 /// of them, and what autograd has saved, see the values again.
 ///
-///     ShardedTensors sharded(weights, bucket_elements, group);   // keeps pieces, gives up the rest
+///     ShardedTensors sharded(weights, bucket_elements, group);   // keeps pieces
+///     sharded.release();     // gives up the rest
 ///     sharded.start();       // the gather begins
 ///     sharded.finish();      // they are whole
 ///     sharded.release();
 class ShardedTensors {
  public:
   /// Takes this rank's pieces, those of plan_buckets(sizes, bucket_elements, ranks), from the values of
-  /// `tensors`: contiguous, of one type, each a whole storage or beside others in one.
+  /// `tensors`: contiguous, of one type, each a whole storage or beside others in one. Where these are
+  /// in another ShardedTensors, all of them are made before one is released.
   ShardedTensors(const std::vector<at::Tensor>& tensors, int64_t bucket_elements,
                  Communicator& group);
 

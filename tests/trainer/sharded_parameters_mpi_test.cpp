@@ -64,7 +64,6 @@ Trained train(const std::string& kind, at::ScalarType compute, parallel::Communi
     optimizer->step(1e-2, 0.5);
     sharded.gather_values();
   }
-  sharded.gather_masters();
   return trained;
 }
 

@@ -309,9 +309,7 @@ std::vector<std::vector<Sampled>> sample(Model& model, const data::Tokenizer& to
                                          const EngineOptions& options,
                                          const OnSampled& on_sampled) {
   // Decoding multiplies the same weights with a few rows each time.
-  const BlockHooks* hooks = model.block_hooks();
-  const bool come_and_go = hooks && hooks->gathers();
-  const KeptWeights kept(come_and_go ? 0 : meminfo_bytes("MemAvailable") / 2);
+  const KeptWeights kept(meminfo_bytes("MemAvailable") / 2);
   return Engine(model, tokenizer, requests, settings, options, on_sampled).run();
 }
 

@@ -19,8 +19,6 @@ class BlockHooks {
   virtual void after_forward(int64_t block, bool output_has_gradient) = 0;
   virtual void before_backward(int64_t block) = 0;
   virtual void after_backward(int64_t block) = 0;
-  /// Whether weights come and go with the passes.
-  virtual bool gathers() const = 0;
   /// Ends a run of passes, of which other ranks may have made more. Collective.
   virtual void end_passes() = 0;
   /// Whether it keeps the values of this parameter, and gives it new ones from a whole tensor.

@@ -74,6 +74,7 @@ class Kto : public Objective {
       batch.reference_log_probs = with.reference->log_probs(batch, 1.0);
     }
     if (options_.apo_zero_unpaired) return;
+    end_passes(with.model);
     // Ranks may have fewer micro-batches than others in a short last step.
     at::Tensor most =
         at::full({1}, static_cast<int64_t>(batches.micro_batches.size()), at::kLong);
@@ -84,6 +85,7 @@ class Kto : public Objective {
       means[0][at] = mean_log_ratio(batches.micro_batches[i], with);
       means[1][at] = 1;
     }
+    end_passes(with.model);
     with.communicator.all_reduce(means)->wait();
     for (size_t i = 0; i < batches.micro_batches.size(); ++i) {
       const auto at = static_cast<int64_t>(i);
