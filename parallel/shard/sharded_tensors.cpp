@@ -37,8 +37,9 @@ ShardedTensors::ShardedTensors(const std::vector<at::Tensor>& tensors, int64_t b
   }
   plan_ = plan_buckets(sizes, bucket_elements, group.size());
   for (const int64_t size : plan_.bucket_sizes) {
-    buckets_.push_back({.own = at::zeros({size / group.size()}, tensors_.front().options())});
-    buckets_.back().own_bytes = buckets_.back().own.view(at::kByte);
+    Bucket& bucket = buckets_.emplace_back();
+    bucket.own = at::zeros({size / group.size()}, tensors_.front().options());
+    bucket.own_bytes = bucket.own.view(at::kByte);
   }
   places_ = shard_pieces(plan_, sizes, group.size(), group.rank());
   for (const ShardPiece& place : places_) {
