@@ -17,6 +17,7 @@ int prepare(const std::vector<std::string>& arguments) {
   return run_on_all_ranks([&](parallel::Session& session) {
     const recipes::Recipe recipe = read_recipe(*given, {.purpose = recipes::Purpose::kPrepare, .world_size = session.world().size});
     session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
+    check_every_host_sees(session, recipe.data.cache);
     const trainer::Datasets datasets = trainer::prepare_datasets(recipe, trainer::read_inputs(recipe), session.world());
     for (const std::string& line : datasets.statements) parallel::say(line);
     return int{kDone};

@@ -38,6 +38,12 @@ fi
 # temper shares out the cores itself; mpirun would bind each rank to one.
 export OMPI_MCA_hwloc_base_binding_policy="${OMPI_MCA_hwloc_base_binding_policy:-none}"
 
+# mpirun waits for hosts that say nothing as long as TCP does, a quarter of an hour: here it gives one up, and ends the others, after
+# 10 s of silence and 4 questions without an answer, 5 s apart. parallel.timeout should be longer.
+export OMPI_MCA_oob_tcp_keepalive_time="${OMPI_MCA_oob_tcp_keepalive_time:-10}"
+export OMPI_MCA_oob_tcp_keepalive_intvl="${OMPI_MCA_oob_tcp_keepalive_intvl:-5}"
+export OMPI_MCA_oob_tcp_keepalive_probes="${OMPI_MCA_oob_tcp_keepalive_probes:-4}"
+
 child=
 stopping=
 interrupted=

@@ -39,26 +39,54 @@ int run_on_all_ranks(const std::function<int(parallel::Session&)>& body) {
   return std::max(code, failure);
 }
 
+namespace {
+
+/// Removes a file at the end of its scope, also when a peer that has stopped ends it.
+struct Removed {
+  fs::path file;
+  ~Removed() {
+    std::error_code ignored;
+    if (!file.empty()) fs::remove(file, ignored);
+  }
+};
+
+}  // namespace
+
 bool this_host_sees(parallel::Session& session, const fs::path& directory) {
   const parallel::World& world = session.world();
   if (world.size == 1) return true;
-  const fs::path token = directory / (".temper-sees-" + session.broadcast_text(world.host + "-" + std::to_string(::getpid())));
+  const std::string written = session.broadcast_text(world.host + "-" + std::to_string(::getpid()));
+  const fs::path token = directory / (".temper-sees-" + written);
+  const Removed removed{world.rank == 0 ? token : fs::path()};
   if (world.rank == 0) {
-    fs::create_directories(directory);
-    if (!(std::ofstream(token) << world.host << "\n")) throw UserError(directory.string() + ": cannot be written on " + world.host);
+    std::error_code ignored;  // the token cannot be written then
+    fs::create_directories(directory, ignored);
+    if (!(std::ofstream(token) << written << std::flush)) throw UserError(directory.string() + ": cannot be written on " + world.host);
   }
   session.broadcast_text("written");
-  const bool seen = fs::exists(token);
+  std::string read;
+  std::ifstream(token) >> read;
+  const bool seen = read == written;
   session.gather_text("looked");
-  if (world.rank == 0) fs::remove(token);
   return seen;
 }
 
+namespace {
+
+void refuse_unless(bool same, const parallel::Session& session, const fs::path& directory) {
+  if (same) return;
+  throw UserError(session.world().host + " does not see " + fs::absolute(directory).string() +
+                  " as rank 0 does: all hosts need it on a shared file system (run.output, data.cache)");
+}
+
+}  // namespace
+
 void check_every_host_sees(parallel::Session& session, const fs::path& directory) {
-  if (!this_host_sees(session, directory)) {
-    throw UserError(session.world().host + " does not see " + fs::absolute(directory).string() +
-                    " as rank 0 does: all hosts need it on a shared file system (run.output, data.cache)");
-  }
+  refuse_unless(this_host_sees(session, directory), session, directory);
+}
+
+void check_every_host_finds(parallel::Session& session, const fs::path& directory, const std::string& found) {
+  refuse_unless(session.broadcast_text(found) == found, session, directory);
 }
 
 std::string without_frames(const std::string& message) {

@@ -13,11 +13,14 @@ namespace temper::launch {
 /// told, wherever they wait; every line of a UserError is printed once (with rank and host when not all ranks found it).
 int run_on_all_ranks(const std::function<int(parallel::Session&)>& body);
 
-/// Whether this host sees a token that rank 0 writes into `directory` (made if need be). Throws UserError where rank 0 cannot. Collective.
+/// Whether this host reads a token that rank 0 writes into `directory` (made if need be). Throws UserError where rank 0 cannot. Collective.
 bool this_host_sees(parallel::Session& session, const std::filesystem::path& directory);
 
-/// Every host must see a token that rank 0 writes into `directory` (made if need be), else UserError naming the host. Collective.
+/// Every host must read a token that rank 0 writes into `directory` (made if need be), else UserError naming the host. Collective.
 void check_every_host_sees(parallel::Session& session, const std::filesystem::path& directory);
+
+/// Every host must have found in `directory` what rank 0 has (a few words), else UserError naming the host: ranks must not part. Collective.
+void check_every_host_finds(parallel::Session& session, const std::filesystem::path& directory, const std::string& found);
 
 /// LibTorch appends the C++ frames to its messages; they mean nothing to a user.
 std::string without_frames(const std::string& message);

@@ -18,6 +18,7 @@ namespace {
 int run_recipe(parallel::Session& session, const po::variables_map& given) {
   recipes::Recipe recipe = read_recipe(given, {.purpose = recipes::Purpose::kTrain, .world_size = session.world().size});
   session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
+  session.set_timeout(recipe.parallel.timeout);
   const parallel::World& world = session.world();
 
   trainer::Inputs inputs = trainer::read_inputs(recipe);
@@ -25,6 +26,7 @@ int run_recipe(parallel::Session& session, const po::variables_map& given) {
   trainer::Datasets datasets = trainer::prepare_datasets(recipe, inputs, world);
   trainer::Run run = trainer::assemble(std::move(recipe), std::move(inputs), std::move(datasets), world);
   trainer::RunDirectory directory = trainer::look_at_run_directory(run.recipe, run.total_steps);
+  check_every_host_finds(session, directory.path, directory.finished ? "finished" : std::to_string(directory.resume_step));
   if (directory.finished) {
     parallel::say(directory.path.string() + " is finished: nothing to do (more train.steps or train.epochs continue it)");
     return kDone;

@@ -1,12 +1,10 @@
 #include "parallel/mpi_communicator.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <utility>
 
 #include <ATen/ATen.h>
 
-#include "parallel/collective_timeout.h"
 #include "parallel/trace.h"
 #include "recipes/diagnostic.h"
 
@@ -239,16 +237,7 @@ class MpiCommunicator : public Communicator {
 
     void wait() override {
       const TraceSpan span("exposed wait");
-      if (engine_->wait(*operation_, timeout_seconds_)) return;
-      char seconds[32];
-      std::snprintf(seconds, sizeof(seconds), "%g", timeout_seconds_);
-      const std::vector<std::string> lines = engine_->roll_call(*peers_, *operation_);
-      const std::string found = lines.empty()
-                                    ? "all ranks wait in it: the link is too slow or stuck"
-                                    : join(lines) + ": lost, stuck or doing something else";
-      throw CollectiveTimeout(name_of(engine_->world()) + ": " + operation_->what + " waited " +
-                                  seconds + " s (parallel.timeout); " + found,
-                              engine_->recent());
+      engine_->wait_for_peers(*operation_, *peers_, timeout_seconds_);
     }
     bool done() override { return engine_->done(*operation_); }
 

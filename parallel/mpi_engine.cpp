@@ -2,8 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <string_view>
 #include <unordered_map>
+
+#include "parallel/collective_timeout.h"
+#include "recipes/diagnostic.h"
 
 namespace temper::parallel {
 
@@ -143,6 +147,19 @@ bool MpiEngine::wait(const MpiOperation& operation, double timeout_seconds, bool
       patience.pause();
     }
   }
+}
+
+void MpiEngine::wait_for_peers(const MpiOperation& operation, const std::vector<int>& peers,
+                               double timeout_seconds) {
+  if (wait(operation, timeout_seconds)) return;
+  char seconds[32];
+  std::snprintf(seconds, sizeof(seconds), "%g", timeout_seconds);
+  const std::vector<std::string> lines = roll_call(peers, operation);
+  const std::string found = lines.empty() ? "all ranks wait in it: the link is too slow or stuck"
+                                          : join(lines) + ": lost, stuck or doing something else";
+  throw CollectiveTimeout(name_of(world_) + ": " + operation.what + " waited " + seconds +
+                              " s (parallel.timeout); " + found,
+                          recent());
 }
 
 void MpiEngine::tell_peers(int exit_code) {

@@ -65,11 +65,12 @@ class MpiEngine {
   /// what the operation threw, and PeerStopped (if `heed_peers`) when another rank has called
   /// tell_peers().
   bool wait(const MpiOperation& operation, double timeout_seconds, bool heed_peers = true);
+  /// As wait(), for `peers` (ranks of the world) who do the same: when the time is over they are
+  /// asked who is there, and CollectiveTimeout says who does not answer or waits elsewhere.
+  void wait_for_peers(const MpiOperation& operation, const std::vector<int>& peers,
+                      double timeout_seconds);
   /// Tells every rank that this one has stopped with `exit_code`.
   void tell_peers(int exit_code);
-  /// Asks `peers` (ranks of the world) who is there: a line for each that does not answer within
-  /// some seconds, or that waits for something other than `operation`.
-  std::vector<std::string> roll_call(const std::vector<int>& peers, const MpiOperation& operation);
   /// Whether a roll call has had no answer from somebody.
   bool peers_are_missing() const { return peers_are_missing_; }
   /// The last operations, the oldest first, and how far each has come.
@@ -78,6 +79,9 @@ class MpiEngine {
   void stop();
 
  private:
+  /// Asks `peers` who is there: a line for each that does not answer within some seconds, or that
+  /// waits for something other than `operation`.
+  std::vector<std::string> roll_call(const std::vector<int>& peers, const MpiOperation& operation);
   bool advance();
   void read_messages();
   void send_text(const std::string& text, int peer, int tag);

@@ -19,6 +19,7 @@
 #include "parallel/log.h"
 #include "parallel/mpi_communicator.h"
 #include "parallel/mpi_engine.h"
+#include "recipes/recipe.h"
 
 namespace temper::parallel {
 
@@ -84,20 +85,41 @@ struct Session::State {
   MPI_Comm exits =
       MPI_COMM_NULL;  // agree_exit_code, which a rank may reach while others are anywhere else
   bool all_arrived = true;  // at the end
+  double timeout_seconds = recipes::Parallel{}.timeout;
+  std::vector<int> peers;  // all ranks but this one
+  int64_t exchanges = 0;   // before there are communicators
 
-  /// Runs one nonblocking call of MPI to its end; false when `timeout_seconds` have passed.
-  bool complete(const std::function<MPI_Request()>& start, double timeout_seconds,
-                bool heed_peers) const {
-    const auto operation = std::make_shared<MpiOperation>();
-    operation->what = "an exchange of texts";
-    operation->start = [start](int64_t) { return start(); };
-    engine->submit(operation);
-    return engine->wait(*operation, timeout_seconds, heed_peers);
+  /// Waits for an operation; false when it has not ended in time.
+  using Wait = std::function<bool(const MpiOperation&)>;
+  Wait with_peers() const {
+    return [this](const MpiOperation& operation) {
+      engine->wait_for_peers(operation, peers, timeout_seconds);
+      return true;
+    };
+  }
+  /// Whatever peers have to say.
+  Wait for_seconds(double limit) const {
+    return [this, limit](const MpiOperation& operation) {
+      return engine->wait(operation, limit, false);
+    };
   }
 
-  std::string broadcast(std::string text) const;
-  std::vector<std::string> gather(const std::string& text, MPI_Comm group, double timeout_seconds,
-                                  bool heed_peers) const;
+  /// Runs one nonblocking call of MPI to its end, or until `wait` gives up.
+  bool complete(const std::string& what, const std::function<MPI_Request()>& start,
+                const Wait& wait) const {
+    const auto operation = std::make_shared<MpiOperation>();
+    operation->what = what;
+    operation->start = [start](int64_t) { return start(); };
+    engine->submit(operation);
+    return wait(*operation);
+  }
+  std::string next_exchange(const char* name) {
+    return name + (" " + std::to_string(++exchanges)) + " in group 'start-up'";
+  }
+
+  std::string broadcast(std::string text);
+  std::vector<std::string> gather(const std::string& what, const std::string& text, MPI_Comm group,
+                                  const Wait& wait) const;
   void print_errors(const std::vector<std::string>& errors) const;
 };
 
@@ -107,55 +129,74 @@ static int length_of(const std::string& text) {
   return static_cast<int>(text.size());
 }
 
-std::string Session::State::broadcast(std::string text) const {
-  int length = length_of(text);
+// What is under way keeps its buffers: a wait that throws leaves it to the engine.
+std::string Session::State::broadcast(std::string text) {
+  const std::string what = next_exchange("broadcast");
+  const auto length = std::make_shared<int>(length_of(text));
   complete(
-      [&] {
+      what,
+      [=, group = texts] {
         MPI_Request request;
-        TEMPER_MPI(MPI_Ibcast(&length, 1, MPI_INT, 0, texts, &request));
+        TEMPER_MPI(MPI_Ibcast(length.get(), 1, MPI_INT, 0, group, &request));
         return request;
       },
-      kNoLimit, true);
-  text.resize(length);
+      with_peers());
+  const auto bytes = std::make_shared<std::string>(std::move(text));
+  bytes->resize(*length);
   complete(
-      [&] {
+      what,
+      [=, group = texts] {
         MPI_Request request;
-        TEMPER_MPI(MPI_Ibcast(text.data(), length, MPI_CHAR, 0, texts, &request));
+        TEMPER_MPI(MPI_Ibcast(bytes->data(), *length, MPI_CHAR, 0, group, &request));
         return request;
       },
-      kNoLimit, true);
-  return text;
+      with_peers());
+  return *bytes;
 }
 
-// Lists one text a rank, on rank 0; nothing elsewhere, and nothing when the time is over.
-std::vector<std::string> Session::State::gather(const std::string& text, MPI_Comm group,
-                                                double timeout_seconds, bool heed_peers) const {
-  const int length = length_of(text);
-  std::vector<int> lengths(world.size);
+// Lists one text a rank, on rank 0; nothing elsewhere, and nothing when `wait` gives up.
+std::vector<std::string> Session::State::gather(const std::string& what, const std::string& text,
+                                                MPI_Comm group, const Wait& wait) const {
+  struct Texts {
+    std::string own, all;
+    int length = 0;
+    std::vector<int> lengths, begins;
+  };
+  const auto kept = std::make_shared<Texts>();
+  kept->own = text;
+  kept->length = length_of(text);
+  kept->lengths.resize(world.size);
   bool arrived = complete(
-      [&] {
+      what,
+      [=] {
         MPI_Request request;
-        TEMPER_MPI(
-            MPI_Igather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, 0, group, &request));
+        TEMPER_MPI(MPI_Igather(&kept->length, 1, MPI_INT, kept->lengths.data(), 1, MPI_INT, 0,
+                               group, &request));
         return request;
       },
-      timeout_seconds, heed_peers);
+      wait);
   if (!arrived) return {};
-  std::vector<int> begins(world.size);
-  for (int rank = 1; rank < world.size; ++rank) begins[rank] = begins[rank - 1] + lengths[rank - 1];
-  std::string all(world.rank == 0 ? begins.back() + lengths.back() : 0, '\0');
+  int64_t total = 0;
+  for (const int length : kept->lengths) {
+    kept->begins.push_back(static_cast<int>(total));
+    total += length;
+  }
+  TEMPER_CHECK(total <= INT_MAX, "texts of 2 GiB");
+  kept->all.resize(total);
   arrived = complete(
-      [&] {
+      what,
+      [=] {
         MPI_Request request;
-        TEMPER_MPI(MPI_Igatherv(text.data(), length, MPI_CHAR, all.data(), lengths.data(),
-                                begins.data(), MPI_CHAR, 0, group, &request));
+        TEMPER_MPI(MPI_Igatherv(kept->own.data(), kept->length, MPI_CHAR, kept->all.data(),
+                                kept->lengths.data(), kept->begins.data(), MPI_CHAR, 0, group,
+                                &request));
         return request;
       },
-      timeout_seconds, heed_peers);
+      wait);
   std::vector<std::string> gathered;
   if (!arrived || world.rank != 0) return gathered;
   for (int rank = 0; rank < world.size; ++rank)
-    gathered.push_back(all.substr(begins[rank], lengths[rank]));
+    gathered.push_back(kept->all.substr(kept->begins[rank], kept->lengths[rank]));
   return gathered;
 }
 
@@ -251,6 +292,9 @@ Session Session::start() {
   TEMPER_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &state->texts));
   TEMPER_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &state->exits));
   state->engine = std::make_shared<MpiEngine>(world);
+  for (int rank = 0; rank < world.size; ++rank) {
+    if (rank != world.rank) state->peers.push_back(rank);
+  }
   return Session(std::move(state));
 }
 
@@ -272,13 +316,21 @@ void Session::use_threads(int threads) {
   at::set_num_threads(threads);
 }
 
+void Session::set_timeout(double seconds) { state_->timeout_seconds = seconds; }
+
 std::unique_ptr<Communicator> Session::communicator(double timeout_seconds) {
+  set_timeout(timeout_seconds);
   if (state_->world.size == 1) return make_solo_communicator();
-  MPI_Comm group = MPI_COMM_NULL;
-  broadcast_text(
-      "");  // MPI_Comm_dup heeds no peer that has stopped: by now everybody is on the way here
-  state_->engine->exclusively([&] { TEMPER_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &group)); });
-  return make_mpi_communicator(state_->engine, group, "world", timeout_seconds);
+  const auto group = std::make_shared<MPI_Comm>(MPI_COMM_NULL);
+  state_->complete(
+      state_->next_exchange("meeting"),
+      [=] {
+        MPI_Request request;
+        TEMPER_MPI(MPI_Comm_idup(MPI_COMM_WORLD, group.get(), &request));
+        return request;
+      },
+      state_->with_peers());
+  return make_mpi_communicator(state_->engine, *group, "world", timeout_seconds);
 }
 
 std::string Session::broadcast_text(const std::string& text) {
@@ -287,7 +339,7 @@ std::string Session::broadcast_text(const std::string& text) {
 
 std::vector<std::string> Session::gather_text(const std::string& text) {
   if (state_->world.size == 1) return {text};
-  return state_->gather(text, state_->texts, kNoLimit, true);
+  return state_->gather(state_->next_exchange("gather"), text, state_->texts, state_->with_peers());
 }
 
 int Session::agree_exit_code(int code, const std::string& error) {
@@ -300,22 +352,26 @@ int Session::agree_exit_code(int code, const std::string& error) {
                        : state_->engine->peers_are_missing() ? kLostSeconds
                                                              : kLeaveSeconds;
   if (code != 0) state_->engine->tell_peers(code);
-  int agreed = code;
+  const std::string what = "the end of the run";
+  const auto largest = std::make_shared<int>(code);
   state_->all_arrived = state_->complete(
-      [&] {
+      what,
+      [=, group = state_->exits] {
         MPI_Request request;
         TEMPER_MPI(
-            MPI_Iallreduce(MPI_IN_PLACE, &agreed, 1, MPI_INT, MPI_MAX, state_->exits, &request));
+            MPI_Iallreduce(MPI_IN_PLACE, largest.get(), 1, MPI_INT, MPI_MAX, group, &request));
         return request;
       },
-      limit, false);
+      state_->for_seconds(limit));
   if (!state_->all_arrived) {
     if (!error.empty()) warn(error, true);
     return code;
   }
+  const int agreed = *largest;
   if (agreed != 0) {
     const std::string report = error.empty() ? world.host : world.host + "\n" + error;
-    state_->print_errors(state_->gather(report, state_->exits, kLeaveSeconds, false));
+    state_->print_errors(
+        state_->gather(what, report, state_->exits, state_->for_seconds(kLeaveSeconds)));
   }
   return agreed;
 }

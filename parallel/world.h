@@ -66,7 +66,7 @@ class PeerStopped : public RunError {
 };
 
 /// The MPI session of this process (or none). Not copyable; one a process. Calls come from one
-/// thread; all but use_threads, communicator and finish are collective: every rank makes them in
+/// thread; all but use_threads, set_timeout and finish are collective: every rank makes them in
 /// the same order, and waiting costs no core.
 class Session {
  public:
@@ -83,12 +83,16 @@ class Session {
   /// one for each core of this rank's share, within the cgroup's CPU quota. Throws UserError for
   /// TEMPER_CORES that the host does not allow.
   void use_threads(int threads);
-  /// The group of all ranks, named "world"; collectives time out after `timeout_seconds`.
-  /// Collective; outlived by the session.
+  /// Exchanges of texts time out after `seconds`, as collectives do; until this is called after the
+  /// default of parallel.timeout.
+  void set_timeout(double seconds);
+  /// The group of all ranks, named "world"; collectives time out after `timeout_seconds`, and texts
+  /// from here on. Collective; outlived by the session.
   std::unique_ptr<Communicator> communicator(double timeout_seconds);
-  /// Every rank gets rank 0's text (used before tensors exist, without a time-out).
+  /// Every rank gets rank 0's text (used before tensors exist). Throws CollectiveTimeout.
   std::string broadcast_text(const std::string& text);
-  /// Rank 0 gets all ranks' texts in rank order, the others an empty list; no time-out.
+  /// Rank 0 gets all ranks' texts in rank order, the others an empty list. Throws
+  /// CollectiveTimeout.
   std::vector<std::string> gather_text(const std::string& text);
   /// The same exit code on every rank: the largest of all. Collective; called last by launch/.
   /// `error`: what this rank has to say about a code other than 0; rank 0 prints every line once,

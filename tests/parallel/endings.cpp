@@ -28,6 +28,15 @@ int body(const std::string& how, Session& session) {
     session.broadcast_text("fine");
     return 0;
   }
+  if (how == "a rank that never comes to exchange texts") {
+    session.set_timeout(1);
+    if (rank == 0) std::this_thread::sleep_for(std::chrono::seconds(100));
+    session.broadcast_text("fine");
+  }
+  if (how == "a rank that never comes to meet") {
+    if (rank == 2) std::this_thread::sleep_for(std::chrono::seconds(100));
+    session.communicator(1);
+  }
   const auto group = session.communicator(how == "a rank that never comes" ? 1 : 100);
   if (how == "error while others are in a collective") {
     at::Tensor tensor = at::ones({4});

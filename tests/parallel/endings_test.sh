@@ -34,4 +34,9 @@ ends "a killed rank" 137 20 ""
 late="rank [12] on [^ ]*: all_reduce 1 in group 'world' waited 1 s [(]parallel.timeout[)]; no answer from rank 0 on [^ ]*: lost, stuck or doing something else"
 ends "a rank that never comes" 1 20 "($late"$'\n'")?$late"
 
+late="rank [12] on [^ ]*: broadcast 1 in group 'start-up' waited 1 s [(]parallel.timeout[)]; no answer from rank 0 on [^ ]*: lost, stuck or doing something else"
+ends "a rank that never comes to exchange texts" 1 20 "($late"$'\n'")?$late"
+late="rank [01] on [^ ]*: meeting 1 in group 'start-up' waited 1 s [(]parallel.timeout[)]; no answer from rank 2 on [^ ]*: lost, stuck or doing something else"
+ends "a rank that never comes to meet" 1 20 "($late"$'\n'")?$late"
+
 exit $((failures > 0))

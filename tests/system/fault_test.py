@@ -151,6 +151,26 @@ class Faults(SystemTest):
     def test_a_stopped_rank_is_named_within_the_time_out(self):
         self.trials(self.stopped_rank, 1, 10)
 
+    def test_a_rank_that_is_stuck_at_the_start_is_named_within_the_time_out(self):
+        recipe = self.recipe()
+        for ranks in ((2, 4) if LONG else (2,)):
+            for stuck in {0, ranks - 1}:
+                with self.subTest(ranks=ranks, stuck=stuck):
+                    # A recipe that nobody writes: whoever reads it is in the session and goes no further.
+                    pipe = self.directory / f"stuck-{ranks}-{stuck}.toml"
+                    os.mkfifo(pipe)
+                    command = ["mpirun", "--oversubscribe"]
+                    for rank in range(ranks):
+                        command += ["-n", "1", PROGRAM, "train", pipe.name if rank == stuck else recipe, f"parallel.timeout={TIMEOUT}", ":"]
+                    process = subprocess.Popen(command[:-1], cwd=self.directory, env=ENVIRONMENT, stdin=subprocess.DEVNULL,
+                                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)  # fmt: skip
+                    self.addCleanup(end_all, process)
+                    code, errors = self.ended(process, TIMEOUT + 2 * MARGIN)
+                    self.assertEqual(code, 1, errors)
+                    self.assertRegex(errors, rf"rank \d+ on \S+: \w+ \d+ in group 'start-up' waited 3 s \(parallel\.timeout\); "
+                                             rf"no answer from rank {stuck} on \S+: lost, stuck or doing something else")  # fmt: skip
+                    self.assertNotIn(f"rank {stuck} on", errors.split(": ")[1])
+
     def test_a_damaged_checkpoint_is_named_and_passed_over(self):
         self.trials(self.damaged_checkpoint, 2, 10)
 

@@ -5,7 +5,9 @@ Needs root, Debian's slurm-wlm and munge, and TEMPER_LONG=1; else it is skipped 
 """
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -96,7 +98,12 @@ ReturnToService=2
 KillWait=5
 NodeName=n1 Port={n1} {node}
 NodeName=n2 Port={n2} {node}
-PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+# Jobs of `urgent` take their nodes from those of `all`, which first get their signal and some time.
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 """
         )
 
@@ -189,8 +196,8 @@ class Slurm(SystemTest):
         self.assert_same(whole)
 
     def test_usr1_to_the_job_step_stops_with_75_and_the_run_goes_on(self):
-        whole = self.mpirun(steps=400)
-        process = subprocess.Popen(self.srun("train", self.recipe(steps=400)), cwd=self.directory, env=self.cluster.environment, text=True,
+        whole = self.mpirun(steps=200)
+        process = subprocess.Popen(self.srun("train", self.recipe(steps=200)), cwd=self.directory, env=self.cluster.environment, text=True,
                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
         wait_for_step(self, 7, process=process)
         job = self.cluster.call("squeue", "-h", "-o", "%A").stdout.strip()
@@ -200,8 +207,8 @@ class Slurm(SystemTest):
         # The line of a step whose evaluation is due comes with the resumed run, so the checkpoint says where it stopped.
         checkpoints = sorted((self.directory / "runs/test/checkpoints").glob("step-*/manifest.json"))
         self.assertIn(int(checkpoints[-1].parent.name[len("step-"):]) - self.metrics()[-1]["step"], (0, 1))
-        self.assertLess(self.metrics()[-1]["step"], 399)
-        self.assert_done(self.cluster.call(*self.srun("train", self.recipe(steps=400)), cwd=self.directory))
+        self.assertLess(self.metrics()[-1]["step"], 199)
+        self.assert_done(self.cluster.call(*self.srun("train", self.recipe(steps=200)), cwd=self.directory))
         self.assert_same(whole)
 
     def sbatch(self, template, *arguments, tasks=2):
@@ -219,7 +226,7 @@ class Slurm(SystemTest):
 
     def wait_for_job(self, job):
         self.cluster.wait_until(lambda: not self.cluster.call("squeue", "-h", "-j", job, "-t", "all", "-o", "%T").stdout.strip()
-                                .startswith(("PENDING", "RUNNING", "COMPLETING", "REQUEUED")), f"job {job} goes on: {self.job_output()}", seconds=120)  # fmt: skip
+                                .startswith(("PENDING", "RUNNING", "COMPLETING", "REQUEUED")), f"job {job} goes on: {self.job_output()}", seconds=300)  # fmt: skip
 
     def test_sbatch_accepts_every_template(self):
         for path in sorted((SOURCE / "launch/slurm").glob("*.sbatch")):
@@ -233,18 +240,46 @@ class Slurm(SystemTest):
         self.assertTrue((self.directory / "runs/test/export/model.safetensors").exists(), self.job_output())
         self.assert_same(whole)
 
-    def test_a_preempted_job_requeues_itself_and_ends_with_the_same_bits(self):
-        whole = self.mpirun(steps=400)
-        job = self.sbatch("preemptible", self.recipe(steps=400))
+    def preempted(self, interrupt):
+        """A preemptible job that `interrupt(job)` happens to midway comes back by itself and ends with the bits of the whole run."""
+        whole = self.mpirun(steps=200)
+        job = self.sbatch("preemptible", self.recipe(steps=200))
         wait_for_step(self, 7)
-        # What --signal=B:USR1@120 sends: to the batch script alone.
-        self.assertEqual(self.cluster.call("scancel", "--signal=USR1", "--batch", job).returncode, 0)
+        interrupt(job)
         self.wait_for_job(job)
-        self.assertIn("goes back to the queue", self.job_output())
         self.assertTrue((self.directory / "runs/test/export/model.safetensors").exists(), self.job_output())
-        restarts = self.cluster.call("scontrol", "show", "job", job).stdout
-        self.assertIn("Restarts=1", restarts)
+        self.assertIn("resuming from", self.job_output())
+        self.assertIn("Restarts=1", self.cluster.call("scontrol", "show", "job", job).stdout)
         self.assert_same(whole)
+
+    def test_a_job_near_its_time_limit_requeues_itself_and_ends_with_the_same_bits(self):
+        # What --signal=B:USR1@120 sends: to the batch script alone.
+        self.preempted(lambda job: self.assertEqual(self.cluster.call("scancel", "--signal=USR1", "--batch", job).returncode, 0))
+        self.assertIn("goes back to the queue", self.job_output())
+
+    def test_a_job_that_gives_way_to_an_urgent_one_requeues_itself_and_ends_with_the_same_bits(self):
+        def urgent(_):
+            result = self.cluster.call("sbatch", "--wait", "--partition=urgent", "-N2", "--exclusive", "--output=urgent.txt",
+                                       "--wrap", "ls runs/test/checkpoints", cwd=self.directory)  # fmt: skip
+            self.assertEqual(result.returncode, 0, result.stderr)
+
+        self.preempted(urgent)
+        self.assertIn("goes back to the queue", self.job_output())
+        # It had the nodes only after the checkpoint that the job goes on from.
+        resumed = re.search(r"resuming from \S*(step-\d+)", self.job_output())[1]
+        self.assertIn(resumed, (self.directory / "urgent.txt").read_text().split())
+
+    def test_a_job_that_an_administrator_requeues_ends_with_the_same_bits(self):
+        self.preempted(lambda job: self.assertEqual(self.cluster.call("scontrol", "requeue", job).returncode, 0))
+
+    def test_doctor_under_srun_shows_the_layout(self):
+        self.cluster.environment["HOME"] = str(self.directory)  # where its peaks are stored
+        self.addCleanup(self.cluster.environment.update, HOME=os.environ["HOME"])
+        result = self.cluster.call("srun", "--mpi=pmix", "-N2", "-n2", PROGRAM, "doctor", "--json", cwd=self.directory)
+        self.assert_done(result)
+        report = json.loads(result.stdout)
+        self.assertEqual([(rank["rank"], rank["local_rank"]) for rank in report["ranks"]], [(0, 0), (1, 0)])
+        self.assertEqual([(axis["name"], axis["size"]) for axis in report["axes"]], [("replicate", 2)])
 
     def test_a_cancelled_job_does_not_come_back(self):
         job = self.sbatch("preemptible", self.recipe(steps=4000))
