@@ -272,5 +272,14 @@ TEST(Ranks, MustBeTheProductOfTheAxes) {
                    "what the others leave)"}));
 }
 
+TEST(Ranks, NamesTheNearestShards) {
+  RecipeFiles files;
+  files.write("r.toml", kLeast + "[parallel]\nshard = 3\nzero = 1\n");
+  EXPECT_EQ(files.refusal("r.toml", {"batch.global=24"}, {.world_size = 6}), Lines{});
+  EXPECT_EQ(files.refusal("r.toml", {"batch.global=24"}, {.world_size = 8}),
+            (Lines{"r.toml:8: parallel.shard = 3: the product of the axes is 3, but there are 8 "
+                   "ranks (\"auto\" takes what the others leave; nearest: parallel.shard = 2 or 4)"}));
+}
+
 }  // namespace
 }  // namespace temper::recipes

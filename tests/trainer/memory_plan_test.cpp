@@ -65,6 +65,37 @@ TEST(MemoryPlan, AMicroBatchOfCompletionsHasEachPromptOnce) {
   EXPECT_EQ(plan(rollouts()).activations, plan(supervised).activations);
 }
 
+TEST(MemoryPlan, RanksThatShareACopyHaveTheirPartOfWhatIsSharded) {
+  recipes::Recipe recipe;
+  recipe.model.dtype = recipe.train.precision = recipes::Dtype::kFp32;
+  recipe.batch = {.global = 8, .micro = 1};
+  const MemoryPlan replicated = plan(recipe, 8);
+  const int64_t bytes = 4 * replicated.parameters;
+  recipe.parallel.shard = 8;
+  recipe.parallel.zero = 1;
+  const MemoryPlan first = plan(recipe, 8);
+  EXPECT_EQ(first.weights, bytes);
+  EXPECT_EQ(first.gradients, bytes + bytes / 8);
+  EXPECT_EQ(first.optimizer, 2 * bytes / 8);
+  EXPECT_EQ(first.checkpoint_bytes, replicated.checkpoint_bytes);
+  recipe.train.precision = recipes::Dtype::kBf16;
+  EXPECT_EQ(plan(recipe, 8).weights, bytes / 2 + bytes / 8);
+
+  // A large model, whose buckets under way are few beside it.
+  ModelConfig large = llama_of({});
+  large.num_hidden_layers = 400;
+  large.sliding_window.resize(400);
+  const int64_t all = 4 * parameter_count(large);
+  recipe.parallel.zero = 2;
+  recipe.parallel.bucket_mib = 1;
+  const int64_t second = plan_memory(recipe, large, 8).gradients;
+  EXPECT_GE(second, all / 8);
+  EXPECT_LE(second, all / 8 + (5 << 20));
+  // Exact sums are of whole gradients.
+  recipe.run.deterministic = recipes::Deterministic::kLayout;
+  EXPECT_GE(plan_memory(recipe, large, 8).gradients, all + all / 8);
+}
+
 TEST(MemoryPlan, RewardModelsAreThereInFloat32) {
   const Scratch scratch;
   std::ofstream(scratch.path() / "config.json") << R"({
