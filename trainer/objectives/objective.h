@@ -59,7 +59,7 @@ class Objective {
   /// What the step's losses need besides their own batch, written into the batches: the reference's
   /// log-probabilities, means over all ranks. Called once a step on every rank, in no-grad mode, also
   /// where a rank has no micro-batches (of an evaluation: once for each round of one micro-batch a
-  /// rank), so it may use collectives.
+  /// rank), so it may use collectives, after end_passes() where it has been through the policy.
   virtual void prepare(data::StepBatches& /*batches*/, const Preparation& /*with*/) {}
   /// With gradients enabled `sum` is differentiable; in no-grad mode only values are computed.
   virtual LossTerms loss(Model& model, const data::Batch& batch) = 0;
