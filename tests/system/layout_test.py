@@ -136,9 +136,9 @@ class Layout(SystemTest):
 
     def test_memory_falls_as_planned(self):
         config = self.directory / "model/config.json"
-        config.write_text(json.dumps(TINY | {"hidden_size": 512, "intermediate_size": 1024, "vocab_size": 16384}))
+        config.write_text(json.dumps(TINY | {"hidden_size": 512, "intermediate_size": 1408, "vocab_size": 8192, "num_hidden_layers": 8}))
         peaks, plans = [], []
-        for parallel in ({}, sharded(4, 1), sharded(4, 2)):
+        for parallel in ({}, sharded(4, 1), sharded(4, 2), sharded(4, 3)):
             recipe = self.write_recipe(
                 "memory.toml",
                 batch={"global": 4, "micro": 1},

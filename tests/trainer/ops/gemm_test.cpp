@@ -140,5 +140,18 @@ TEST(Gemm, KeptWeightsChangeNoBit) {
   }
 }
 
+TEST(Gemm, WeightsAreKeptAsLongAsTheFirstToAskForItLives) {
+  const at::Tensor weight = at::ones({130, 64}), a = at::ones({3, 64});
+  at::Tensor found = at::empty({3, 130});
+  const KeptWeights kept(1 << 20);
+  {
+    const KeptWeights inner(0);
+    gemm(found, a, weight.t(), {.weight = true});
+  }
+  weight.zero_();
+  gemm(found, a, weight.t(), {.weight = true});
+  EXPECT_TRUE(at::equal(found, at::full({3, 130}, 64.0)));
+}
+
 }  // namespace
 }  // namespace temper::trainer
