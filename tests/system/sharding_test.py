@@ -137,7 +137,7 @@ def cases():
         of("grpo", "prompt", objective={"kind": "grpo", "num_generations": 4, "beta": 0.05} | SAMPLED, often=True),
         of("grpo-lora", "prompt", objective={"kind": "grpo", "num_generations": 4, "beta": 0.05, "num_iterations": 2} | SAMPLED, peft=LORA),
         of("grpo-skip", "prompt", objective={"kind": "grpo", "num_generations": 4, "zero_variance": "skip"} | SAMPLED),
-        of("grpo-resample-nf4", "prompt", objective={"kind": "grpo", "num_generations": 4, "zero_variance": "resample"} | SAMPLED, peft=LORA, **nf4()),
+        of("grpo-resample-nf4", "prompt", objective={"kind": "grpo", "num_generations": 4, "zero_variance": "resample"} | SAMPLED, peft=LORA, model={"quantize": "nf4"}),
         of("rloo", "prompt", objective={"kind": "rloo", "num_generations": 4} | SAMPLED),
         of("ppo", "prompt", objective={"kind": "ppo"} | SAMPLED),
         of("ppo-lora", "prompt", objective={"kind": "ppo"} | SAMPLED, peft=LORA),
