@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
@@ -124,6 +125,14 @@ class SystemTest(unittest.TestCase):
 
     def weights(self, run="runs/test"):
         return (self.directory / run / "export/model.safetensors").read_bytes()
+
+
+def run_tests_unless(reason):
+    """The tests of the file that is run, or, where there is a reason not to, that and ctest's code for skipped."""
+    if reason:
+        print(f"skipped: {reason}")
+        sys.exit(77)
+    unittest.main(verbosity=2)
 
 
 def ranks_of(process):

@@ -9,12 +9,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 import unittest
 import unittest.mock
 
-from harness import ENVIRONMENT, KILL, LONG, PROGRAM, SOURCE, SystemTest, wait_for_step
+from harness import ENVIRONMENT, KILL, LONG, PROGRAM, SOURCE, SystemTest, run_tests_unless, wait_for_step
 
 STEPS = 30
 NODES = ("node1", "node2")
@@ -242,8 +241,4 @@ class TwoHosts(SystemTest):
 
 
 if __name__ == "__main__":
-    reason = reason_to_skip()
-    if reason:
-        print(f"skipped: {reason}")
-        sys.exit(77)
-    unittest.main(verbosity=2)
+    run_tests_unless(reason_to_skip())

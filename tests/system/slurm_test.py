@@ -12,13 +12,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-import unittest
 from pathlib import Path
 
-from harness import ENVIRONMENT, LONG, PROGRAM, SOURCE, SystemTest, wait_for_step
+from harness import ENVIRONMENT, LONG, PROGRAM, SOURCE, SystemTest, run_tests_unless, wait_for_step
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CLIENTS = ("srun", "sbatch", "scancel", "squeue", "sinfo")
@@ -295,8 +293,4 @@ class Slurm(SystemTest):
 
 
 if __name__ == "__main__":
-    reason = reason_to_skip()
-    if reason:
-        print(f"skipped: {reason}")
-        sys.exit(77)
-    unittest.main(verbosity=2)
+    run_tests_unless(reason_to_skip())
