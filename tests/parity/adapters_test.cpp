@@ -119,7 +119,7 @@ TEST_P(AdapterParity, NamesShapesOutputGradientsAndMergeEqualPeft) {
     expect_near(x.grad(), tensor(module + "/dx"), module + " dx");
 
     at::Tensor merged_weight = weight, merged_bias = bias;
-    adapter->merge(merged_weight, merged_bias);
+    adapter->merge(merged_weight, merged_bias, at::kFloat);
     expect_near(merged_weight, tensor(module + "/merged_weight"), module + " merged weight");
     if (bias.defined())
       expect_near(merged_bias, tensor(module + "/merged_bias"), module + " merged bias");

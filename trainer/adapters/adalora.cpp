@@ -54,7 +54,7 @@ class AdaLora final : public LinearAdapter {
     return {};
   }
 
-  void merge(at::Tensor& weight, at::Tensor&) const override {
+  void merge(at::Tensor& weight, at::Tensor&, at::ScalarType) const override {
     const at::NoGradGuard no_grad;
     weight.add_(at::mm(b_.master, at::mul(a_.master, e_.master)), scaling_);
   }

@@ -80,8 +80,9 @@ class LinearAdapter {
   virtual at::Tensor initialize(const BaseWeight& weight, uint64_t seed) = 0;
 
   /// Folds the adapter into the layer, in float32 as PEFT's merge does: `weight` [N, D] and `bias`
-  /// [N] (undefined when there is none) become those of the plain layer.
-  virtual void merge(at::Tensor& weight, at::Tensor& bias) const = 0;
+  /// [N] (undefined when there is none) become those of the plain layer, which the caller rounds
+  /// to `dtype`.
+  virtual void merge(at::Tensor& weight, at::Tensor& bias, at::ScalarType dtype) const = 0;
 };
 
 /// From the registry by peft.method. Throws UserError where the method cannot sit there (a rank

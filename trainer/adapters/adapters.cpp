@@ -563,11 +563,12 @@ LoraModules Adapters::lora_factors(const std::string& where) const {
   return modules;
 }
 
-void Adapters::merge(const std::string& module, at::Tensor& weight, at::Tensor& bias) const {
+void Adapters::merge(const std::string& module, at::Tensor& weight, at::Tensor& bias,
+                     at::ScalarType dtype) const {
   const auto found = adapters_.find(module);
   if (found == adapters_.end()) return;
   if (!start_.empty()) weight.copy_(lora_of(module).changed_base(weight));
-  found->second->merge(weight, bias);
+  found->second->merge(weight, bias, dtype);
 }
 
 }  // namespace temper::trainer

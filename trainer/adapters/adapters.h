@@ -67,7 +67,8 @@ class Adapters {
 
   /// Folds the adapter of `module`, if it has one, into the original base's weight and bias
   /// (undefined when there is none), float32, in place.
-  void merge(const std::string& module, at::Tensor& weight, at::Tensor& bias) const;
+  void merge(const std::string& module, at::Tensor& weight, at::Tensor& bias,
+             at::ScalarType dtype) const;
   /// Matrices [V, D] whose rows are adapted by token, by their parameter's name, and the same for
   /// them; `dtype` is what the merged matrix is rounded to.
   std::vector<std::string> token_matrices() const;

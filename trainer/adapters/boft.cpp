@@ -98,7 +98,7 @@ class Boft final : public LinearAdapter {
     return {};
   }
 
-  void merge(at::Tensor& weight, at::Tensor&) const override {
+  void merge(at::Tensor& weight, at::Tensor&, at::ScalarType) const override {
     const at::NoGradGuard no_grad;
     const at::Tensor blocks = rotations(r_.master);
     at::Tensor rotated = weight;

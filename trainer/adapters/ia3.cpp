@@ -33,7 +33,7 @@ class Ia3 final : public LinearAdapter {
     return {};
   }
 
-  void merge(at::Tensor& weight, at::Tensor& bias) const override {
+  void merge(at::Tensor& weight, at::Tensor& bias, at::ScalarType) const override {
     const at::NoGradGuard no_grad;
     weight.mul_(scale_.master);
     if (!feedforward_ && bias.defined()) bias.mul_(scale_.master.view(-1));

@@ -137,7 +137,7 @@ NamedTensors merged_weights(Model& model, const Adapters& adapters,
     at::Tensor weight = original(module + ".weight").to(at::kFloat, false, /*copy=*/true);
     at::Tensor bias =
         has_bias ? original(module + ".bias").to(at::kFloat, false, true) : at::Tensor();
-    adapters.merge(module, weight, bias);
+    adapters.merge(module, weight, bias, dtype);
     merged[module + ".weight"] = weight.to(dtype);
     if (has_bias) merged[module + ".bias"] = bias.to(dtype);
   }

@@ -47,7 +47,7 @@ class LoHa final : public LinearAdapter {
     return {};
   }
 
-  void merge(at::Tensor& weight, at::Tensor&) const override {
+  void merge(at::Tensor& weight, at::Tensor&, at::ScalarType) const override {
     const at::NoGradGuard no_grad;
     weight.add_(at::mul(at::mm(a1_.master, b1_.master), at::mm(a2_.master, b2_.master)), scaling_);
   }

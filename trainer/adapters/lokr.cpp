@@ -92,7 +92,7 @@ class LoKr final : public LinearAdapter {
     return {};
   }
 
-  void merge(at::Tensor& weight, at::Tensor&) const override {
+  void merge(at::Tensor& weight, at::Tensor&, at::ScalarType) const override {
     const at::NoGradGuard no_grad;
     weight.add_(at::kron(first_.master(), second_.master().contiguous()), scaling_);
   }

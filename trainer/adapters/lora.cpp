@@ -191,9 +191,11 @@ at::Tensor Lora::changed_base(const at::Tensor& original) const {
   return original - at::mm(start_b_, start_a_).mul_(scale_);
 }
 
-void Lora::merge(at::Tensor& weight, at::Tensor& bias) const {
+void Lora::merge(at::Tensor& weight, at::Tensor& bias, at::ScalarType dtype) const {
   const at::NoGradGuard off;
-  weight += delta();
+  // PEFT rounds the sum once, but the difference too where the target is a parameter.
+  const bool as_weight = target_name(peft_, site_.module) != site_.module;
+  weight += as_weight ? delta().to(dtype).to(at::kFloat) : delta();
   if (magnitude_.master.defined()) {
     weight *= (magnitude_.master / at::linalg_vector_norm(weight, 2, 1)).unsqueeze(1);
   }

@@ -18,7 +18,7 @@ class Lora : public LinearAdapter {
   at::Tensor forward(const at::Tensor& x, const BaseLinear& base,
                      const AdapterContext& context) const override;
   at::Tensor initialize(const BaseWeight& weight, uint64_t seed) override;
-  void merge(at::Tensor& weight, at::Tensor& bias) const override;
+  void merge(at::Tensor& weight, at::Tensor& bias, at::ScalarType dtype) const override;
 
   LowRankPart part(size_t index) const;
   const Parameter& a() const { return a_; }

@@ -59,10 +59,12 @@ class Oft final : public LinearAdapter {
     return {};
   }
 
-  void merge(at::Tensor& weight, at::Tensor&) const override {
+  void merge(at::Tensor& weight, at::Tensor&, at::ScalarType) const override {
     const at::NoGradGuard no_grad;
     if (constrained_) constrain();
-    weight.copy_(rotate_blocks(weight, rotation(angles_.master).transpose(1, 2)));
+    // As one matrix, zeros and all: the order of its sums is PEFT's.
+    const at::Tensor blocks = rotation(angles_.master).expand({weight.size(1) / size_, -1, -1});
+    weight.copy_(at::mm(at::block_diag(blocks.unbind()), weight.t()).t());
   }
 
  private:

@@ -92,7 +92,7 @@ class Vera final : public LinearAdapter {
     return {};
   }
 
-  void merge(at::Tensor& weight, at::Tensor&) const override {
+  void merge(at::Tensor& weight, at::Tensor&, at::ScalarType) const override {
     const at::NoGradGuard no_grad;
     const at::Tensor a = shared_a_.master.narrow(1, 0, weight.size(1));
     const at::Tensor b = shared_b_.master.narrow(0, 0, weight.size(0));

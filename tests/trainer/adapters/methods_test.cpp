@@ -167,7 +167,7 @@ TEST_P(Method, MergedLayerGivesWhatTheAdaptedOneGave) {
   Adapted layer(small(GetParam()));
   layer.randomise();
   const at::Tensor y = layer.forward();
-  layer.adapter->merge(layer.weight, layer.bias);
+  layer.adapter->merge(layer.weight, layer.bias, at::kFloat);
   const double error = (layer.plain() - y).abs().max().item<double>();
   EXPECT_LE(error, 2e-6 * y.abs().max().item<double>());
 }
