@@ -315,8 +315,14 @@ void set_rates(std::vector<Parameter>& parameters, const recipes::Optimizer& opt
 std::vector<int64_t> bucket_units(const recipes::Recipe& recipe, const std::vector<Parameter>& parameters) {
   std::vector<int64_t> units;
   const bool exact = recipe.run.deterministic == recipes::Deterministic::kLayout;
-  if (!exact && recipes::zero_stage(recipe.parallel) < 3) return units;
-  for (const Parameter& parameter : parameters) units.push_back(parameter.block);
+  const int64_t stage = recipes::zero_stage(recipe.parallel);
+  if (exact || stage == 3) {
+    for (const Parameter& parameter : parameters) units.push_back(parameter.block);
+  } else if (stage == 0) {
+    const auto first = std::ranges::find_if(parameters, &Parameter::trainable);
+    if (first == parameters.end() || first->value.dim() != 2 || first->value.numel() < parallel::kLargeMatrix) return units;
+    for (const Parameter& parameter : parameters) units.push_back(&parameter == &*first);
+  }
   return units;
 }
 

@@ -88,7 +88,7 @@ int64_t total_steps(const recipes::Recipe& recipe, int64_t steps_per_epoch);
 std::optional<int64_t> exact_micro_batches(const recipes::Recipe& recipe, int64_t ranks);
 
 /// What buckets of gradients do not mix: blocks, where their weights are gathered one by one, and on every layout that must give the
-/// same bits; empty: they mix as they like.
+/// same bits; with replicas alone a large matrix that comes first and all the others (gradient_reducer.h); empty: they mix as they like.
 std::vector<int64_t> bucket_units(const recipes::Recipe& recipe, const std::vector<Parameter>& parameters);
 
 /// Everything but the weights: enough to know how many steps there are. The communicator is the caller's to add, since making one

@@ -23,9 +23,14 @@ constexpr int64_t kBucketAlignment = 256;
 /// norm (optimizers/blocks.h), so that the norm is the sum of the same blocks on every layout.
 constexpr int64_t kSegmentAlignment = 8192;
 
+/// Elements: no bucket is made smaller than this to end early.
+constexpr int64_t kSmallBucket = 1 << 18;
+
 /// Buckets of at most `bucket_elements` (a larger parameter has one of its own), filled from the
-/// last parameter to the first, since backward finishes them in that order. `units`, where given, a
-/// number a parameter: none shares a bucket with one of another number. With several `shards` each
+/// last parameter to the first, since backward finishes them in that order. After the first, none
+/// has more than half of what is left: nothing hides the exchange of the last. `units`, where given,
+/// a number a parameter: none shares a bucket with one of another number, and the first parameter
+/// does not count as left where its number is its own. With several `shards` each
 /// is longer by what makes segments of one size; where parameters lie does not depend on it.
 BucketPlan plan_buckets(const std::vector<int64_t>& sizes, int64_t bucket_elements,
                         int64_t shards = 1, const std::vector<int64_t>& units = {});

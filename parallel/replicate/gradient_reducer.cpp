@@ -236,10 +236,9 @@ WorkPtr GradientReducer::State::sum_of(at::Tensor& tensor) {
 
 // That of the first parameter, where it is alone and large enough for a second exchange to be worth it.
 at::Tensor GradientReducer::State::find_last_matrix() const {
-  constexpr int64_t kLargeElements = 1 << 20;
   if (views.empty() || (views.size() > 1 && plan.slots[1].bucket == plan.slots[0].bucket)) return {};
   const at::Tensor& view = views.front();
-  return view.dim() == 2 && view.numel() >= kLargeElements ? view : at::Tensor();
+  return view.dim() == 2 && view.numel() >= kLargeMatrix ? view : at::Tensor();
 }
 
 // Nothing is left to hide what backward finishes last, and that is an embedding: rows of tokens that

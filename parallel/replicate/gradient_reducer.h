@@ -41,6 +41,9 @@
 /// they stay.
 namespace temper::parallel {
 
+/// Elements of a matrix whose rows are worth an exchange of their own.
+constexpr int64_t kLargeMatrix = 1 << 20;
+
 struct GradientSharding {
   Communicator* group = nullptr;  // ranks that share one copy; null: one rank has all
   bool keeps_segments = false;    // ZeRO 2: nothing but segments between micro-batches

@@ -29,6 +29,23 @@ TEST(BucketPlan, GivesAParameterLargerThanABucketOneOfItsOwn) {
   EXPECT_EQ(plan.bucket_sizes, (std::vector<int64_t>{256, 1024, 256}));
 }
 
+TEST(BucketPlan, EndsWithSmallBuckets) {
+  constexpr int64_t kMebi = 1 << 20;
+  // What is left after a bucket: 13, 9, 5, 3, 2, 1 and one half.
+  const std::vector<int64_t> sizes = {kMebi / 2, kMebi / 2, kMebi, kMebi, 2 * kMebi, 4 * kMebi, 4 * kMebi, 4 * kMebi};
+  const BucketPlan plan = plan_buckets(sizes, 5 * kMebi);
+  EXPECT_EQ(plan.bucket_sizes, (std::vector<int64_t>{4 * kMebi, 4 * kMebi, 4 * kMebi, 2 * kMebi, kMebi, kMebi, kMebi / 2, kMebi / 2}));
+  // A first parameter by itself is not what is left.
+  std::vector<int64_t> with_embedding = sizes, units(sizes.size(), 0);
+  with_embedding.insert(with_embedding.begin(), 64 * kMebi);
+  units.insert(units.begin(), 1);
+  std::vector<int64_t> expected = plan.bucket_sizes;
+  expected.push_back(64 * kMebi);
+  EXPECT_EQ(plan_buckets(with_embedding, 5 * kMebi, 1, units).bucket_sizes, expected);
+  // What fits in one bucket is one.
+  EXPECT_EQ(plan_buckets(sizes, 17 * kMebi).bucket_sizes, (std::vector<int64_t>{17 * kMebi}));
+}
+
 TEST(BucketPlan, StartsEveryParameterAtABlockWithoutOverlap) {
   const std::vector<int64_t> sizes = {1, 255, 257, 31, 1000, 7};
   const BucketPlan plan = plan_buckets(sizes, 1024);

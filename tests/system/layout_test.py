@@ -1,16 +1,19 @@
-"""A run on any layout follows the one-rank run, packed or not, however a batch is cut."""
+"""A run on any layout follows the one-rank run, packed or not, however a batch is cut. 20 steps of every layout, 100 with TEMPER_LONG=1."""
 
 import json
 import unittest
 
-from harness import TINY, SystemTest, write_rows
+from harness import LONG, TINY, SystemTest, write_rows
 
 # float32 sums in another order: a few units in the last place, grown over the steps.
 TOLERANCE = 1e-5
 
 
+STEPS = 100 if LONG else 20
 # Ranks, those that share a copy, stage.
+REPLICATED = [(2, 1, None), (4, 1, None), (8, 1, None)]
 SHARDED = [(2, 2, 1), (2, 2, 2), (2, 2, 3), (4, 4, 1), (4, 4, 2), (4, 4, 3), (4, 2, 1), (4, 2, 2), (4, 2, 3)]
+FEW = [(2, 2, 3), (4, 2, 3), (8, 1, None)]  # for every other recipe
 CONSTANT = {"schedule": {"kind": "constant"}}
 
 
@@ -19,14 +22,14 @@ def sharded(shard, zero):
 
 
 class Layout(SystemTest):
-    def losses(self, name, ranks=1, micro=2, packing="none", parallel=None, **train):
+    def losses(self, name, ranks=1, micro=2, packing="none", rows=8, tables=None, **train):
         recipe = self.write_recipe(
             "layout.toml",
             data={"packing": packing, "shuffle": False},
-            batch={"global": 8, "micro": micro},
+            batch={"global": rows, "micro": micro},
             train={"steps": 10, **train},
             optimizer={"lr": 1e-3, "max_grad_norm": 0.5},
-            parallel=parallel or {},
+            **(tables or {}),
         )
         self.assert_done(self.run_temper("train", recipe, f"run.name={name}", ranks=ranks))
         return [(line["loss"], line["grad_norm"], line["num_tokens"]) for line in self.metrics(f"runs/{name}")]
@@ -45,12 +48,19 @@ class Layout(SystemTest):
                 with self.subTest(packing=packing, ranks=ranks, micro=micro):
                     self.assert_follows(self.losses(f"{packing}-{ranks}-{micro}", ranks, micro, packing), expected)
 
-    def test_sharded_runs_follow_the_one_rank_run(self):
-        expected = self.losses("one", steps=20)
-        for ranks, shard, zero in SHARDED:
-            with self.subTest(ranks=ranks, shard=shard, zero=zero):
-                found = self.losses(f"sharded-{ranks}-{shard}-{zero}", ranks, 1 if zero >= 2 else 2, steps=20, parallel=sharded(shard, zero))
-                self.assert_follows(found, expected)
+    def test_every_layout_follows_the_one_rank_run(self):
+        lora = {"peft": {"method": "lora", "r": 4, "target_modules": "all-linear"}}
+        for title, tables, micro_and_layouts in (
+            ("full", {}, [(1, REPLICATED + SHARDED), (2, FEW)]),
+            ("lora", lora, [(1, FEW), (2, FEW)]),
+        ):
+            expected = self.losses(title, micro=1, rows=16, tables=tables, steps=STEPS)
+            for micro, layouts in micro_and_layouts:
+                for ranks, shard, zero in layouts:
+                    with self.subTest(title, micro=micro, ranks=ranks, shard=shard, zero=zero):
+                        name = f"{title}-{micro}-{ranks}-{shard}-{zero}"
+                        found = self.losses(name, ranks, micro, rows=16, tables=tables | {"parallel": sharded(shard, zero)}, steps=STEPS)
+                        self.assert_follows(found, expected)
 
     def test_activation_checkpointing_changes_no_bit(self):
         expected = self.losses("plain")
@@ -72,7 +82,7 @@ class Layout(SystemTest):
             run={"deterministic": "layout"},
             data={"packing": "none"},
             batch={"global": 24, "micro": 1},
-            train={"steps": 6, **options.pop("train", {})},
+            train={"steps": 100 if LONG else 6, **options.pop("train", {})},
             optimizer=options.pop("optimizer", {"lr": 1e-3, "max_grad_norm": 0.5}),
             **options,
         )
@@ -90,7 +100,7 @@ class Layout(SystemTest):
             ("lora", {"peft": lora}),
         ):
             expected = self.exact(title, **options)
-            for ranks in (2, 4, 8):
+            for ranks, _, _ in REPLICATED:
                 with self.subTest(title, ranks=ranks):
                     self.assertEqual(self.exact(f"{title}-{ranks}", ranks, **options), expected)
             two = options.get("train", {}) | {"threads": 2}
