@@ -5,6 +5,7 @@
 
 #include <ATen/ATen.h>
 
+#include "parallel/deadline.h"
 #include "parallel/trace.h"
 #include "recipes/diagnostic.h"
 
@@ -217,7 +218,8 @@ class MpiCommunicator : public Communicator {
   }
 
   std::unique_ptr<Communicator> split(int color, int key, const std::string& name) override {
-    barrier();  // MPI_Comm_split has no time-out: by now everybody is here
+    barrier();  // by now everybody is here
+    const Deadline deadline("the split of group '" + name_ + "'", timeout_seconds_);
     MPI_Comm part = MPI_COMM_NULL;
     engine_->exclusively([&] { TEMPER_MPI(MPI_Comm_split(group_, color, key, &part)); });
     return make_mpi_communicator(engine_, part, name, timeout_seconds_);

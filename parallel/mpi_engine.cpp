@@ -134,11 +134,9 @@ bool MpiEngine::wait(const MpiOperation& operation, double timeout_seconds, bool
         if (operation.error) std::rethrow_exception(operation.error);
         return true;
       }
-      if (heed_peers) {
-        waiting_for_ = operation.what;
-        read_messages();
-        if (stopped_peer_ >= 0) throw PeerStopped(stopped_peer_, stopped_code_);
-      }
+      waiting_for_ = operation.what;
+      read_messages();
+      if (heed_peers && stopped_peer_ >= 0) throw PeerStopped(stopped_peer_, stopped_code_);
     }
     if (timeout_seconds > 0 && seconds_since(start) > timeout_seconds) return false;
     if (patience.idle() < kSpin) {

@@ -69,6 +69,9 @@ class MpiEngine {
   /// asked who is there, and CollectiveTimeout says who does not answer or waits elsewhere.
   void wait_for_peers(const MpiOperation& operation, const std::vector<int>& peers,
                       double timeout_seconds);
+  /// Asks `peers` who is there: a line for each that does not answer within some seconds, or that
+  /// waits for something other than `operation`.
+  std::vector<std::string> roll_call(const std::vector<int>& peers, const MpiOperation& operation);
   /// Tells every rank that this one has stopped with `exit_code`.
   void tell_peers(int exit_code);
   /// Whether a roll call has had no answer from somebody.
@@ -79,9 +82,6 @@ class MpiEngine {
   void stop();
 
  private:
-  /// Asks `peers` who is there: a line for each that does not answer within some seconds, or that
-  /// waits for something other than `operation`.
-  std::vector<std::string> roll_call(const std::vector<int>& peers, const MpiOperation& operation);
   bool advance();
   void read_messages();
   void send_text(const std::string& text, int peer, int tag);

@@ -16,6 +16,7 @@
 #include <mpi.h>
 
 #include "parallel/cores.h"
+#include "parallel/deadline.h"
 #include "parallel/log.h"
 #include "parallel/mpi_communicator.h"
 #include "parallel/mpi_engine.h"
@@ -25,7 +26,6 @@ namespace temper::parallel {
 
 namespace {
 
-constexpr double kNoLimit = 0;
 // How long a rank with an error waits for the others to hear of it.
 constexpr double kLeaveSeconds = 10;
 // The same where some of them do not answer anyway.
@@ -94,6 +94,17 @@ struct Session::State {
   Wait with_peers() const {
     return [this](const MpiOperation& operation) {
       engine->wait_for_peers(operation, peers, timeout_seconds);
+      return true;
+    };
+  }
+  /// However long it takes; who may be the reason is said again and again.
+  Wait patiently() const {
+    return [this](const MpiOperation& operation) {
+      while (!engine->wait(operation, timeout_seconds, false)) {
+        const std::vector<std::string> absent = engine->roll_call(peers, operation);
+        if (!absent.empty())
+          warn(operation.what + " has waited: " + join(absent) + ": busy, stuck or lost", true);
+      }
       return true;
     };
   }
@@ -240,8 +251,9 @@ Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 Session::~Session() = default;
 
-Session Session::start() {
+Session Session::start(std::optional<double> timeout_seconds) {
   auto state = std::make_unique<State>();
+  state->timeout_seconds = timeout_seconds.value_or(state->timeout_seconds);
   World& world = state->world;
   world.host = host_name();
   const Launcher launcher = find_launcher();
@@ -252,7 +264,9 @@ Session Session::start() {
     return Session(std::move(state));
   }
 
-  // Open MPI's own choice for a sum in place is a tree, which uses one direction of a link at a time; this halves and doubles.
+  const Deadline deadline(world.host + ": the start of MPI", state->timeout_seconds);
+  // Open MPI's own choice for a sum in place is a tree, which uses one direction of a link at a
+  // time; this halves and doubles.
   setenv("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "3", /*overwrite=*/0);
   int provided = MPI_THREAD_SINGLE;
   TEMPER_MPI(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided));
@@ -350,9 +364,7 @@ int Session::agree_exit_code(int code, const std::string& error) {
     if (!error.empty()) warn(error);
     return code;
   }
-  const double limit = code == 0                             ? kNoLimit
-                       : state_->engine->peers_are_missing() ? kLostSeconds
-                                                             : kLeaveSeconds;
+  const double limit = state_->engine->peers_are_missing() ? kLostSeconds : kLeaveSeconds;
   if (code != 0) state_->engine->tell_peers(code);
   const std::string what = "the end of the run";
   const auto largest = std::make_shared<int>(code);
@@ -364,7 +376,7 @@ int Session::agree_exit_code(int code, const std::string& error) {
             MPI_Iallreduce(MPI_IN_PLACE, largest.get(), 1, MPI_INT, MPI_MAX, group, &request));
         return request;
       },
-      state_->for_seconds(limit));
+      code == 0 ? state_->patiently() : state_->for_seconds(limit));
   if (!state_->all_arrived) {
     if (!error.empty()) warn(error, true);
     return code;
@@ -383,6 +395,7 @@ void Session::finish() {
   // Where a rank is lost, MPI_Finalize would wait for it: leaving without makes the launcher end
   // all the others.
   if (!state_->all_arrived) return;
+  const Deadline deadline("the end of MPI", state_->timeout_seconds);
   state_->engine->stop();
   MPI_Finalize();
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -72,8 +73,9 @@ class Session {
  public:
   /// Reads the launcher's environment, starts MPI where there is one, finds hosts and local ranks;
   /// log lines know their rank from here on. Throws UserError for srun without PMIx and for a
-  /// launcher of another MPI.
-  static Session start();
+  /// launcher of another MPI. Ends the process where MPI has not started within
+  /// `timeout_seconds` (the default of parallel.timeout).
+  static Session start(std::optional<double> timeout_seconds = {});
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
   ~Session();

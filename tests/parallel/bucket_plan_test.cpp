@@ -32,9 +32,11 @@ TEST(BucketPlan, GivesAParameterLargerThanABucketOneOfItsOwn) {
 TEST(BucketPlan, EndsWithSmallBuckets) {
   constexpr int64_t kMebi = 1 << 20;
   // What is left after a bucket: 13, 9, 5, 3, 2, 1 and one half.
-  const std::vector<int64_t> sizes = {kMebi / 2, kMebi / 2, kMebi, kMebi, 2 * kMebi, 4 * kMebi, 4 * kMebi, 4 * kMebi};
+  const std::vector<int64_t> sizes = {kMebi / 2, kMebi / 2, kMebi,     kMebi,
+                                      2 * kMebi, 4 * kMebi, 4 * kMebi, 4 * kMebi};
   const BucketPlan plan = plan_buckets(sizes, 5 * kMebi);
-  EXPECT_EQ(plan.bucket_sizes, (std::vector<int64_t>{4 * kMebi, 4 * kMebi, 4 * kMebi, 2 * kMebi, kMebi, kMebi, kMebi / 2, kMebi / 2}));
+  EXPECT_EQ(plan.bucket_sizes, (std::vector<int64_t>{4 * kMebi, 4 * kMebi, 4 * kMebi, 2 * kMebi,
+                                                     kMebi, kMebi, kMebi / 2, kMebi / 2}));
   // A first parameter by itself is not what is left.
   std::vector<int64_t> with_embedding = sizes, units(sizes.size(), 0);
   with_embedding.insert(with_embedding.begin(), 64 * kMebi);

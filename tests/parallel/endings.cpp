@@ -1,5 +1,7 @@
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -59,6 +61,10 @@ int body(const std::string& how, Session& session) {
     if (rank == 1) std::raise(SIGKILL);
     wait_in_a_collective(*group);
   }
+  if (how == "a rank that comes to the end late") {
+    session.set_timeout(1);
+    if (rank == 1) std::this_thread::sleep_for(std::chrono::seconds(4));
+  }
   if (how == "stopped") {
     at::Tensor tensor = at::ones({4});
     group->all_reduce(tensor)->wait();
@@ -68,7 +74,12 @@ int body(const std::string& how, Session& session) {
 }
 
 int run(const std::string& how) {
-  Session session = Session::start();
+  if (how == "a rank that never starts MPI" &&
+      std::getenv("OMPI_COMM_WORLD_RANK") == std::string("1")) {
+    std::this_thread::sleep_for(std::chrono::seconds(100));
+  }
+  Session session = Session::start(how == "a rank that never starts MPI" ? std::optional<double>(1)
+                                                                         : std::nullopt);
   int code = 0;
   std::string error;
   try {

@@ -39,4 +39,9 @@ ends "a rank that never comes to exchange texts" 1 20 "($late"$'\n'")?$late"
 late="rank [01] on [^ ]*: meeting 1 in group 'start-up' waited 1 s [(]parallel.timeout[)]; no answer from rank 2 on [^ ]*: lost, stuck or doing something else"
 ends "a rank that never comes to meet" 1 20 "($late"$'\n'")?$late"
 
+late="[^ ]*: the start of MPI waited 1 s [(]parallel.timeout[)]: [^"$'\n'"]*"
+ends "a rank that never starts MPI" 1 20 "($late"$'\n'")?$late"
+late="rank [02] on [^ ]*: the end of the run has waited: no answer from rank 1 on [^ ]*: busy, stuck or lost"
+ends "a rank that comes to the end late" 0 20 "($late"$'\n'")*$late"
+
 exit $((failures > 0))
