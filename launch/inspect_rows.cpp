@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "data/formats/row_encoder.h"
+#include "data/hub/repository.h"
 #include "data/readers/reader.h"
 #include "data/shards/token_shard.h"
 #include "data/text/chat_template.h"
@@ -98,7 +99,7 @@ Json rows_of(const recipes::Recipe& recipe, const recipes::DataSource& source, i
 
 Json inspect_recipe(const fs::path& file, int64_t rows) {
   const auto recipe = recipes::parse(file, {}, {.purpose = recipes::Purpose::kPrepare});
-  const fs::path model = recipe.model.path;
+  const fs::path model = data::model_directory(recipe.model.path, "model.path", recipe.model.download);
   const auto tokenizer = data::Tokenizer::load(model, recipe.model.add_tokens);
   const auto chat_template = data::ChatTemplate::load(model);
   Json report = {{"kind", "recipe"},

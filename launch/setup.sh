@@ -18,7 +18,7 @@ done
 debian_packages=(
   g++ cmake ninja-build ccache mold git pkg-config ca-certificates python3 python3-pip
   openmpi-bin libopenmpi-dev libhdf5-dev libtomlplusplus-dev libboost-program-options-dev
-  libpcre2-dev libsimdjson-dev nlohmann-json3-dev zlib1g-dev libzstd-dev libxxhash-dev libgtest-dev
+  libpcre2-dev libsimdjson-dev nlohmann-json3-dev libcurl4-openssl-dev libssl-dev zlib1g-dev libzstd-dev libxxhash-dev libgtest-dev
 )
 [ "$peers" = no ] || debian_packages+=(python3-venv python3-dev)
 

@@ -1,10 +1,12 @@
 #include "launch/source.h"
 
+#include <optional>
 #include <system_error>
 #include <vector>
 
 #include <ATen/ATen.h>
 
+#include "data/hub/repository.h"
 #include "recipes/diagnostic.h"
 #include "trainer/adapters/adapter_config.h"
 #include "trainer/adapters/adapter_files.h"
@@ -22,6 +24,12 @@ namespace {
 bool has(const fs::path& directory, const char* name) {
   std::error_code ignored;
   return fs::exists(directory / name, ignored);
+}
+
+// What a hub name means; anything else as it is.
+fs::path in_cache(const fs::path& given) {
+  const std::optional<data::HubName> name = data::hub_name(given.string());
+  return name ? data::cached_snapshot(*name).value_or(given) : given;
 }
 
 bool is_model(const fs::path& path) { return has(path, "config.json"); }
@@ -107,7 +115,7 @@ trainer::ModelConfig Source::load_config() const {
 Source adapter_source(const fs::path& adapter, const fs::path& base) {
   if (!is_adapter(adapter))
     throw UserError(adapter.string() + ": no adapter (it has no adapter_config.json)");
-  const fs::path named = base.empty() ? fs::path(trainer::adapter_base(adapter)) : base;
+  const fs::path named = in_cache(base.empty() ? fs::path(trainer::adapter_base(adapter)) : base);
   if (named.empty() || !is_model(named)) {
     throw UserError(adapter.string() + ": its base model \"" + named.string() +
                     "\" is no model directory here (no config.json): give it with --base DIR "
@@ -128,13 +136,15 @@ bool is_run(const fs::path& path) {
   return has(path, "recipe.toml") && (has(path, "checkpoints") || has(path, "export"));
 }
 
-Source resolve_source(const fs::path& path, RunMeans run_means) {
+Source resolve_source(const fs::path& given, RunMeans run_means) {
+  const fs::path path = in_cache(given);
   std::error_code ignored;
   if (!fs::is_directory(path, ignored)) {
     throw UserError(
         path.string() + ": " +
         (fs::exists(path, ignored) ? "not a directory" : "no such directory") +
-        "; give a model directory (config.json), a run directory or a checkpoint directory");
+        "; give a model directory (config.json) or a name in the hub's cache, a run directory or a "
+        "checkpoint directory");
   }
   if (is_checkpoint(path)) {
     const std::string damage = trainer::checkpoint_damage(path);
@@ -161,7 +171,8 @@ Source resolve_source(const fs::path& path, RunMeans run_means) {
                   "checkpoint (manifest.json)");
 }
 
-trainer::TokenizerFiles tokenizer_files(const fs::path& path) {
+trainer::TokenizerFiles tokenizer_files(const fs::path& given) {
+  const fs::path path = in_cache(given);
   if (has(path, "tokenizer.json")) return {.directory = path};
   if (is_run(path) || is_checkpoint(path)) return resolve_source(path, RunMeans::kExport).tokenizer;
   std::error_code ignored;

@@ -9,8 +9,8 @@
 #include "trainer/checkpoint/export.h"
 #include "trainer/models/config.h"
 
-/// What a user means by MODEL or SOURCE on the command line: a model directory, a run directory or
-/// a checkpoint directory.
+/// What a user means by MODEL or SOURCE on the command line: a model directory or its name in the
+/// hub's cache, a run directory or a checkpoint directory.
 namespace temper::trainer {
 class Adapters;
 class Model;
@@ -38,11 +38,11 @@ enum class RunMeans {
 };  // which of a run is taken: its export when there is one, or always the checkpoint
 
 /// Throws UserError when `path` is none of these, or is a run without a complete checkpoint.
-Source resolve_source(const std::filesystem::path& path, RunMeans run_means);
+Source resolve_source(const std::filesystem::path& given, RunMeans run_means);
 
 /// The tokenizer files that belong to `path`: its own when it holds tokenizer.json, else those of
 /// the source.
-trainer::TokenizerFiles tokenizer_files(const std::filesystem::path& path);
+trainer::TokenizerFiles tokenizer_files(const std::filesystem::path& given);
 
 bool is_checkpoint(const std::filesystem::path& path);  // holds manifest.json and state.json
 bool is_run(const std::filesystem::path& path);  // holds recipe.toml and checkpoints/ or export/

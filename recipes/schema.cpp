@@ -24,7 +24,8 @@ std::vector<Key> recipe_rows() {
                      "data-parallel layouts too, of a power of two of ranks."),
 
       ROW(model.path,
-          .meaning = "Model directory (config.json, safetensors, tokenizer.json); always needed."),
+          .meaning = "Model directory (config.json, safetensors, tokenizer.json), or `org/name@revision` in "
+                     "the hub's cache; always needed."),
       ROW(model.init, .meaning = "Start from the stored weights, or draw them from run.seed "
                                  "(`random`: only config.json and the tokenizer are read)."),
       ROW(model.dtype,
@@ -39,7 +40,9 @@ std::vector<Key> recipe_rows() {
           .meaning = "An existing PEFT adapter: trained further, or frozen in `eval`."),
       ROW(model.add_tokens, .meaning = "New special tokens: rows added (the mean of the others), trained and "
                                        "saved."),
-      ROW(model.download, .meaning = "Fetch `org/name` from the hub.", .works = {false}),
+      ROW(model.download,
+          .meaning = "Fetch `org/name` from the hub at `HF_ENDPOINT` (with `HF_TOKEN`) into its cache "
+                     "under `HF_HOME`."),
 
       ROW(data.format, .meaning = "What a row is; `auto` recognises it by its columns.",
           .choices = {"auto", "text", "messages", "prompt-completion", "preference",
@@ -199,7 +202,8 @@ std::vector<Key> recipe_rows() {
           .unit = "MiB", .range = between(1, 1024)),
       ROW(parallel.reduce_dtype, .meaning = "Type in which gradients are exchanged.",
           .works = {"fp32"}),
-      ROW(parallel.offload, .meaning = "What is kept in host memory.", .works = {"none"}),
+      ROW(parallel.offload,
+          .meaning = "What is kept in host memory. On the CPU everything is, whatever is said here."),
       ROW(parallel.reshard,
           .meaning = "ZeRO 3: give up gathered weights after forward, not only after backward."),
       ROW(parallel.replicate,

@@ -1,5 +1,8 @@
 #include "trainer/model_card.h"
 
+#include <optional>
+
+#include "data/hub/repository.h"
 #include "recipes/resolve.h"
 #include "trainer/run.h"
 
@@ -10,7 +13,8 @@ std::string model_card(const Run& run, int64_t steps) {
   const bool drawn = recipe.model.init == recipes::Init::kRandom;
   std::string card = "---\nlibrary_name: transformers\npipeline_tag: ";
   card += run.inputs.config.num_labels > 0 ? "text-classification\n" : "text-generation\n";
-  if (!drawn) card += "base_model: " + recipe.model.path + "\n";
+  const std::optional<data::HubName> hub = data::hub_name(recipe.model.path);
+  if (!drawn) card += "base_model: " + (hub ? hub->repository : recipe.model.path) + "\n";
   card += "tags:\n- temper\n- " + recipe.objective.kind + "\n---\n\n# " + recipe.run.name + "\n\n";
   card += run.inputs.config.architecture + (drawn ? ", trained from random weights" : ", fine-tuned from `" + recipe.model.path + "`");
   card += " with the objective `" + recipe.objective.kind + "` for " + std::to_string(steps) + " steps of " +

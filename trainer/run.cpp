@@ -7,6 +7,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "data/formats/row_encoder.h"
+#include "data/hub/repository.h"
 #include "data/shards/first_rows.h"
 #include "data/shards/prepare.h"
 #include "data/shards/token_dataset.h"
@@ -110,10 +111,7 @@ void choose_trainable(Model& model, const recipes::Train& train) {
 }
 
 Inputs read_inputs(const recipes::Recipe& recipe) {
-  const fs::path directory = recipe.model.path;
-  if (!fs::is_directory(directory)) {
-    throw UserError("model.path = \"" + recipe.model.path + "\": no such directory (a model directory with config.json)");
-  }
+  const fs::path directory = data::model_directory(recipe.model.path, "model.path", recipe.model.download);
   const fs::path adapter = recipe.model.adapter;
   const TokenizerFiles files{adapter.empty() ? directory : tokenizer_of(adapter, directory), recipe.model.add_tokens};
   Inputs inputs{.config = load_config(directory),

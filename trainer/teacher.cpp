@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 
+#include "data/hub/repository.h"
 #include "recipes/diagnostic.h"
 #include "trainer/run.h"
 
@@ -27,15 +28,17 @@ void check_tokens(const fs::path& directory, const Inputs& student, const std::s
   }
 }
 
+fs::path teacher_directory(const recipes::Recipe& recipe) {
+  return data::model_directory(recipe.objective.teacher.value_or(""), "objective.teacher", recipe.model.download);
+}
+
 }  // namespace
 
 ModelConfig teacher_config(const recipes::Recipe& recipe, const Inputs& student) {
   const std::string given = recipe.objective.teacher.value_or("");
   const std::string here = "objective.teacher = \"" + given + "\": ";
-  if (!fs::is_directory(given)) {
-    throw UserError(here + "no such directory (a model directory with config.json)");
-  }
-  ModelConfig config = load_config(given);
+  const fs::path directory = teacher_directory(recipe);
+  ModelConfig config = load_config(directory);
   if (config.num_labels > 0) {
     throw UserError(here + "a " + config.architecture + " gives scores: must be a language model");
   }
@@ -45,12 +48,12 @@ ModelConfig teacher_config(const recipes::Recipe& recipe, const Inputs& student)
                     std::to_string(student.config.vocab_size) +
                     ": must be a model with the student's vocabulary");
   }
-  check_tokens(given, student, here);
+  check_tokens(directory, student, here);
   if (recipe.data.max_length > config.max_position_embeddings) {
     throw UserError("data.max_length = " + std::to_string(recipe.data.max_length) +
                     ": above the teacher's max_position_embeddings = " +
                     std::to_string(config.max_position_embeddings) + " (" +
-                    (fs::path(given) / "config.json").string() + ")");
+                    (directory / "config.json").string() + ")");
   }
   return config;
 }
@@ -61,7 +64,7 @@ std::unique_ptr<Model> load_teacher(const Run& run) {
   options.frozen = true;
   options.quantize.reset();
   auto teacher = build_model(teacher_config(run.recipe, run.inputs), options);
-  load_weights(*teacher, options, *run.recipe.objective.teacher);
+  load_weights(*teacher, options, teacher_directory(run.recipe));
   return teacher;
 }
 

@@ -1,10 +1,9 @@
 #include <filesystem>
 #include <memory>
 #include <string>
-#include <system_error>
+#include <string_view>
 
-#include <dlfcn.h>
-
+#include "data/io/module.h"
 #include "data/readers/reader.h"
 #include "recipes/diagnostic.h"
 
@@ -16,26 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-#ifdef __SANITIZE_ADDRESS__
-constexpr int kBinding = RTLD_NOW | RTLD_LOCAL;  // AddressSanitizer cannot follow a library that is bound to itself
-#else
-constexpr int kBinding = RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND;
-#endif
-
 using OpenParquet = Reader*(const char*, void (*)(std::string_view, const std::string&));
-
-// From lib/ beside the program's directory, as in the build and install trees.
-OpenParquet* load_module(const std::string& file) {
-  std::error_code ignored;
-  const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
-  const fs::path module = program.parent_path().parent_path() / "lib" / "libtemper_parquet.so";
-  if (!fs::exists(module, ignored)) {
-    throw UserError(file + ": this build has no Parquet reader: launch/setup.sh installs Arrow, then build again");
-  }
-  void* const library = dlopen(module.c_str(), kBinding);
-  if (library == nullptr) throw UserError(file + ": cannot load the Parquet reader: " + dlerror());
-  return reinterpret_cast<OpenParquet*>(dlsym(library, "temper_open_parquet"));
-}
 
 }  // namespace
 
@@ -43,7 +23,8 @@ std::unique_ptr<Reader> open_parquet(const fs::path& file, const ReaderOptions&)
   if (file.extension() != ".parquet") {
     throw UserError(file.string() + ": Parquet is compressed inside; expected a .parquet file as it was written");
   }
-  static OpenParquet* const open = load_module(file.string());
+  static auto* const open = reinterpret_cast<OpenParquet*>(
+      module_entry("parquet", "temper_open_parquet", "Arrow", file.string(), /*alone=*/true));
   return std::unique_ptr<Reader>(open(file.c_str(), require_text));
 }
 

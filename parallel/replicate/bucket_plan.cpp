@@ -1,7 +1,6 @@
 #include "parallel/replicate/bucket_plan.h"
 
 #include <algorithm>
-#include <numeric>
 
 namespace temper::parallel {
 namespace {
@@ -14,17 +13,18 @@ BucketPlan plan_buckets(const std::vector<int64_t>& sizes, int64_t bucket_elemen
                         const std::vector<int64_t>& units) {
   BucketPlan plan;
   plan.slots.resize(sizes.size());
-  const auto ends_unit = [&](size_t i) {
-    return !units.empty() && i + 1 < units.size() && units[i] != units[i + 1];
-  };
-  int64_t left =
-      std::accumulate(sizes.begin(), sizes.end(), int64_t{0}) - (ends_unit(0) ? sizes[0] : 0);
-  int64_t limit = bucket_elements;
+  const auto same_unit = [&](size_t a, size_t b) { return units.empty() || units[a] == units[b]; };
+  int64_t left = 0;   // of a unit
+  int64_t limit = 0;  // of a bucket
   for (size_t i = sizes.size(); i-- > 0;) {
     const int64_t size = round_up(sizes[i], kBucketAlignment);
-    if (plan.bucket_sizes.empty() || ends_unit(i) || plan.bucket_sizes.back() + size > limit) {
-      if (!plan.bucket_sizes.empty())
-        limit = std::min(bucket_elements, std::max(kSmallBucket, left / 2));
+    if (i + 1 == sizes.size() || !same_unit(i, i + 1)) {
+      left = 0;
+      for (size_t j = i + 1; j-- > 0 && same_unit(j, i);) left += sizes[j];
+      limit = bucket_elements;
+      plan.bucket_sizes.push_back(0);
+    } else if (plan.bucket_sizes.back() + size > limit) {
+      limit = std::min(bucket_elements, std::max(kSmallBucket, left / 2));
       plan.bucket_sizes.push_back(0);
     }
     left -= sizes[i];

@@ -27,10 +27,10 @@ constexpr int64_t kSegmentAlignment = 8192;
 constexpr int64_t kSmallBucket = 1 << 18;
 
 /// Buckets of at most `bucket_elements` (a larger parameter has one of its own), filled from the
-/// last parameter to the first, since backward finishes them in that order. After the first, none
-/// has more than half of what is left: nothing hides the exchange of the last. `units`, where given,
-/// a number a parameter: none shares a bucket with one of another number, and the first parameter
-/// does not count as left where its number is its own. With several `shards` each
+/// last parameter to the first, since backward finishes them in that order. `units`, where given, a
+/// number a parameter: neighbours of different numbers share no bucket, and each such run is planned
+/// for itself. After a run's first bucket, none has more than half of what is left of it: nothing
+/// hides the exchange of the last. With several `shards` each
 /// is longer by what makes segments of one size; where parameters lie does not depend on it.
 BucketPlan plan_buckets(const std::vector<int64_t>& sizes, int64_t bucket_elements,
                         int64_t shards = 1, const std::vector<int64_t>& units = {});

@@ -37,7 +37,7 @@ TEST(BucketPlan, EndsWithSmallBuckets) {
   const BucketPlan plan = plan_buckets(sizes, 5 * kMebi);
   EXPECT_EQ(plan.bucket_sizes, (std::vector<int64_t>{4 * kMebi, 4 * kMebi, 4 * kMebi, 2 * kMebi,
                                                      kMebi, kMebi, kMebi / 2, kMebi / 2}));
-  // A first parameter by itself is not what is left.
+  // Of another unit, it is not what is left.
   std::vector<int64_t> with_embedding = sizes, units(sizes.size(), 0);
   with_embedding.insert(with_embedding.begin(), 64 * kMebi);
   units.insert(units.begin(), 1);

@@ -71,6 +71,10 @@ class Layout(SystemTest):
         self.assertEqual(self.losses("first", ranks=2, packing="bfd"), self.losses("second", ranks=2, packing="bfd"))
         self.assertEqual(self.weights("runs/first"), self.weights("runs/second"))
 
+    def test_offloading_on_the_cpu_changes_no_bit(self):
+        self.assertEqual(self.losses("offloaded", tables={"parallel": {"offload": "optimizer"}}), self.losses("plain"))
+        self.assertIn("states are in host memory", (self.directory / "runs/offloaded/log.txt").read_text())
+
     def test_threads_change_no_loss(self):
         one = self.losses("t1", threads=1)
         two = self.losses("t2", threads=2)

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "data/hub/repository.h"
 #include "recipes/diagnostic.h"
 #include "recipes/peft_methods.h"
 #include "recipes/schema.h"
@@ -104,12 +105,14 @@ Json adapter_config(const Peft& peft, const std::string& base, const NamesOrPatt
                     const ModelConfig& model) {
   const recipes::PeftMethod* method = recipes::find_peft_method(peft.method);
   TEMPER_CHECK(method != nullptr, "no such method: " + peft.method);
+  const std::optional<data::HubName> hub = data::hub_name(base);
+  const bool pinned = hub && hub->repository != base;
   Json json = {{"auto_mapping", nullptr},
-               {"base_model_name_or_path", base.empty() ? Json(nullptr) : Json(base)},
+               {"base_model_name_or_path", base.empty() ? Json(nullptr) : Json(hub ? hub->repository : base)},
                {"inference_mode", true},
                {"peft_type", peft_type_of(peft.method)},
                {"peft_version", kPeftVersion},
-               {"revision", nullptr},
+               {"revision", pinned ? Json(hub->revision) : Json(nullptr)},
                {"task_type", model.num_labels > 0 ? "SEQ_CLS" : "CAUSAL_LM"}};
   recipes::Recipe recipe;
   recipe.peft = peft;

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "data/hub/repository.h"
 #include "data/io/atomic_file.h"
 #include "recipes/diagnostic.h"
 #include "trainer/adapters/adapter_config.h"
@@ -73,8 +74,12 @@ recipes::Peft read_adapter_config(const fs::path& directory) {
 
 std::string adapter_base(const fs::path& directory) {
   const Json json = data::read_json(directory / kConfigFile);
-  const auto base = json.find("base_model_name_or_path");
-  return base != json.end() && base->is_string() ? base->get<std::string>() : "";
+  const auto text = [&](const char* key) {
+    const auto found = json.find(key);
+    return found != json.end() && found->is_string() ? found->get<std::string>() : "";
+  };
+  const std::string base = text("base_model_name_or_path"), revision = text("revision");
+  return revision.empty() || !data::hub_name(base) ? base : base + "@" + revision;
 }
 
 void write_adapter(const fs::path& out, const Json& config, const NamedTensors& tensors,
