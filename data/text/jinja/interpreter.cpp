@@ -351,9 +351,10 @@ class Interpreter {
       const auto found =
           std::find_if(parameters.begin(), parameters.end(),
                        [&](const auto& parameter) { return parameter.name == name; });
-      if (found != parameters.end()) {
-        if (size_t(found - parameters.begin()) < given)
-          throw Error("macro '" + macro.name + "' got multiple values for argument '" + name + "'");
+      const bool is_given = size_t(found - parameters.begin()) < given;
+      if (found != parameters.end() && is_given && !macro.takes_kwargs)
+        throw Error("macro '" + macro.name + "' got multiple values for argument '" + name + "'");
+      if (found != parameters.end() && !is_given) {
         scope.set(name, value);
       } else if (name == "caller" && macro.takes_caller) {
         scope.set(name, value);

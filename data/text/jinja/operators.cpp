@@ -32,7 +32,8 @@ int64_t floor_div(int64_t a, int64_t b) {
 
 double floor_mod(double a, double b) {
   const double rest = std::fmod(a, b);
-  return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+  if (rest == 0) return std::copysign(0.0, b);
+  return (rest < 0) != (b < 0) ? rest + b : rest;
 }
 
 int64_t integer_power(int64_t base, int64_t exponent) {

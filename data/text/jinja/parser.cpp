@@ -229,6 +229,11 @@ class Parser : private ExpressionParser {
     definition.body = body({end});
     loop_depth_ = outer_loops;
     macro_ = outer;
+    if (outer) {  // its body uses what the inner one uses
+      outer->takes_varargs |= definition.takes_varargs;
+      outer->takes_kwargs |= definition.takes_kwargs;
+      outer->takes_caller |= definition.takes_caller;
+    }
     close_body();
   }
 
