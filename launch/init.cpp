@@ -34,7 +34,6 @@ using ColumnNames = std::map<std::string, std::string>;
 const std::vector<ColumnNames>& usual_columns() {
   static const std::vector<ColumnNames> table = {
       {},
-      {{"prompt", "instruction"}, {"completion", "output"}},
       {{"prompt", "instruction"}, {"completion", "response"}},
       {{"prompt", "question"}, {"completion", "answer"}},
       {{"prompt", "question"}, {"completion", "response"}},

@@ -139,26 +139,13 @@ data::ChatInput chat_input(const Json& value, const std::string& where) {
   return input;
 }
 
-/// The model's template; models with several have one of their own for requests with tools.
-class Templates {
- public:
-  explicit Templates(std::filesystem::path directory) : directory_(std::move(directory)) {}
-  const data::ChatTemplate& of(const data::ChatInput& input) {
-    const bool with_tools = input.tools.is_array();
-    auto& slot = with_tools ? with_tools_ : plain_;
-    if (!slot) slot = data::ChatTemplate::load(directory_, with_tools);
-    if (!slot) {
-      throw UserError(directory_.string() +
-                      ": no chat template: neither chat_template.jinja nor chat_template in "
-                      "tokenizer_config.json");
-    }
-    return *slot;
-  }
-
- private:
-  std::filesystem::path directory_;
-  std::optional<data::ChatTemplate> plain_, with_tools_;
-};
+data::ChatTemplate load_template(const std::filesystem::path& directory) {
+  auto chat_template = data::ChatTemplate::load(directory);
+  if (chat_template) return *chat_template;
+  throw UserError(directory.string() +
+                  ": no chat template: neither chat_template.jinja nor chat_template in "
+                  "tokenizer_config.json");
+}
 
 void refuse_contradictions(const po::variables_map& given) {
   const auto needs = [&](const char* option, const char* other) {
@@ -206,7 +193,8 @@ int tokenize(const std::vector<std::string>& arguments) {
   const auto files = tokenizer_files((*given)["MODEL"].as<std::string>());
   std::optional<data::Tokenizer> tokenizer;  // --chat --text renders only
   if (!text) tokenizer = data::Tokenizer::load(files.directory, files.added_tokens);
-  Templates templates(files.directory);
+  std::optional<data::ChatTemplate> chat_template;
+  if (chat) chat_template = load_template(files.directory);
 
   InputLines lines;
   int64_t number = 0;
@@ -214,7 +202,7 @@ int tokenize(const std::vector<std::string>& arguments) {
     const std::string where = "stdin:" + std::to_string(++number);
     if (chat) {
       const data::ChatInput input = chat_input(data::parse_json(*line, where), where);
-      const std::string rendered = templates.of(input).render(input).text;
+      const std::string rendered = chat_template->render(input).text;
       if (text) {
         std::cout << Json(rendered).dump() << "\n";
       } else {

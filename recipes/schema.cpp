@@ -45,9 +45,9 @@ std::vector<Key> recipe_rows() {
                      "under `HF_HOME`."),
 
       ROW(data.format, .meaning = "What a row is; `auto` recognises it by its columns.",
-          .choices = {"auto", "text", "messages", "prompt-completion", "preference",
+          .choices = {"auto", "text", "messages", "prompt-completion", "alpaca", "preference",
                       "unpaired-preference", "prompt", "classification", "pairs"},
-          .works = {"auto", "text", "messages", "prompt-completion", "preference",
+          .works = {"auto", "text", "messages", "prompt-completion", "alpaca", "preference",
                     "unpaired-preference", "prompt"}),
       ROW(data.max_length,
           .meaning = "Longest sequence trained on, prompt and completion; where completions are "
@@ -280,7 +280,8 @@ std::vector<SourceKey> source_rows() {
                  .range = above(0), .works = {1.0}),
       SOURCE_ROW(columns, .meaning = "Temper's name of a column = its name in the file.",
                  .choices = {"text", "prompt", "completion", "messages", "conversations", "chosen",
-                             "rejected", "label", "margin", "tools", "chat_template_kwargs"}),
+                             "rejected", "label", "margin", "instruction", "input", "output", "history",
+                             "system", "tools", "chat_template_kwargs"}),
   };
 }
 

@@ -144,13 +144,14 @@ std::vector<Example> tokenize_answers(const FormatContext& context, const Column
 
 }  // namespace
 
-Prompted read_prompted(const Columns& columns, const std::vector<std::string>& completions) {
+Prompted read_prompted(const FormatContext& context, const Columns& columns,
+                       const std::vector<std::string>& completions) {
   Prompted prompted;
   const Json* first = columns.find(completions.front());
   prompted.chat = first && first->is_array();
   for (const std::string& name : completions) {
     if (prompted.chat) {
-      prompted.completion_turns.push_back(read_messages(columns, name));
+      prompted.completion_turns.push_back(read_messages(context, columns, name));
     } else {
       prompted.completions.push_back(columns.text(name));
       if (prompted.completions.back().empty())
@@ -160,10 +161,20 @@ Prompted read_prompted(const Columns& columns, const std::vector<std::string>& c
   const Json* prompt = columns.find("prompt");
   if (!prompt || (prompted.chat && prompt->is_string())) return prompted;
   if (prompted.chat) {
-    prompted.prompt_turns = read_messages(columns, "prompt");
+    prompted.prompt_turns = read_messages(context, columns, "prompt");
   } else {
     prompted.prompt = columns.text("prompt");
   }
+  return prompted;
+}
+
+Prompted read_answered(const FormatContext& context, const Columns& columns) {
+  const std::string name = columns.name_in_file("prompt");
+  if (!columns.find("prompt"))
+    throw UserError(name + " is missing or null: must be a string or a list of messages");
+  Prompted prompted = read_prompted(context, columns, {"completion"});
+  if (prompted.chat && prompted.prompt_turns.empty())
+    throw UserError(name + " is text beside a completion of messages: both must be the same");
   return prompted;
 }
 

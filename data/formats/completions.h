@@ -20,7 +20,11 @@ struct Prompted {
 /// What stands in these columns. Without a column "prompt" (or with a text beside conversations,
 /// where it says what they begin with) the completions are whole texts or conversations and there
 /// is no prompt. Throws UserError for what is neither, and for an empty completion.
-Prompted read_prompted(const Columns& columns, const std::vector<std::string>& completions);
+Prompted read_prompted(const FormatContext& context, const Columns& columns,
+                       const std::vector<std::string>& completions);
+
+/// The columns "prompt" and "completion", both text or both messages.
+Prompted read_answered(const FormatContext& context, const Columns& columns);
 
 /// The longest common beginning of both completions becomes the prompt, as TRL's extract_prompt
 /// finds it: of a text without a space at its end, and always without their last character or turn.
@@ -28,7 +32,8 @@ void extract_prompt(Prompted& pair);
 
 /// One document a completion: the prompt and it, and of these the completion's tokens supervised.
 ///
-/// - dpo, kto: text ends in the end-of-sequence token; a completion begins where the tokens of the
+/// - sft, dpo, kto: text ends in the end-of-sequence token; a completion begins where the tokens of
+/// the
 ///   prompt alone and of prompt and completion part (dpo: the earlier of both).
 /// - orpo, cpo: tokenized without special tokens; the beginning-of-sequence token stands before the
 ///   prompt and the end-of-sequence token behind the completion, of conversations too; a completion

@@ -34,17 +34,41 @@ std::string role_of_speaker(const std::string& speaker, const std::string& where
   throw UserError(where + ".from = \"" + speaker + "\": must be one of " + join(names));
 }
 
-Json converted(const Json& message, const std::string& where) {
+/// The calls that a function_call's text holds: {"name", "arguments"}, or a list of such.
+Json calls_in(const Json& value, const std::string& where) {
+  const auto refuse = [&]() -> Json {
+    throw UserError(where +
+                    ".value of a function_call must be JSON text: {\"name\": ..., "
+                    "\"arguments\": {...}}, or a list of such");
+  };
+  if (!value.is_string()) return refuse();
+  Json parsed = parse_json(value.get_ref<const std::string&>(), where + ".value");
+  if (parsed.is_object()) parsed = Json::array({std::move(parsed)});
+  if (!parsed.is_array() || parsed.empty()) return refuse();
+  Json calls = Json::array();
+  for (Json& call : parsed) {
+    if (!call.is_object() || !call.contains("name") || !call["name"].is_string() ||
+        !call.contains("arguments"))
+      return refuse();
+    calls.push_back({{"type", "function"}, {"function", std::move(call)}});
+  }
+  return calls;
+}
+
+Json converted(const Json& message, const std::string& where, bool with_calls) {
   if (!message.is_object())
     throw UserError(where + " is of type " + message.type_name() +
                     ": must be an object with role and content");
   const bool speaker_form = message.contains("from") && !message.contains("role");
+  const bool calls = with_calls && speaker_form && message["from"] == "function_call";
   Json result = Json::object();
   for (const auto& [key, value] : message.items()) {
     if (speaker_form && key == "from") {
       if (!value.is_string())
         throw UserError(where + ".from is of type " + value.type_name() + ": must be a string");
       result["role"] = role_of_speaker(value.get<std::string>(), where);
+    } else if (calls && key == "value") {
+      result["tool_calls"] = calls_in(value, where);
     } else {
       result[speaker_form && key == "value" ? "content" : key] = value;
     }
@@ -64,30 +88,40 @@ Json converted(const Json& message, const std::string& where) {
 
 }  // namespace
 
-Json read_messages(const Columns& columns, std::string_view column) {
+Json read_messages(const FormatContext& context, const Columns& columns, std::string_view column) {
   const std::string name = columns.name_in_file(column);
   const Json* value = columns.find(column);
   if (!value) throw UserError(name + " is missing or null: must be a list of messages");
   if (!value->is_array())
     throw UserError(name + " is of type " + value->type_name() + ": must be a list of messages");
   if (value->empty()) throw UserError(name + " is empty: must have at least one message");
+  const bool with_calls = context.chat_template && context.chat_template->mentions("tool_calls");
   Json messages = Json::array();
   for (size_t i = 0; i < value->size(); ++i) {
-    messages.push_back(converted((*value)[i], name + "[" + std::to_string(i) + "]"));
+    messages.push_back(converted((*value)[i], name + "[" + std::to_string(i) + "]", with_calls));
   }
   return messages;
 }
 
+Json read_conversation(const FormatContext& context, const Columns& columns) {
+  if (columns.find("messages")) return read_messages(context, columns, "messages");
+  Json messages = read_messages(context, columns, "conversations");
+  const std::string system = columns.text_or_empty("system");
+  if (!system.empty() && messages[0]["role"] != "system")
+    messages.insert(messages.begin(), Json{{"role", "system"}, {"content", system}});
+  return messages;
+}
+
 ChatInput make_chat_input(const Columns& columns, Json messages) {
-  ChatInput input;
-  input.messages = std::move(messages);
-  if (const Json* tools = columns.find("tools")) {
-    input.tools = tools->is_string() ? parse_json(tools->get_ref<const std::string&>(),
-                                                  columns.name_in_file("tools"))
-                                     : *tools;
-  }
-  if (const Json* extra = columns.find("chat_template_kwargs")) input.extra = *extra;
-  return input;
+  const auto value_or_text = [&](std::string_view column) -> Json {
+    const Json* value = columns.find(column);
+    if (!value || !value->is_string()) return value ? *value : Json();
+    const std::string& text = value->get_ref<const std::string&>();
+    return text.empty() ? Json() : parse_json(text, columns.name_in_file(column));
+  };
+  return {.messages = std::move(messages),
+          .tools = value_or_text("tools"),
+          .extra = value_or_text("chat_template_kwargs")};
 }
 
 const ChatTemplate& require_template(const FormatContext& context) {

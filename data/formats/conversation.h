@@ -9,11 +9,15 @@
 namespace temper::data {
 
 /// The messages in a column, as [{role, content, ...}]; the from/value form is converted (human ->
-/// user, gpt -> assistant, observation -> tool, ...). Throws UserError for what is no list of
-/// messages, or an empty one.
-Json read_messages(const Columns& columns, std::string_view column);
+/// user, gpt -> assistant, observation -> tool, ...; a function_call becomes tool_calls where the
+/// chat template knows them). Throws UserError for what is no list of messages, or an empty one.
+Json read_messages(const FormatContext& context, const Columns& columns, std::string_view column);
 
-/// A template's input for these messages, with the row's tools and chat_template_kwargs.
+/// The row's messages or conversations; the latter may have their system message in a column.
+Json read_conversation(const FormatContext& context, const Columns& columns);
+
+/// A template's input for these messages, with the row's tools and chat_template_kwargs, each a
+/// value or its JSON text.
 ChatInput make_chat_input(const Columns& columns, Json messages);
 
 /// The model's chat template. Throws UserError saying how to get one where there is none.

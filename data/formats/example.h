@@ -14,12 +14,13 @@ struct Example {
   std::vector<uint8_t> supervised;  // 0 or 1, same length
 };
 
-/// One tokenized row: the documents that are compared with each other, and what else is known of it.
-/// Of most formats a row is one document; a preference is two (chosen, rejected), the completions of
-/// one prompt are as many as were sampled.
+/// One tokenized row: the documents that are compared with each other, and what else is known of
+/// it. Of most formats a row is one document; a preference is two (chosen, rejected), the
+/// completions of one prompt are as many as were sampled.
 struct TokenizedRow {
   std::vector<Example> documents;
-  std::string columns;  // a JSON object with what losses and rewards need (label, margin, answer); or ""
+  std::string
+      columns;  // a JSON object with what losses and rewards need (label, margin, answer); or ""
 };
 
 }  // namespace temper::data

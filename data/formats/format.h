@@ -28,6 +28,8 @@ struct Columns {
   std::string name_in_file(std::string_view name) const;
   /// A string. Throws UserError naming the column and what it holds.
   const std::string& text(std::string_view name) const;
+  /// Likewise, and "" for a column that is absent or null.
+  std::string text_or_empty(std::string_view name) const;
 };
 
 struct FormatContext {
@@ -60,6 +62,9 @@ const Format* find_format(std::string_view name);
 
 /// The formats' encoders.
 TokenizedRow encode_text(const FormatContext& context, const Columns& columns);
+/// An instruction with its input, and the output: one exchange of a chat where the model has a
+/// template, else text, each part on a line.
+TokenizedRow encode_alpaca(const FormatContext& context, const Columns& columns);
 TokenizedRow encode_prompt_completion(const FormatContext& context, const Columns& columns);
 TokenizedRow encode_messages(const FormatContext& context, const Columns& columns);
 /// Documents: chosen, rejected. Columns: the margin, of reward; of kto, for which a pair is two

@@ -11,7 +11,7 @@ std::span<const Format> formats() {
   static const std::vector<Format> kFormats = {
       {.name = "messages",
        .required = {{"messages"}, {"conversations"}},
-       .optional = {"tools", "chat_template_kwargs"},
+       .optional = {"tools", "chat_template_kwargs", "system"},
        .loss_on = {LossOn::kAssistant, LossOn::kAll},
        .kinds = {"sft", "gkd", "distill"},
        .documents = 1,
@@ -26,6 +26,14 @@ std::span<const Format> formats() {
        .documents = 1,
        .encode = encode_prompt_completion,
        .sentence = "two strings, or two lists of messages"},
+      {.name = "alpaca",
+       .required = {{"instruction", "output"}},
+       .optional = {"input", "system", "history"},
+       .loss_on = {LossOn::kCompletion, LossOn::kAll},
+       .kinds = {"sft", "gkd", "distill"},
+       .documents = 1,
+       .encode = encode_alpaca,
+       .sentence = "an instruction, perhaps an input, and the output: strings"},
       {.name = "text",
        .required = {{"text"}},
        .optional = {},
@@ -92,6 +100,10 @@ const std::string& Columns::text(std::string_view name) const {
     throw UserError(shown + " is of type " + value->type_name() + ": must be a string");
   }
   return value->get_ref<const std::string&>();
+}
+
+std::string Columns::text_or_empty(std::string_view name) const {
+  return find(name) ? text(name) : std::string();
 }
 
 std::string_view loss_on_name(LossOn loss_on) {

@@ -10,6 +10,21 @@ namespace {
 
 using Spans = std::vector<std::pair<size_t, size_t>>;
 
+/// What stands before an assistant's turn: the messages before it with their generation prompt.
+/// Where that goes on otherwise than the turn does (with an opened thought, say), as much of the
+/// generation prompt as both have.
+template <class RenderFirst>
+std::string beginning_of_turn(const RenderFirst& render_first, size_t turn,
+                              const std::string& with) {
+  std::string before = render_first(turn, true);
+  if (with.starts_with(before)) return before;
+  const std::string prompt = render_first(turn, false);
+  if (!with.starts_with(prompt) || !before.starts_with(prompt)) return before;
+  const auto parted = std::mismatch(before.begin(), before.end(), with.begin(), with.end()).first;
+  before.erase(parted, before.end());
+  return before;
+}
+
 /// Byte spans of the assistant's turns for a template without generation marks: what each assistant
 /// message adds to the rendering of the messages before it with their generation prompt.
 Spans spans_by_prefixes(const ChatTemplate& chat_template, const ChatInput& whole,
@@ -31,8 +46,8 @@ Spans spans_by_prefixes(const ChatTemplate& chat_template, const ChatInput& whol
           "not tell: use a template with "
           "{% generation %} marks, or data.loss_on = \"all\"");
     }
-    const std::string before = render_first(i, true);
     const std::string with = i + 1 == whole.messages.size() ? text : render_first(i + 1, false);
+    const std::string before = beginning_of_turn(render_first, i, with);
     if (!with.starts_with(before) || !text.starts_with(with)) {
       throw UserError("messages[" + std::to_string(i) +
                       "]: the chat template writes this turn otherwise when more follows, so its "
@@ -69,8 +84,7 @@ void supervise(const Spans& spans, const std::string& text, const Encoding& enco
 
 TokenizedRow encode_messages(const FormatContext& context, const Columns& columns) {
   const ChatTemplate& chat_template = require_template(context);
-  const ChatInput input = make_chat_input(
-      columns, read_messages(columns, columns.find("messages") ? "messages" : "conversations"));
+  const ChatInput input = make_chat_input(columns, read_conversation(context, columns));
   const RenderedChat chat = chat_template.render(input);
   const Encoding encoding =
       context.tokenizer.encode_with_offsets(chat.text, /*add_special_tokens=*/false);
@@ -80,9 +94,8 @@ TokenizedRow encode_messages(const FormatContext& context, const Columns& column
     return {.documents = {std::move(example)}, .columns = {}};
   }
   example.supervised.assign(example.ids.size(), 0);
-  const Spans spans = chat_template.marks_generation()
-                          ? chat.generation_spans
-                          : spans_by_prefixes(chat_template, input, chat.text);
+  const Spans spans =
+      chat.marked ? chat.generation_spans : spans_by_prefixes(chat_template, input, chat.text);
   supervise(spans, chat.text, encoding, example.supervised);
   return {.documents = {std::move(example)}, .columns = {}};
 }

@@ -8,7 +8,7 @@
 namespace temper::data {
 
 TokenizedRow encode_preference(const FormatContext& context, const Columns& columns) {
-  Prompted pair = read_prompted(columns, {"chosen", "rejected"});
+  Prompted pair = read_prompted(context, columns, {"chosen", "rejected"});
   const bool has_prompt =
       pair.chat ? !pair.prompt_turns.empty() : columns.find("prompt") != nullptr;
   if (!has_prompt && context.kind != "reward") extract_prompt(pair);
@@ -34,12 +34,7 @@ TokenizedRow encode_unpaired_preference(const FormatContext& context, const Colu
   const bool is_one = *label == Json(true) || *label == Json(1);
   if (!is_one && *label != Json(false) && *label != Json(0))
     throw UserError(name + " = " + label->dump() + ": must be true or false, or 1 or 0");
-  if (!columns.find("prompt"))
-    throw UserError(columns.name_in_file("prompt") + " is missing or null");
-  const Prompted prompted = read_prompted(columns, {"completion"});
-  if (prompted.chat && prompted.prompt_turns.empty())
-    throw UserError(columns.name_in_file("prompt") +
-                    " is text beside a completion of messages: both must be the same");
+  const Prompted prompted = read_answered(context, columns);
   return {.documents = tokenize_completions(context, columns, prompted),
           .columns = is_one ? kColumnsOfChosen : kColumnsOfRejected};
 }

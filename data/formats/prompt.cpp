@@ -11,7 +11,7 @@ TokenizedRow encode_prompt(const FormatContext& context, const Columns& columns)
   kept.erase(columns.name_in_file("prompt"));
   Example example;
   if (prompt && prompt->is_array()) {
-    kept["prompt"] = render_prompt(context, columns, read_messages(columns, "prompt"));
+    kept["prompt"] = render_prompt(context, columns, read_messages(context, columns, "prompt"));
     example.ids = context.tokenizer.encode(kept["prompt"].get_ref<const std::string&>(),
                                            /*add_special_tokens=*/false);
   } else {

@@ -1,51 +1,67 @@
 // Prompts with completions, TRL 1.16's rule: the completion begins where the tokens of the prompt
-// alone and of prompt plus completion part.
-#include <algorithm>
+// alone and of prompt plus completion part. Alpaca's rows are brought into that form.
+#include <utility>
 
-#include "data/formats/conversation.h"
+#include "data/formats/completions.h"
 #include "recipes/diagnostic.h"
 
 namespace temper::data {
 namespace {
 
-struct Tokenized {
-  std::vector<int32_t> prompt, whole;
-};
-
-Tokenized tokenize_strings(const FormatContext& context, const Columns& columns) {
-  const std::string& prompt = columns.text("prompt");
-  const std::string& completion = columns.text("completion");
-  if (completion.empty()) throw UserError(columns.name_in_file("completion") + " is empty");
-  return {context.tokenizer.encode(prompt),
-          context.tokenizer.encode(prompt + with_end_token(context.tokenizer, completion))};
+TokenizedRow encode_prompted(const FormatContext& context, const Columns& columns,
+                             const Prompted& prompted) {
+  TokenizedRow row{.documents = tokenize_completions(context, columns, prompted), .columns = {}};
+  if (context.loss_on == recipes::LossOn::kAll) {
+    for (Example& document : row.documents) document.supervised.assign(document.ids.size(), 1);
+  }
+  return row;
 }
 
-Tokenized tokenize_messages(const FormatContext& context, const Columns& columns) {
-  const ChatTemplate& chat_template = require_template(context);
-  Json messages = read_messages(columns, "prompt");
-  ChatInput prompt = make_chat_input(columns, messages);
-  prompt.add_generation_prompt = true;
-  for (Json& message : read_messages(columns, "completion")) messages.push_back(std::move(message));
-  const ChatInput whole = make_chat_input(columns, std::move(messages));
-  return {context.tokenizer.encode(chat_template.render(prompt).text, false),
-          context.tokenizer.encode(chat_template.render(whole).text, false)};
+using Exchange = std::pair<std::string, std::string>;
+
+/// Earlier questions with their answers: [[question, answer], ...].
+std::vector<Exchange> read_history(const Columns& columns) {
+  const Json* value = columns.find("history");
+  std::vector<Exchange> history;
+  if (!value) return history;
+  const auto is_pair = [](const Json& item) {
+    return item.is_array() && item.size() == 2 && item[0].is_string() && item[1].is_string();
+  };
+  for (const Json& item : value->is_array() ? *value : Json::array({*value})) {
+    if (!is_pair(item)) {
+      throw UserError(columns.name_in_file("history") + " must be a list of [question, answer]");
+    }
+    history.emplace_back(item[0].get<std::string>(), item[1].get<std::string>());
+  }
+  return history;
 }
 
 }  // namespace
 
 TokenizedRow encode_prompt_completion(const FormatContext& context, const Columns& columns) {
-  const Json* prompt = columns.find("prompt");
-  Tokenized tokens = prompt && prompt->is_array() ? tokenize_messages(context, columns)
-                                                  : tokenize_strings(context, columns);
-  const size_t boundary = size_t(std::mismatch(tokens.prompt.begin(), tokens.prompt.end(),
-                                               tokens.whole.begin(), tokens.whole.end())
-                                     .second -
-                                 tokens.whole.begin());
-  Example example{.ids = std::move(tokens.whole), .supervised = {}};
-  example.supervised.assign(example.ids.size(), 1);
-  if (context.loss_on == recipes::LossOn::kCompletion)
-    std::fill_n(example.supervised.begin(), boundary, uint8_t{0});
-  return {.documents = {std::move(example)}, .columns = {}};
+  return encode_prompted(context, columns, read_answered(context, columns));
+}
+
+TokenizedRow encode_alpaca(const FormatContext& context, const Columns& columns) {
+  const std::string input = columns.text_or_empty("input");
+  const std::string question = columns.text("instruction") + (input.empty() ? "" : "\n" + input);
+  const std::string& answer = columns.text("output");
+  if (answer.empty()) throw UserError(columns.name_in_file("output") + " is empty");
+  const std::string system = columns.text_or_empty("system");
+  Prompted prompted{
+      .chat = context.chat_template != nullptr, .prompt = {}, .completions = {answer}};
+  const auto add = [&](const char* role, const std::string& content) {
+    prompted.prompt_turns.push_back({{"role", role}, {"content", content}});
+    prompted.prompt += content + "\n";
+  };
+  if (!system.empty()) add("system", system);
+  for (const auto& [earlier_question, earlier_answer] : read_history(columns)) {
+    add("user", earlier_question);
+    add("assistant", earlier_answer);
+  }
+  add("user", question);
+  prompted.completion_turns = {Json::array({{{"role", "assistant"}, {"content", answer}}})};
+  return encode_prompted(context, columns, prompted);
 }
 
 }  // namespace temper::data

@@ -43,10 +43,15 @@ const std::vector<std::string_view>* fitting(const Format& format, const Row& ro
   return nullptr;
 }
 
-std::string expected_columns(const Format& format) {
+/// As the file is to call them.
+std::string expected_columns(const Format& format, const recipes::DataSource& source) {
+  const Json no_values;
+  const Columns columns{no_values, source.columns};
   std::vector<std::string> alternatives;
   for (const auto& alternative : format.required) {
-    alternatives.push_back(join({alternative.begin(), alternative.end()}, " and "));
+    std::vector<std::string> names;
+    for (const std::string_view name : alternative) names.push_back(columns.name_in_file(name));
+    alternatives.push_back(join(names, " and "));
   }
   return join(alternatives, " or ");
 }
@@ -97,7 +102,7 @@ const Format& named_format(const RowEncoderOptions& options, const recipes::Data
   }
   if (!fitting(*format, row, source)) {
     throw UserError(source.path + ": format " + options.format + " needs the columns " +
-                    expected_columns(*format) + "; found " + join(columns_of(row)) +
+                    expected_columns(*format, {}) + "; found " + join(columns_of(row)) +
                     " (name yours with columns = { " + std::string(format->required[0][0]) +
                     " = \"...\" })");
   }
@@ -117,7 +122,7 @@ const Format& choose_format(const RowEncoderOptions& options, const recipes::Dat
       continue;
     }
     if (fits) return format;
-    expected.push_back(expected_columns(format) + " (" + std::string(format.name) + ")");
+    expected.push_back(expected_columns(format, {}) + " (" + std::string(format.name) + ")");
     if (!example || format.required[0].size() > example->required[0].size()) example = &format;
   }
   TEMPER_CHECK(example, "a format for each kind");
@@ -130,6 +135,19 @@ const Format& choose_format(const RowEncoderOptions& options, const recipes::Dat
                                std::string(other->name) + ", for " + kinds_of(*other) + ")"
                          : std::string()) +
                   "; name yours with columns = { " + join(mapping) + " }");
+}
+
+/// A row without the columns that the file's first row has.
+[[noreturn]] void refuse_other_columns(const Format& format, const Row& row,
+                                       const recipes::DataSource& source) {
+  const auto all = formats();
+  const auto other = std::find_if(all.begin(), all.end(), [&](const Format& each) {
+    return fitting(each, row, source) != nullptr;
+  });
+  throw UserError(row.where() + ": has the columns " + join(columns_of(row)) +
+                  (other == all.end() ? "" : " (" + std::string(other->name) + ")") +
+                  ", but the file's first row is " + std::string(format.name) + ": must have " +
+                  expected_columns(format, source) + "; one file, one format");
 }
 
 LossOn choose_loss(LossOn wanted, const Format& format) {
@@ -145,7 +163,7 @@ LossOn choose_loss(LossOn wanted, const Format& format) {
 
 /// Unambiguous: each part with its length.
 std::string fingerprint_of(const std::vector<std::string>& parts) {
-  std::string out = "row-encoder-2";
+  std::string out = "row-encoder-3";
   for (const std::string& part : parts) out += ";" + std::to_string(part.size()) + ":" + part;
   return out;
 }
@@ -190,6 +208,8 @@ TokenizedRow RowEncoder::encode(const Row& row) const {
   const FormatContext context{state_->tokenizer,
                               state_->chat_template ? &*state_->chat_template : nullptr,
                               state_->loss_on, state_->kind};
+  if (!fitting(*state_->format, row, state_->source))
+    refuse_other_columns(*state_->format, row, state_->source);
   TokenizedRow tokenized;
   try {
     tokenized = state_->format->encode(context, {row.columns, state_->source.columns});
@@ -232,6 +252,8 @@ std::string RowEncoder::statement() const {
           : state_->loss_on == LossOn::kAssistant  ? ", loss on assistant turns"
           : state_->loss_on == LossOn::kCompletion ? ", loss on completions"
                                                    : ", loss on all tokens";
+  if (state_->name == "alpaca")
+    line += state_->chat_template ? ", as chats" : ", as text for want of a chat template";
   if (rules().unpaired) line += ", each pair as two rows";
   if (rules().needs_targets && state_->format->name != "messages" && !state_->tokenizer.eos_id())
     line += "; no end token is added, for the tokenizer names none";

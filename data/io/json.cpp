@@ -15,6 +15,8 @@ namespace temper::data {
 
 namespace {
 
+constexpr int kMaxDepth = 1024;  // simdjson's
+
 struct Fault {
   size_t line = 1;
   size_t column = 1;
@@ -129,9 +131,16 @@ Json parse_json(std::string_view text, const std::string& where) {
   simdjson::dom::element root;
   if (parser.parse(text.data(), text.size()).get(root) == simdjson::SUCCESS) return convert(root);
   // simdjson says little about what is wrong, and refuses integers above 64 bits, which are valid
-  // JSON.
+  // JSON. What it refuses for its depth stays refused: walking such a value would end the stack.
+  const auto bounded = [&](int depth, Json::parse_event_t, const Json&) {
+    if (depth > kMaxDepth) {
+      throw UserError(where + ": not valid JSON: nested deeper than " + std::to_string(kMaxDepth) +
+                      " levels");
+    }
+    return true;
+  };
   try {
-    return Json::parse(text);
+    return Json::parse(text, bounded);
   } catch (const Json::parse_error& error) {
     const Fault fault = describe(text, error);
     const std::string line = fault.line == 1 ? "" : "line " + std::to_string(fault.line) + ", ";

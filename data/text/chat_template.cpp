@@ -15,21 +15,36 @@ namespace temper::data {
 
 using Variables = std::vector<std::pair<std::string, jinja::Value>>;
 
+namespace {
+
+constexpr const char* kDefault = "default";
+constexpr const char* kToolUse = "tool_use";
+
+/// A template as it was found: its name among several, and where it stands.
+struct Source {
+  std::string name, text, where;
+};
+
+}  // namespace
+
 struct ChatTemplate::State {
-  std::string name;
-  std::string source;
+  std::vector<Source> sources;
+  std::vector<jinja::Template> parsed;  // of each source
   Variables special_tokens;
-  jinja::Template parsed;
   std::string fingerprint;
 
-  static std::shared_ptr<const State> make(std::string source, std::string name,
-                                           Variables special_tokens);
+  /// Of "default" and "tool_use"; the rest is not used.
+  static std::shared_ptr<const State> make(std::vector<Source> sources, Variables special_tokens);
+  /// The one for a chat with or without tools.
+  size_t choose(bool with_tools) const;
 };
 
 namespace {
 
-std::string hash(const std::string& source, const Variables& special_tokens) {
-  std::string all = source;
+std::string hash(const std::vector<Source>& sources, const Variables& special_tokens) {
+  std::string all;
+  for (const Source& source : sources)
+    all += source.name + '\0' + std::to_string(source.text.size()) + '\0' + source.text;
   for (const auto& [name, token] : special_tokens) all += '\0' + name + '\0' + token.text();
   const XXH128_hash_t digest = XXH3_128bits(all.data(), all.size());
   XXH128_canonical_t bytes;
@@ -120,27 +135,30 @@ Variables special_tokens_of(const Json& config) {
   return tokens;
 }
 
-/// The template's source in "chat_template": a string, or a list of {name, template}.
-std::optional<std::string> select_template(const Json& value, bool with_tools,
-                                           const std::string& where) {
-  if (value.is_string()) return value.get<std::string>();
-  if (value.is_null()) return std::nullopt;
-  const auto named = [&](const std::string& name) -> std::optional<std::string> {
-    for (const Json& entry : value) {
-      if (entry.is_object() && entry.value("name", "") == name && entry.contains("template") &&
-          entry["template"].is_string()) {
-        return entry["template"].get<std::string>();
-      }
-    }
-    return std::nullopt;
+/// What "chat_template" holds: a string, or a list of {name, template}.
+std::vector<Source> read_key(const Json& value, const std::string& where) {
+  if (value.is_null()) return {};
+  if (value.is_string()) return {{kDefault, value.get<std::string>(), where}};
+  const auto is_text = [](const Json& entry, const char* key) {
+    return entry.is_object() && entry.contains(key) && entry[key].is_string();
   };
-  if (!value.is_array())
+  const bool listed =
+      value.is_array() && std::all_of(value.begin(), value.end(), [&](const Json& entry) {
+        return is_text(entry, "name") && is_text(entry, "template");
+      });
+  if (!listed)
     throw UserError(where + ": chat_template must be a string or a list of {name, template}");
-  auto chosen = with_tools ? named("tool_use") : std::nullopt;
-  if (!chosen) chosen = named("default");
-  if (!chosen)
-    throw UserError(where + ": chat_template has several templates but none is named \"default\"");
-  return chosen;
+  std::vector<Source> sources;
+  for (const Json& entry : value) {
+    const std::string name = entry["name"].get<std::string>();
+    sources.push_back({name, entry["template"].get<std::string>(), where + ":" + name});
+  }
+  return sources;
+}
+
+/// "chat_template.jinja:3:14: "
+std::string at(const Source& source, int line, int column) {
+  return source.where + ":" + std::to_string(line) + ":" + std::to_string(column) + ": ";
 }
 
 std::string read_text(const std::filesystem::path& path) {
@@ -149,69 +167,90 @@ std::string read_text(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(stream), {}};
 }
 
+/// chat_template.jinja, and additional_chat_templates/<name>.jinja.
+std::vector<Source> read_files(const std::filesystem::path& directory) {
+  std::vector<Source> sources;
+  const auto add = [&](const std::string& name, const std::filesystem::path& file) {
+    if (std::filesystem::exists(file)) sources.push_back({name, read_text(file), file.string()});
+  };
+  add(kDefault, directory / "chat_template.jinja");
+  for (const char* name : {kDefault, kToolUse})
+    add(name, directory / "additional_chat_templates" / (std::string(name) + ".jinja"));
+  return sources;
+}
+
 }  // namespace
 
 ChatTemplate::ChatTemplate(std::shared_ptr<const State> state) : state_(std::move(state)) {}
 
-std::shared_ptr<const ChatTemplate::State> ChatTemplate::State::make(std::string source,
-                                                                     std::string name,
+std::shared_ptr<const ChatTemplate::State> ChatTemplate::State::make(std::vector<Source> sources,
                                                                      Variables special_tokens) {
   auto state = std::make_shared<State>();
-  try {
-    state->parsed = jinja::parse(source);
-  } catch (const jinja::SyntaxError& error) {
-    throw UserError(name + ":" + std::to_string(error.line) + ":" + std::to_string(error.column) +
-                    ": " + error.what());
+  for (Source& source : sources) {
+    if (source.name != kDefault && source.name != kToolUse) continue;
+    try {
+      state->parsed.push_back(jinja::parse(source.text));
+    } catch (const jinja::SyntaxError& error) {
+      throw UserError(at(source, error.line, error.column) + error.what());
+    }
+    state->sources.push_back(std::move(source));
   }
-  state->fingerprint = hash(source, special_tokens);
-  state->name = std::move(name);
-  state->source = std::move(source);
+  state->fingerprint = hash(state->sources, special_tokens);
   state->special_tokens = std::move(special_tokens);
   return state;
 }
 
-ChatTemplate ChatTemplate::parse(std::string source, std::string name) {
-  return ChatTemplate(State::make(std::move(source), std::move(name), {}));
+size_t ChatTemplate::State::choose(bool with_tools) const {
+  const auto named = [&](std::string_view name) {
+    return std::find_if(sources.begin(), sources.end(),
+                        [&](const Source& source) { return source.name == name; });
+  };
+  auto found = with_tools ? named(kToolUse) : sources.end();
+  if (found == sources.end()) found = named(kDefault);
+  if (found == sources.end())
+    throw UserError("the model has several chat templates, but none is named \"default\"");
+  return size_t(found - sources.begin());
 }
 
-std::optional<ChatTemplate> ChatTemplate::load(const std::filesystem::path& directory,
-                                               bool with_tools) {
+ChatTemplate ChatTemplate::parse(std::string source, std::string name) {
+  return ChatTemplate(State::make({{kDefault, std::move(source), std::move(name)}}, {}));
+}
+
+std::optional<ChatTemplate> ChatTemplate::load(const std::filesystem::path& directory) {
   const auto config_path = directory / "tokenizer_config.json";
-  const auto file_path = directory / "chat_template.jinja";
   const Json config =
       std::filesystem::exists(config_path) ? read_json(config_path) : Json::object();
-  std::optional<std::string> source;
-  std::filesystem::path origin = config_path;
-  const auto tools_path = directory / "additional_chat_templates" / "tool_use.jinja";
-  if (with_tools && std::filesystem::exists(tools_path)) {
-    origin = tools_path;
-    source = read_text(tools_path);
-  } else if (std::filesystem::exists(file_path)) {
-    origin = file_path;
-    source = read_text(file_path);
-  } else if (config.contains("chat_template")) {
-    source = select_template(config["chat_template"], with_tools, config_path.string());
-  }
-  if (!source) return std::nullopt;
-  return ChatTemplate(State::make(std::move(*source), origin.string(), special_tokens_of(config)));
+  std::vector<Source> sources = read_files(directory);
+  if (sources.empty() && config.contains("chat_template"))
+    sources = read_key(config["chat_template"], config_path.string());
+  if (sources.empty()) return std::nullopt;
+  return ChatTemplate(State::make(std::move(sources), special_tokens_of(config)));
 }
 
 RenderedChat ChatTemplate::render(const ChatInput& input) const {
+  const size_t chosen = state_->choose(!input.tools.is_null());
+  const Source& source = state_->sources[chosen];
+  const jinja::Template& parsed = state_->parsed[chosen];
   try {
     jinja::Rendering rendering =
-        jinja::render(state_->parsed, make_variables(input, state_->special_tokens));
-    return {std::move(rendering.text), std::move(rendering.generation_spans)};
+        jinja::render(parsed, make_variables(input, state_->special_tokens));
+    return {std::move(rendering.text), std::move(rendering.generation_spans),
+            parsed.marks_generation};
   } catch (const jinja::RenderError& error) {
-    throw UserError(state_->name + ":" + std::to_string(error.line) + ": " + error.what());
-  } catch (const jinja::Error& error) {
-    throw UserError(state_->name + ":1: " + error.what());
+    throw UserError(at(source, error.at.line, error.at.column) + error.what());
+  } catch (const jinja::Error& error) {  // of the input
+    throw UserError(source.where + ": " + error.what());
   } catch (const UserError& error) {
-    throw UserError(state_->name + ":1: " + error.what());
+    throw UserError(source.where + ": " + error.what());
   }
 }
 
-bool ChatTemplate::marks_generation() const { return state_->parsed.marks_generation; }
+bool ChatTemplate::mentions(std::string_view name) const {
+  return std::any_of(state_->sources.begin(), state_->sources.end(), [&](const Source& source) {
+    return source.text.find(name) != std::string::npos;
+  });
+}
+
 const std::string& ChatTemplate::fingerprint() const { return state_->fingerprint; }
-const std::string& ChatTemplate::source() const { return state_->source; }
 
 }  // namespace temper::data

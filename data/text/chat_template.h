@@ -21,9 +21,9 @@ namespace temper::data {
 
 struct RenderedChat {
   std::string text;
-  /// [start, end) in bytes of `text`: what `{% generation %}` blocks enclosed, in order. Empty
-  /// without such blocks.
+  /// [start, end) in bytes of `text`: what `{% generation %}` blocks enclosed, in order.
   std::vector<std::pair<size_t, size_t>> generation_spans;
+  bool marked = false;  // the template has such blocks
 };
 
 struct ChatInput {
@@ -37,20 +37,19 @@ class ChatTemplate {
  public:
   /// Throws UserError "<name>:LINE:COLUMN: what" for a template that does not parse.
   static ChatTemplate parse(std::string source, std::string name);
-  /// From a model directory: chat_template.jinja, else tokenizer_config.json's chat_template
-  /// (string or list; "tool_use" when `with_tools`, else "default"), with its special tokens as
-  /// variables; unset when there is none.
-  static std::optional<ChatTemplate> load(const std::filesystem::path& directory,
-                                          bool with_tools = false);
+  /// From a model directory: chat_template.jinja and additional_chat_templates/*.jinja, else
+  /// tokenizer_config.json's chat_template (a string, or a list of {name, template}), with its
+  /// special tokens as variables; unset when there is none. Of several, "tool_use" renders chats
+  /// with tools and "default" all others.
+  static std::optional<ChatTemplate> load(const std::filesystem::path& directory);
 
   /// Throws UserError (raise_exception's text, or an error of the language) that begins with
-  /// "<name>:LINE".
+  /// "<name>:LINE:COLUMN".
   RenderedChat render(const ChatInput& input) const;
-  /// Whether the template has `{% generation %}` blocks.
-  bool marks_generation() const;
-  /// Hex hash of source and special tokens: part of the token cache's key.
+  /// Whether a template's source has this name in it.
+  bool mentions(std::string_view name) const;
+  /// Hex hash of sources and special tokens: part of the token cache's key.
   const std::string& fingerprint() const;
-  const std::string& source() const;
 
  private:
   struct State;

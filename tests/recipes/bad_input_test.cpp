@@ -16,7 +16,8 @@ const std::string kKinds =
     "\"ppo\", \"gkd\", \"distill\"";
 const std::string kColumns =
     "one of \"text\", \"prompt\", \"completion\", \"messages\", \"conversations\", \"chosen\", "
-    "\"rejected\", \"label\", \"margin\", \"tools\", \"chat_template_kwargs\"";
+    "\"rejected\", \"label\", \"margin\", \"instruction\", \"input\", \"output\", "
+    "\"history\", \"system\", \"tools\", \"chat_template_kwargs\"";
 
 const Refused kCases[] = {
     // Names.

@@ -1,5 +1,6 @@
 """Bad input ends in exit code 2 and one line a finding: file, key or row, what is allowed. Nothing half written."""
 
+import gzip
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import subprocess
 import time
 import unittest
 
-from harness import TINY, SystemTest
+from harness import SOURCE, TINY, SystemTest
 
 # Each case: a name, the overrides, and what the one line must say.
 RECIPE_CASES = [
@@ -263,6 +264,59 @@ class BadData(Refusing):
 
     def test_broken_gzip(self):
         self.refuse_rows(b"\x1f\x8b\x08garbage", r"train\.jsonl\.gz", name="train.jsonl.gz")
+
+
+    def test_gzip_cut_short(self):
+        whole = gzip.compress(self.good(5000).encode())
+        self.refuse_rows(whole[: len(whole) // 2], r"train\.jsonl\.gz: ends within gzip data.*truncated", name="train.jsonl.gz")
+
+    def test_parquet_with_a_broken_footer(self):
+        whole = (SOURCE / "tests/parity/golden/readers/snappy.parquet").read_bytes()
+        broken = {"no footer": whole[:-8], "lying length": whole[:-8] + struct.pack("<I", 1 << 30) + b"PAR1",
+                  "damaged footer": whole[:-40] + b"\xff" * 32 + whole[-8:], "only a magic": b"PAR1", "text": b"not a table"}
+        for name, data in broken.items():
+            with self.subTest(name):
+                self.refuse_rows(data, r"train\.parquet: (not readable as Parquet|this build has no Parquet reader)", name="train.parquet")
+
+    def test_mixed_formats(self):
+        chat = json.dumps({"messages": [{"role": "user", "content": "a"}]})
+        self.refuse_rows(self.good() + chat + "\n", r"train\.jsonl:4: has the columns messages \(messages\), but the file's first row is text")
+
+    def test_skipped_rows_are_counted_and_listed(self):
+        rows = [*[{"text": "int x = 1;"}] * 20, {"text": 5}, {"messages": []}, {"text": ""}]
+        (self.directory / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"text": "\n')
+        result = self.run_temper("train", self.write_recipe(), "data.on_bad_row=skip", "train.steps=2")
+        self.assert_done(result)
+        self.assertRegex(result.stdout, r"4 bad rows")
+        for line in (21, 22, 23):
+            self.assertIn(f"train.jsonl:{line}:", result.stdout)
+
+
+class BadTemplate(Refusing):
+    """Chat templates that refuse, fail or never end."""
+
+    CHAT = [{"role": "user", "content": "int x"}, {"role": "assistant", "content": " = 1;"}]
+
+    def refuse_template(self, template, says, messages=None):
+        (self.directory / "model/chat_template.jinja").write_text(template)
+        rows = [self.CHAT] + ([messages] if messages else [])
+        (self.directory / "chat.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+        return self.refuse("data.train.0.path=chat.jsonl", "data.eval.0.path=chat.jsonl", says=says)
+
+    def test_syntax_error(self):
+        self.refuse_template("{% for m in messages %}\n{{ m.role ", r"chat_template\.jinja:2:3: ")
+
+    def test_raises(self):
+        template = "{% for m in messages %}{{ m.content }}\n{% endfor %}{{ raise_exception('never today') }}"
+        self.refuse_template(template, r"chat\.jsonl:1: .*chat_template\.jinja:2:16: never today")
+
+    def test_refused_role(self):
+        template = "{% for m in messages %}{% if m.role not in ['user', 'assistant'] %}{{ raise_exception('unknown role ' ~ m.role) }}{% endif %}{{ m.content }}{% endfor %}"
+        self.refuse_template(template, r"chat\.jsonl:2: .*chat_template\.jinja:1:71: unknown role wizard", [{"role": "wizard", "content": "x"}, *self.CHAT])
+
+    def test_runs_too_long(self):
+        template = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+        self.refuse_template(template, r"chat\.jsonl:1: .*chat_template\.jinja:1:\d+: the template runs too long")
 
 
 class BadPlaces(Refusing):

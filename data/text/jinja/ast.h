@@ -12,6 +12,11 @@
 /// The parse tree: expressions and statements, one struct a form.
 namespace temper::data::jinja {
 
+/// In the source, from 1.
+struct Place {
+  int line = 1, column = 1;
+};
+
 struct Expr;
 struct Stmt;
 using ExprPtr = std::unique_ptr<Expr>;
@@ -92,7 +97,7 @@ struct Conditional {
 };  // null otherwise: undefined
 
 struct Expr {
-  int line = 1;
+  Place at;
   std::variant<Literal, Name, ListDisplay, TupleDisplay, DictDisplay, Attribute, Subscript, Slice,
                Call, FilterUse, TestUse, Not, Sign, Arithmetic, Logical, Comparison, Concatenation,
                Conditional>
@@ -161,7 +166,7 @@ struct Break {};
 struct Continue {};
 
 struct Stmt {
-  int line = 1;
+  Place at;
   std::variant<Text, Output, If, For, Set, SetBlock, Macro, CallBlock, FilterBlock, Generation,
                Break, Continue>
       node;

@@ -13,8 +13,8 @@ constexpr int kMaxNesting = 150;
 constexpr int kMaxChain = 1000;
 
 template <typename Node>
-ExprPtr make(int line, Node node) {
-  return std::make_unique<Expr>(Expr{line, std::move(node)});
+ExprPtr make(Place at, Node node) {
+  return std::make_unique<Expr>(Expr{at, std::move(node)});
 }
 
 }  // namespace
@@ -68,7 +68,7 @@ void ExpressionParser::bound_chain(int& length) const {
 }
 
 ExprPtr ExpressionParser::tuple_or_expression(bool with_conditional, bool parenthesised) {
-  const int line = current().line;
+  const Place at = here();
   std::vector<ExprPtr> items;
   bool is_tuple = false;
   while (!at_tuple_end()) {
@@ -78,12 +78,12 @@ ExprPtr ExpressionParser::tuple_or_expression(bool with_conditional, bool parent
   }
   if (!is_tuple && items.size() == 1) return std::move(items[0]);
   if (items.empty() && !parenthesised) fail("expected an expression");
-  return make(line, TupleDisplay{std::move(items)});
+  return make(at, TupleDisplay{std::move(items)});
 }
 
 ExprPtr ExpressionParser::conditional() {
   const Nesting nesting(*this);
-  const int line = current().line;
+  const Place at = here();
   ExprPtr then = logical_or();
   int chain = 0;
   while (skip_name("if")) {
@@ -92,45 +92,45 @@ ExprPtr ExpressionParser::conditional() {
     ExprPtr condition = logical_or();
     ExprPtr otherwise = skip_name("else") ? conditional() : nullptr;
     --conditional_depth_;
-    then = make(line, Conditional{std::move(condition), std::move(then), std::move(otherwise)});
+    then = make(at, Conditional{std::move(condition), std::move(then), std::move(otherwise)});
   }
   return then;
 }
 
 ExprPtr ExpressionParser::logical_or() {
-  const int line = current().line;
+  const Place at = here();
   ExprPtr left = logical_and();
   int chain = 0;
   while (skip_name("or")) {
     bound_chain(chain);
     ExprPtr right = logical_and();
-    left = make(line, Logical{false, std::move(left), std::move(right)});
+    left = make(at, Logical{false, std::move(left), std::move(right)});
   }
   return left;
 }
 
 ExprPtr ExpressionParser::logical_and() {
-  const int line = current().line;
+  const Place at = here();
   ExprPtr left = logical_not();
   int chain = 0;
   while (skip_name("and")) {
     bound_chain(chain);
     ExprPtr right = logical_not();
-    left = make(line, Logical{true, std::move(left), std::move(right)});
+    left = make(at, Logical{true, std::move(left), std::move(right)});
   }
   return left;
 }
 
 ExprPtr ExpressionParser::logical_not() {
   const Nesting nesting(*this);
-  const int line = current().line;
-  if (skip_name("not")) return make(line, Not{logical_not()});
+  const Place at = here();
+  if (skip_name("not")) return make(at, Not{logical_not()});
   return comparison();
 }
 
 ExprPtr ExpressionParser::comparison() {
   static constexpr std::string_view kOperators[] = {"==", "!=", "<", "<=", ">", ">="};
-  const int line = current().line;
+  const Place at = here();
   ExprPtr first = sum();
   std::vector<std::pair<std::string, ExprPtr>> rest;
   for (;;) {
@@ -152,11 +152,11 @@ ExprPtr ExpressionParser::comparison() {
     rest.emplace_back(std::move(op), sum());
   }
   if (rest.empty()) return first;
-  return make(line, Comparison{std::move(first), std::move(rest)});
+  return make(at, Comparison{std::move(first), std::move(rest)});
 }
 
 ExprPtr ExpressionParser::sum() {
-  const int line = current().line;
+  const Place at = here();
   ExprPtr left = concatenation();
   int chain = 0;
   while (is_operator("+") || is_operator("-")) {
@@ -164,22 +164,22 @@ ExprPtr ExpressionParser::sum() {
     const std::string op = current().text;
     next();
     ExprPtr right = concatenation();
-    left = make(line, Arithmetic{op, std::move(left), std::move(right)});
+    left = make(at, Arithmetic{op, std::move(left), std::move(right)});
   }
   return left;
 }
 
 ExprPtr ExpressionParser::concatenation() {
-  const int line = current().line;
+  const Place at = here();
   std::vector<ExprPtr> parts;
   do parts.push_back(product());
   while (skip_operator("~"));
   if (parts.size() == 1) return std::move(parts[0]);
-  return make(line, Concatenation{std::move(parts)});
+  return make(at, Concatenation{std::move(parts)});
 }
 
 ExprPtr ExpressionParser::product() {
-  const int line = current().line;
+  const Place at = here();
   ExprPtr left = power();
   int chain = 0;
   while (is_operator("*") || is_operator("/") || is_operator("//") || is_operator("%")) {
@@ -187,31 +187,31 @@ ExprPtr ExpressionParser::product() {
     const std::string op = current().text;
     next();
     ExprPtr right = power();
-    left = make(line, Arithmetic{op, std::move(left), std::move(right)});
+    left = make(at, Arithmetic{op, std::move(left), std::move(right)});
   }
   return left;
 }
 
 ExprPtr ExpressionParser::power() {
-  const int line = current().line;
+  const Place at = here();
   ExprPtr left = unary();
   int chain = 0;
   while (skip_operator("**")) {
     bound_chain(chain);
     ExprPtr right = unary();
-    left = make(line, Arithmetic{"**", std::move(left), std::move(right)});
+    left = make(at, Arithmetic{"**", std::move(left), std::move(right)});
   }
   return left;
 }
 
 ExprPtr ExpressionParser::unary(bool with_filters) {
   const Nesting nesting(*this);
-  const int line = current().line;
+  const Place at = here();
   ExprPtr operand;
   if (skip_operator("-"))
-    operand = make(line, Sign{true, unary(false)});
+    operand = make(at, Sign{true, unary(false)});
   else if (skip_operator("+"))
-    operand = make(line, Sign{false, unary(false)});
+    operand = make(at, Sign{false, unary(false)});
   else
     operand = primary();
   operand = postfix(std::move(operand));
@@ -226,7 +226,7 @@ ExprPtr ExpressionParser::primary() {
     case Token::Kind::kString: {
       std::string text;
       for (; current().kind == Token::Kind::kString; next()) text += current().text;
-      return make(token.line, Literal{std::move(text)});
+      return make(place_of(token), Literal{std::move(text)});
     }
     case Token::Kind::kInteger:
     case Token::Kind::kFloat:
@@ -248,15 +248,15 @@ ExprPtr ExpressionParser::name_or_constant() {
   const Token& token = current();
   next();
   const std::string& name = token.text;
-  if (name == "true" || name == "True") return make(token.line, Literal{true});
-  if (name == "false" || name == "False") return make(token.line, Literal{false});
-  if (name == "none" || name == "None") return make(token.line, Literal{None{}});
+  if (name == "true" || name == "True") return make(place_of(token), Literal{true});
+  if (name == "false" || name == "False") return make(place_of(token), Literal{false});
+  if (name == "none" || name == "None") return make(place_of(token), Literal{None{}});
   if (macro_) {
     macro_->takes_varargs |= name == "varargs";
     macro_->takes_kwargs |= name == "kwargs";
     macro_->takes_caller |= name == "caller";
   }
-  return make(token.line, Name{name});
+  return make(place_of(token), Name{name});
 }
 
 ExprPtr ExpressionParser::number() {
@@ -267,7 +267,7 @@ ExprPtr ExpressionParser::number() {
   if (token.kind == Token::Kind::kFloat) {
     double value = 0;
     std::from_chars(begin, end, value);
-    return make(token.line, Literal{value});
+    return make(place_of(token), Literal{value});
   }
   int base = 10;
   if (token.text.size() > 2 && begin[0] == '0' &&
@@ -279,11 +279,11 @@ ExprPtr ExpressionParser::number() {
   const auto [stop, error] = std::from_chars(begin, end, value, base);
   if (error != std::errc{} || stop != end)
     fail_at(token, "'" + token.text + "' is not a number this reads");
-  return make(token.line, Literal{value});
+  return make(place_of(token), Literal{value});
 }
 
 ExprPtr ExpressionParser::list() {
-  const int line = current().line;
+  const Place at = here();
   expect_operator("[");
   std::vector<ExprPtr> items;
   while (!is_operator("]")) {
@@ -292,11 +292,11 @@ ExprPtr ExpressionParser::list() {
     items.push_back(expression());
   }
   expect_operator("]");
-  return make(line, ListDisplay{std::move(items)});
+  return make(at, ListDisplay{std::move(items)});
 }
 
 ExprPtr ExpressionParser::dict() {
-  const int line = current().line;
+  const Place at = here();
   expect_operator("{");
   std::vector<std::pair<ExprPtr, ExprPtr>> entries;
   while (!is_operator("}")) {
@@ -307,25 +307,26 @@ ExprPtr ExpressionParser::dict() {
     entries.emplace_back(std::move(key), expression());
   }
   expect_operator("}");
-  return make(line, DictDisplay{std::move(entries)});
+  return make(at, DictDisplay{std::move(entries)});
 }
 
 ExprPtr ExpressionParser::postfix(ExprPtr operand) {
   int chain = 0;
   for (;;) {
     bound_chain(chain);
-    const int line = current().line;
     if (skip_operator(".")) {
+      const Place at = here();
       if (current().kind == Token::Kind::kInteger) {
         ExprPtr index = number();
-        operand = make(line, Subscript{std::move(operand), std::move(index)});
+        operand = make(at, Subscript{std::move(operand), std::move(index)});
       } else {
-        operand = make(line, Attribute{std::move(operand), expect_any_name()});
+        operand = make(at, Attribute{std::move(operand), expect_any_name()});
       }
     } else if (is_operator("[")) {
       operand = subscript(std::move(operand));
     } else if (is_operator("(")) {
-      operand = make(line, Call{std::move(operand), arguments()});
+      const Place at = operand->at;
+      operand = make(at, Call{std::move(operand), arguments()});
     } else {
       return operand;
     }
@@ -333,7 +334,7 @@ ExprPtr ExpressionParser::postfix(ExprPtr operand) {
 }
 
 ExprPtr ExpressionParser::subscript(ExprPtr operand) {
-  const int line = current().line;
+  const Place at = here();
   expect_operator("[");
   const auto part = [&]() -> ExprPtr {
     return is_operator(":") || is_operator("]") ? nullptr : expression();
@@ -345,9 +346,9 @@ ExprPtr ExpressionParser::subscript(ExprPtr operand) {
     ExprPtr stop = part();
     ExprPtr step = skip_operator(":") ? part() : nullptr;
     result =
-        make(line, Slice{std::move(operand), std::move(start), std::move(stop), std::move(step)});
+        make(at, Slice{std::move(operand), std::move(start), std::move(stop), std::move(step)});
   } else {
-    result = make(line, Subscript{std::move(operand), std::move(start)});
+    result = make(at, Subscript{std::move(operand), std::move(start)});
   }
   expect_operator("]");
   return result;
@@ -357,13 +358,14 @@ ExprPtr ExpressionParser::filters_and_tests(ExprPtr operand) {
   int chain = 0;
   for (;;) {
     bound_chain(chain);
-    const int line = current().line;
     if (skip_operator("|")) {
-      operand = make(line, filter(std::move(operand)));
+      const Place at = here();
+      operand = make(at, filter(std::move(operand)));
     } else if (skip_name("is")) {
       operand = test(std::move(operand));
     } else if (is_operator("(")) {
-      operand = make(line, Call{std::move(operand), arguments()});
+      const Place at = operand->at;
+      operand = make(at, Call{std::move(operand), arguments()});
     } else {
       return operand;
     }
@@ -380,7 +382,7 @@ FilterUse ExpressionParser::filter(ExprPtr input) {
 }
 
 ExprPtr ExpressionParser::test(ExprPtr operand) {
-  const int line = current().line;
+  const Place at = here();
   const bool negated = skip_name("not");
   const Token token = current();
   TestUse use{std::move(operand), expect_any_name(), {}};
@@ -396,8 +398,8 @@ ExprPtr ExpressionParser::test(ExprPtr operand) {
     if (is_name("is")) fail("tests cannot be chained with 'is'");
     use.arguments.push_back({Argument::Kind::kPositional, {}, postfix(primary())});
   }
-  ExprPtr result = make(line, std::move(use));
-  return negated ? make(line, Not{std::move(result)}) : std::move(result);
+  ExprPtr result = make(at, std::move(use));
+  return negated ? make(at, Not{std::move(result)}) : std::move(result);
 }
 
 ArgumentList ExpressionParser::arguments() {

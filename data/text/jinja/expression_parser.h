@@ -26,6 +26,8 @@ class ExpressionParser {
   void next() {
     if (position_ + 1 < tokens_.size()) ++position_;
   }
+  static Place place_of(const Token& token) { return {token.line, token.column}; }
+  Place here() const { return place_of(current()); }
   bool is_operator(std::string_view text) const {
     return current().kind == Token::Kind::kOperator && current().text == text;
   }

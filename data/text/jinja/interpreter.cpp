@@ -7,11 +7,12 @@
 #include "data/text/jinja/methods.h"
 #include "data/text/jinja/operators.h"
 #include "data/text/jinja/tests.h"
+#include "data/text/jinja/utf8.h"
 
 namespace temper::data::jinja {
 namespace {
 
-constexpr int64_t kMaxRounds = 10'000'000;  // of all loops and macro calls of one rendering
+constexpr uint64_t kRoundWork = 20;  // of a loop's round or a macro's call
 constexpr int kMaxCallDepth =
     1000;  // of nested evaluations, which is what the machine's stack bounds
 
@@ -45,7 +46,7 @@ using ScopePtr = std::shared_ptr<Scope>;
 /// The variable `loop`.
 class Loop : public Object, public std::enable_shared_from_this<Loop> {
  public:
-  Loop(std::vector<Value> items, int depth) : items_(std::move(items)), loop_depth_(depth) {}
+  explicit Loop(std::vector<Value> items) : items_(std::move(items)) {}
 
   size_t size() const { return items_.size(); }
   const Value& enter(size_t index) { return items_[index_ = index]; }
@@ -59,8 +60,8 @@ class Loop : public Object, public std::enable_shared_from_this<Loop> {
     if (name == "first") return index == 0;
     if (name == "last") return index + 1 == count;
     if (name == "length") return count;
-    if (name == "depth") return loop_depth_;
-    if (name == "depth0") return loop_depth_ - 1;
+    if (name == "depth") return 1;  // of recursive loops, which there are none of
+    if (name == "depth0") return 0;
     if (name == "previtem")
       return index > 0 ? items_[index_ - 1] : Value::undefined("there is no previous item");
     if (name == "nextitem")
@@ -89,7 +90,6 @@ class Loop : public Object, public std::enable_shared_from_this<Loop> {
   }
 
   const std::vector<Value> items_;
-  const int loop_depth_;
   size_t index_ = 0;
   std::optional<Value> last_seen_;
 };
@@ -114,13 +114,17 @@ class Interpreter {
   Interpreter& operator=(const Interpreter&) = delete;
 
   Rendering run(const Body& body) {
+    const WorkLimit limit;
     try {
       execute(body, top_, root_);
     } catch (const RenderError&) {
       throw;
     } catch (const Error& error) {
-      throw RenderError(error.what(), line_);
+      throw RenderError(error.what(), at_);
     }
+    // Inside a macro the text at the span's place may be another one, with longer characters.
+    for (auto& [begin, end] : spans_)
+      end = begin + utf8_offset(std::string_view(root_).substr(begin), end);
     return {std::move(root_), std::move(spans_)};
   }
 
@@ -168,12 +172,8 @@ class Interpreter {
     return std::make_shared<Scope>(Scope{parent, {}});
   }
 
-  void count_round() {
-    if (++rounds_ > kMaxRounds)
-      throw Error("the template runs more than " + std::to_string(kMaxRounds) + " loop rounds");
-  }
-
   static void append(std::string& out, std::string_view text) {
+    spend_on_text(text.size());
     check_text_size(out.size() + text.size());
     out += text;
   }
@@ -183,7 +183,7 @@ class Interpreter {
   Flow execute(const Body& body, const ScopePtr& scope, std::string& out) {
     const Depth depth(*this);
     for (const Stmt& statement : body) {
-      line_ = statement.line;
+      at_ = statement.at;
       const Flow flow =
           std::visit([&](const auto& node) { return run(node, scope, out); }, statement.node);
       if (flow != Flow::kOn) return flow;
@@ -218,23 +218,24 @@ class Interpreter {
     std::vector<Value> items = iterate(evaluate(*node.iterable, scope));
     if (node.filter) {
       std::erase_if(items, [&](const Value& item) {
-        count_round();
+        spend(kRoundWork);
         const ScopePtr tested = inside(scope);
         assign(node.target, item, tested);
         return !truthy(evaluate(*node.filter, tested));
       });
     }
-    if (items.empty()) return execute(node.otherwise, inside(scope), out);
-    const auto loop = std::make_shared<Loop>(std::move(items), ++loop_depth_);
+    const auto loop = std::make_shared<Loop>(std::move(items));
+    bool completed = false;  // a round that ended in break or continue does not count, as in Jinja
     for (size_t i = 0; i < loop->size(); ++i) {
-      count_round();
+      spend(kRoundWork);
       const ScopePtr round = inside(scope);
       round->set("loop", loop);
       assign(node.target, loop->enter(i), round);
-      if (execute(node.body, round, out) == Flow::kBreak) break;
+      const Flow flow = execute(node.body, round, out);
+      completed |= flow == Flow::kOn;
+      if (flow == Flow::kBreak) break;
     }
-    --loop_depth_;
-    return Flow::kOn;
+    return completed ? Flow::kOn : execute(node.otherwise, inside(scope), out);
   }
 
   Flow run(const Set& node, const ScopePtr& scope, std::string&) {
@@ -248,7 +249,10 @@ class Interpreter {
   }
 
   Flow run(const FilterBlock& node, const ScopePtr& scope, std::string& out) {
-    append(out, to_text(filtered(node.filters, capture(node.body, scope), scope)));
+    const Value text = filtered(node.filters, capture(node.body, scope), scope);
+    if (!text.is_string())
+      throw Error("a filter block must make text, not '" + type_name(text) + "'");
+    append(out, text.text());
     return Flow::kOn;
   }
 
@@ -262,7 +266,7 @@ class Interpreter {
     const Value callee = evaluate(*call.callee, scope);
     Arguments arguments = evaluate_arguments(call.arguments, scope);
     arguments.keyword.emplace_back("caller", make_macro(node.caller, scope));
-    append(out, to_text(invoke(callee, arguments, node.call->line)));
+    append(out, to_text(invoke(callee, arguments)));
     return Flow::kOn;
   }
 
@@ -270,7 +274,7 @@ class Interpreter {
   /// macro's own text will begin.
   Flow run(const Generation& node, const ScopePtr& scope, std::string& out) {
     const std::string text = capture(node.body, scope);
-    spans_.emplace_back(root_.size(), root_.size() + text.size());
+    spans_.emplace_back(root_.size(), utf8_count(text));
     append(out, text);
     return Flow::kOn;
   }
@@ -311,7 +315,7 @@ class Interpreter {
 
   Value call_macro(const MacroDefinition& macro, const ScopePtr& closure,
                    const Arguments& arguments) {
-    count_round();
+    spend(kRoundWork);
     const ScopePtr scope = inside(closure);
     const auto& parameters = macro.parameters;
     const size_t given = std::min(arguments.positional.size(), parameters.size());
@@ -347,9 +351,10 @@ class Interpreter {
       const auto found =
           std::find_if(parameters.begin(), parameters.end(),
                        [&](const auto& parameter) { return parameter.name == name; });
-      if (found != parameters.end()) {
-        if (size_t(found - parameters.begin()) < given)
-          throw Error("macro '" + macro.name + "' got multiple values for argument '" + name + "'");
+      const bool is_given = size_t(found - parameters.begin()) < given;
+      if (found != parameters.end() && is_given && !macro.takes_kwargs)
+        throw Error("macro '" + macro.name + "' got multiple values for argument '" + name + "'");
+      if (found != parameters.end() && !is_given) {
         scope.set(name, value);
       } else if (name == "caller" && macro.takes_caller) {
         scope.set(name, value);
@@ -386,16 +391,14 @@ class Interpreter {
     return arguments;
   }
 
-  Value invoke(const Value& callee, const Arguments& arguments, int line) {
+  static Value invoke(const Value& callee, const Arguments& arguments) {
     if (callee.is_undefined()) {
       const auto& what = std::get<Undefined>(callee.storage()).what;
       throw Error(what ? *what : "an undefined value is called");
     }
     const auto object = callee.object();
     if (!object) throw Error("'" + type_name(callee) + "' object is not callable");
-    Value result = object->call(arguments);
-    line_ = line;
-    return result;
+    return object->call(arguments);
   }
 
   Value filtered(const std::vector<FilterUse>& filters, Value value, const ScopePtr& scope) {
@@ -413,8 +416,11 @@ class Interpreter {
 
   Value evaluate(const Expr& expr, const ScopePtr& scope) {
     const Depth depth(*this);
-    line_ = expr.line;
-    return std::visit([&](const auto& node) { return value_of(node, scope); }, expr.node);
+    spend(1);
+    const Place outer = std::exchange(at_, expr.at);
+    Value value = std::visit([&](const auto& node) { return value_of(node, scope); }, expr.node);
+    at_ = outer;  // where an error leaves it, the template failed
+    return value;
   }
 
   Value value_of(const Literal& node, const ScopePtr&) { return node.value; }
@@ -466,11 +472,8 @@ class Interpreter {
   }
 
   Value value_of(const Call& node, const ScopePtr& scope) {
-    const int line = line_;
     const Value callee = evaluate(*node.callee, scope);
-    const Arguments arguments = evaluate_arguments(node.arguments, scope);
-    line_ = line;
-    return invoke(callee, arguments, line);
+    return invoke(callee, evaluate_arguments(node.arguments, scope));
   }
 
   Value value_of(const FilterUse& node, const ScopePtr& scope) {
@@ -541,11 +544,9 @@ class Interpreter {
   std::vector<ScopePtr> captured_;
   std::vector<std::weak_ptr<Namespace>> namespaces_;
   std::string root_;
-  std::vector<std::pair<size_t, size_t>> spans_;
-  int line_ = 1;
+  std::vector<std::pair<size_t, size_t>> spans_;  // begin in bytes, length in characters
+  Place at_;
   int depth_ = 0;
-  int loop_depth_ = 0;
-  int64_t rounds_ = 0;
 };
 
 }  // namespace

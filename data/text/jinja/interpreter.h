@@ -14,15 +14,15 @@ struct Rendering {
   std::vector<std::pair<size_t, size_t>> generation_spans;
 };
 
-/// A failure at a line of the template.
+/// A failure at a place of the template.
 class RenderError : public Error {
  public:
-  RenderError(const std::string& what, int at_line) : Error(what), line(at_line) {}
-  int line;
+  RenderError(const std::string& what, Place place) : Error(what), at(place) {}
+  Place at;
 };
 
 /// Runs a template with these variables; built-in functions (range, namespace, raise_exception,
-/// ...) are added. Bounded in output, loop rounds and recursion. Throws RenderError.
+/// ...) are added. Bounded in output, work and recursion. Throws RenderError.
 Rendering render(const Template& parsed, std::vector<std::pair<std::string, Value>> variables);
 
 }  // namespace temper::data::jinja

@@ -14,6 +14,7 @@ class Writer {
   explicit Writer(const JsonStyle& style) : style_(style) {}
 
   void write(const Value& value, int depth) {
+    spend(1);
     check_text_size(out_.size());
     if (value.is_none())
       out_ += "null";
@@ -104,6 +105,7 @@ class Writer {
   }
 
   void quote(std::string_view text) {
+    spend(text.size());
     out_ += '"';
     for (; !text.empty(); text.remove_prefix(utf8_length(text))) {
       const char32_t c = utf8_first(text);

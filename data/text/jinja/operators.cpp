@@ -32,7 +32,8 @@ int64_t floor_div(int64_t a, int64_t b) {
 
 double floor_mod(double a, double b) {
   const double rest = std::fmod(a, b);
-  return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+  if (rest == 0) return std::copysign(0.0, b);
+  return (rest < 0) != (b < 0) ? rest + b : rest;
 }
 
 int64_t integer_power(int64_t base, int64_t exponent) {
@@ -76,6 +77,7 @@ Value float_arithmetic(std::string_view op, double a, double b) {
   if (op == "*") return a * b;
   if (op == "**") {
     if (a == 0 && b < 0) throw Error("0 to a negative power");
+    if (a < 0 && b != std::floor(b)) throw Error("a complex number");
     return std::pow(a, b);
   }
   if (b == 0) throw Error("float division by zero");
@@ -88,6 +90,8 @@ Value repeat(const Value& value, int64_t times) {
   if (value.is_string()) {
     const std::string& text = value.text();
     if (!text.empty() && count > kMaxTextBytes / text.size()) check_text_size(kMaxTextBytes + 1);
+    spend_on_text(text.size() * count);
+    spend(text.empty() ? 0 : count);
     std::string out;
     out.reserve(text.size() * count);
     for (size_t i = 0; i < count && !text.empty(); ++i) out += text;
@@ -111,6 +115,7 @@ bool repeatable(const Value& value) {
 }
 
 Value add_strings(const Value& left, const Value& right) {
+  spend_on_text(left.text().size() + right.text().size());
   check_text_size(left.text().size() + right.text().size());
   if (!left.safe() && !right.safe()) return left.text() + right.text();
   return Value(escape_html(left).text() + escape_html(right).text(), true);
@@ -157,6 +162,7 @@ std::optional<Value> find_item(const Value& object, const Value& index) {
   if (position < 0) position += size;
   if (position < 0 || position >= size) return std::nullopt;
   if (sequence) return sequence->items[size_t(position)];
+  spend_on_text(object.text().size());
   const std::string_view rest =
       std::string_view(object.text()).substr(utf8_offset(object.text(), size_t(position)));
   return Value(rest.substr(0, utf8_length(rest)));
@@ -229,7 +235,7 @@ Value slice(const Value& object, const Value& start, const Value& stop, const Va
   const bool sliceable =
       object.is_string() || (sequence && sequence->kind != Sequence::Kind::kGenerator &&
                              sequence->kind != Sequence::Kind::kDictView);
-  if (!sliceable) return missing(object, "slices");
+  if (!sliceable) throw Error("'" + type_name(object) + "' cannot be sliced");
   const std::vector<Value> items = object.is_string() ? iterate(object) : sequence->items;
   const std::vector<size_t> positions = slice_positions(int64_t(items.size()), start, stop, step);
   if (object.is_string()) {
@@ -247,7 +253,9 @@ Value slice(const Value& object, const Value& start, const Value& stop, const Va
 Value escape_html(const Value& value) {
   if (value.safe()) return value;
   std::string out;
-  for (char c : to_text(value)) {
+  const std::string text = to_text(value);
+  spend(text.size());
+  for (char c : text) {
     switch (c) {
       case '&':
         out += "&amp;";
@@ -359,7 +367,12 @@ std::string percent_format(std::string_view format, const Value& arguments) {
         throw Error(std::string("unsupported format character '") + format[i] + "'");
     }
   }
-  if (used < values.size() && !arguments.is_dict())
+  // Python lets what could be a mapping pass.
+  const Sequence* list = arguments.sequence();
+  const bool subscriptable =
+      arguments.is_dict() ||
+      (list && (list->kind == Sequence::Kind::kList || list->kind == Sequence::Kind::kRange));
+  if (used < values.size() && !subscriptable)
     throw Error("not all arguments converted during string formatting");
   return out;
 }

@@ -31,13 +31,13 @@ class Parser : private ExpressionParser {
       const Token& token = current();
       switch (token.kind) {
         case Token::Kind::kText:
-          statements.push_back({token.line, Text{token.text}});
+          statements.push_back({place_of(token), Text{token.text}});
           next();
           break;
         case Token::Kind::kOutputBegin: {
           next();
           ExprPtr value = tuple_or_expression();
-          statements.push_back({token.line, Output{std::move(value)}});
+          statements.push_back({place_of(token), Output{std::move(value)}});
           expect_kind(Token::Kind::kOutputEnd, "'}}'");
           break;
         }
@@ -58,13 +58,13 @@ class Parser : private ExpressionParser {
     const Token token = current();
     if (token.kind != Token::Kind::kName) fail("a block needs a name");
     next();
-    Stmt result{token.line, Break{}};
+    Stmt result{place_of(token), Break{}};
     if (token.text == "if")
       result.node = if_statement();
     else if (token.text == "for")
       result.node = for_statement();
     else if (token.text == "set")
-      return set_statement(token.line);
+      return set_statement(place_of(token));
     else if (token.text == "macro")
       result.node = macro();
     else if (token.text == "call")
@@ -172,19 +172,19 @@ class Parser : private ExpressionParser {
     return name;
   }
 
-  Stmt set_statement(int line) {
+  Stmt set_statement(Place at) {
     Target assigned = target("=");
     if (skip_operator("=")) {
       ExprPtr value = tuple_or_expression();
       end_block();
-      return {line, Set{std::move(assigned), std::move(value)}};
+      return {at, Set{std::move(assigned), std::move(value)}};
     }
     std::vector<FilterUse> filters;
     while (skip_operator("|")) filters.push_back(filter(nullptr));
     end_block();
     Body inside = body({"endset"});
     close_body();
-    return {line, SetBlock{std::move(assigned), std::move(filters), std::move(inside)}};
+    return {at, SetBlock{std::move(assigned), std::move(filters), std::move(inside)}};
   }
 
   Macro macro() {
@@ -229,6 +229,11 @@ class Parser : private ExpressionParser {
     definition.body = body({end});
     loop_depth_ = outer_loops;
     macro_ = outer;
+    if (outer) {  // its body uses what the inner one uses
+      outer->takes_varargs |= definition.takes_varargs;
+      outer->takes_kwargs |= definition.takes_kwargs;
+      outer->takes_caller |= definition.takes_caller;
+    }
     close_body();
   }
 

@@ -12,6 +12,7 @@ namespace {
 std::string repr_items(const std::vector<Value>& items, const char* open, const char* close,
                        int depth) {
   std::string out = open;
+  spend(items.size());
   for (size_t i = 0; i < items.size(); ++i) {
     if (i > 0) out += ", ";
     out += repr(items[i], depth + 1);
@@ -34,6 +35,7 @@ std::string repr_sequence(const Sequence& sequence, int depth) {
 }
 
 std::string repr_dict(const Dict& dict, int depth) {
+  spend(dict.entries.size());
   std::string out = "{";
   for (const auto& [key, value] : dict.entries) {
     if (out.size() > 1) out += ", ";
@@ -75,6 +77,7 @@ std::string repr_double(double value) {
 }
 
 std::string repr_text(std::string_view text) {
+  spend(text.size());
   const bool use_double = text.find('\'') != text.npos && text.find('"') == text.npos;
   const char quote = use_double ? '"' : '\'';
   std::string out(1, quote);
@@ -132,7 +135,10 @@ std::string repr(const Value& value, int depth) {
 
 std::string to_text(const Value& value) {
   if (value.is_undefined()) return {};
-  if (value.is_string()) return value.text();
+  if (value.is_string()) {
+    spend_on_text(value.text().size());
+    return value.text();
+  }
   return repr(value);
 }
 

@@ -92,10 +92,12 @@ Value dictsort(const Value& input, const Arguments& arguments) {
   return Value::list(std::move(pairs));
 }
 
-/// Sort keys by `attribute` (which may name several, separated by commas).
+/// A list of what `attribute` chooses (it may name several, separated by commas): the items of
+/// lists are only ordered where they differ, so that missing ones are no error.
 Value sort_key(const Value& item, const std::optional<Value>& attribute, bool case_sensitive) {
-  if (!attribute || attribute->is_none()) return folded(item, case_sensitive);
-  if (!attribute->is_string()) return folded(get_path(item, *attribute), case_sensitive);
+  if (!attribute || attribute->is_none()) return Value::list({folded(item, case_sensitive)});
+  if (!attribute->is_string())
+    return Value::list({folded(get_path(item, *attribute), case_sensitive)});
   std::vector<Value> keys;
   std::string_view rest = attribute->text();
   for (;;) {
@@ -131,6 +133,7 @@ Value unique(const Value& input, const Arguments& arguments) {
     const Value key = bound[1] && !bound[1]->is_none()
                           ? folded(get_path(item, *bound[1]), case_sensitive)
                           : folded(item, case_sensitive);
+    require_hashable(key);
     if (std::any_of(seen.begin(), seen.end(),
                     [&](const Value& other) { return equal(other, key); }))
       continue;
@@ -182,6 +185,7 @@ Value reverse_filter(const Value& input, const Arguments& arguments) {
 }
 
 Value map_filter(const Value& input, const Arguments& arguments) {
+  if (!truthy(input)) return Value::generator({});  // none, 0, ...: nothing, as in Jinja
   const Value* attribute = nullptr;
   const Value* fallback = nullptr;
   for (const auto& [name, value] : arguments.keyword) {
@@ -206,6 +210,7 @@ Value map_filter(const Value& input, const Arguments& arguments) {
 
 /// select, reject and, with an attribute as first argument, selectattr and rejectattr.
 Value choose(const Value& input, const Arguments& arguments, bool keep, bool by_attribute) {
+  if (!truthy(input)) return Value::generator({});
   const size_t skipped = by_attribute ? 1 : 0;
   if (arguments.positional.size() < skipped) throw Error("missing parameter for attribute name");
   const Test* test = nullptr;

@@ -291,6 +291,7 @@ const StringMethod* find_string_method(std::string_view name) {
 
 Value call_string_method(const StringMethod& method, const Value& text,
                          const Arguments& arguments) {
+  spend(text.text().size());
   Value result = method.call(method.name, text.text(), arguments);
   if (!text.safe() || !result.is_string()) return result;
   return Value(result.text(), true);
@@ -298,6 +299,7 @@ Value call_string_method(const StringMethod& method, const Value& text,
 
 std::string replace_text(std::string_view text, std::string_view from, std::string_view to,
                          int64_t count) {
+  spend(text.size());
   std::string out;
   if (from.empty()) {
     for (; count != 0; --count) {

@@ -41,9 +41,17 @@ bool is_number(const Value& value) { return value.is_number(); }
 bool is_string(const Value& value) { return value.is_string(); }
 bool is_mapping(const Value& value) { return value.is_dict(); }
 bool is_escaped(const Value& value) { return value.safe(); }
-bool is_callable(const Value& value) { return value.object() && value.object()->callable(); }
-bool is_filter(const Value& value) { return value.is_string() && find_filter(value.text()); }
-bool is_test(const Value& value) { return value.is_string() && find_test(value.text()); }
+bool is_callable(const Value& value) {  // Undefined can be called, to no good
+  return value.is_undefined() || (value.object() && value.object()->callable());
+}
+bool is_filter(const Value& value) {
+  require_hashable(value);
+  return value.is_string() && find_filter(value.text());
+}
+bool is_test(const Value& value) {
+  require_hashable(value);
+  return value.is_string() && find_test(value.text());
+}
 bool is_odd(const Value& value) { return equal(arithmetic("%", value, 2), 1); }
 bool is_even(const Value& value) { return equal(arithmetic("%", value, 2), 0); }
 

@@ -200,7 +200,8 @@ Value int_filter(const Value& input, const Arguments& arguments) {
     number = parse_double(text);
   }
   if (input.is_undefined()) return input.as_integer();  // throws
-  if (!number || !std::isfinite(*number) || std::abs(*number) >= 9.2e18) return fallback;
+  if (!number || !std::isfinite(*number)) return fallback;
+  if (std::abs(*number) >= 9.2e18) throw Error("an integer beyond 64 bits");
   return int64_t(*number);
 }
 
@@ -218,6 +219,17 @@ Value abs_filter(const Value& input, const Arguments& arguments) {
   return input.as_integer() < 0 ? negate(input) : Value(input.as_integer());
 }
 
+/// Python's round(): integers stay integers, ties go to even.
+Value rounded_integer(int64_t value, int64_t precision) {
+  if (precision >= 0) return value;
+  if (precision < -18) return 0;
+  int64_t unit = 1;
+  for (; precision < 0; ++precision) unit *= 10;
+  const int64_t rest = (value % unit + unit) % unit, below = value - rest;
+  const bool up = rest > unit / 2 || (rest == unit / 2 && (below / unit) % 2 != 0);
+  return up ? arithmetic("+", below, unit) : Value(below);
+}
+
 Value round_filter(const Value& input, const Arguments& arguments) {
   const auto bound = bind("round", arguments, {"precision", "method"});
   const int64_t precision = bound[0] ? bound[0]->as_integer() : 0;
@@ -228,6 +240,7 @@ Value round_filter(const Value& input, const Arguments& arguments) {
   const double value = input.as_double(), scale = std::pow(10.0, double(precision));
   if (method == "ceil") return std::ceil(value * scale) / scale;
   if (method == "floor") return std::floor(value * scale) / scale;
+  if (!input.is_float()) return rounded_integer(input.as_integer(), precision);
   if (precision < 0) return std::nearbyint(value * scale) / scale;
   char buffer[700];
   std::snprintf(buffer, sizeof buffer, "%.*f", int(precision),

@@ -9,7 +9,12 @@
 namespace temper::data::jinja {
 namespace {
 
+constexpr uint64_t kMaxWork = 100'000'000;
+constexpr uint64_t kUnlimited = std::numeric_limits<uint64_t>::max();
+thread_local uint64_t work_left = kUnlimited;
+
 std::shared_ptr<Sequence> make_sequence(Sequence::Kind kind, std::vector<Value> items) {
+  spend(items.size());
   if (items.size() > kMaxItems)
     throw Error("a list of more than " + std::to_string(kMaxItems) + " items");
   auto sequence = std::make_shared<Sequence>(Sequence{.kind = kind, .items = std::move(items)});
@@ -141,7 +146,14 @@ std::shared_ptr<Object> Value::object() const {
   return held ? *held : nullptr;
 }
 
+void require_hashable(const Value& value) {
+  const Sequence* sequence = value.sequence();
+  if (value.is_dict() || (sequence && sequence->kind == Sequence::Kind::kList))
+    throw Error("unhashable type: '" + type_name(value) + "'");
+}
+
 const Value* Dict::find(const Value& key) const {
+  spend(entries.size());
   for (const auto& [name, value] : entries) {
     if (equal(name, key)) return &value;
   }
@@ -149,6 +161,7 @@ const Value* Dict::find(const Value& key) const {
 }
 
 const Value* Dict::find(std::string_view key) const {
+  spend(entries.size() / 4);
   for (const auto& [name, value] : entries) {
     if (name.is_string() && name.text() == key) return &value;
   }
@@ -156,10 +169,8 @@ const Value* Dict::find(std::string_view key) const {
 }
 
 void Dict::set(Value key, Value value) {
-  const Sequence* sequence = key.sequence();
-  if (key.is_dict() || (sequence && sequence->kind == Sequence::Kind::kList)) {
-    throw Error("unhashable type: '" + type_name(key) + "'");
-  }
+  require_hashable(key);
+  spend(entries.size());
   depth = std::max({depth, depth_around(key), depth_around(value)});
   for (auto& [name, old] : entries) {
     if (equal(name, key)) {
@@ -246,13 +257,17 @@ bool truthy(const Value& value) {
 }
 
 bool equal(const Value& left, const Value& right) {
+  spend(1);
   if (left.is_number() && right.is_number()) {
     if (left.is_float() || right.is_float()) return left.as_double() == right.as_double();
     return left.as_integer() == right.as_integer();
   }
   if (left.storage().index() != right.storage().index()) return false;
   if (left.is_undefined() || left.is_none()) return true;
-  if (left.is_string()) return left.text() == right.text();
+  if (left.is_string()) {
+    spend_on_text(left.text().size());
+    return left.text() == right.text();
+  }
   if (left.is_dict()) {
     const Dict& a = left.dict();
     const Dict& b = right.dict();
@@ -272,6 +287,7 @@ bool equal(const Value& left, const Value& right) {
 }
 
 int compare(const Value& left, const Value& right) {
+  spend(1);
   if (left.is_undefined()) throw_undefined(left);
   if (right.is_undefined()) throw_undefined(right);
   if (left.is_number() && right.is_number()) {
@@ -298,6 +314,7 @@ bool contains(const Value& haystack, const Value& needle) {
     if (!needle.is_string()) {
       throw Error("'in <string>' requires a string on the left, not '" + type_name(needle) + "'");
     }
+    spend_on_text(haystack.text().size());
     return haystack.text().find(needle.text()) != std::string::npos;
   }
   if (haystack.is_dict()) return haystack.dict().find(needle) != nullptr;
@@ -313,6 +330,7 @@ bool iterable(const Value& value) {
 std::vector<Value> iterate(const Value& value) {
   if (value.is_undefined()) return {};
   if (value.is_string()) {
+    spend(value.text().size());
     std::vector<Value> characters;
     for (std::string_view rest = value.text(); !rest.empty();) {
       const size_t bytes = utf8_length(rest);
@@ -328,6 +346,7 @@ std::vector<Value> iterate(const Value& value) {
   }
   const Sequence* sequence = value.sequence();
   if (!sequence) throw Error("'" + type_name(value) + "' object is not iterable");
+  spend(sequence->items.size());
   if (sequence->kind != Sequence::Kind::kGenerator) return sequence->items;
   std::vector<Value> rest(sequence->items.begin() + std::ptrdiff_t(sequence->taken),
                           sequence->items.end());
@@ -337,7 +356,10 @@ std::vector<Value> iterate(const Value& value) {
 
 int64_t length(const Value& value) {
   if (value.is_undefined()) return 0;
-  if (value.is_string()) return int64_t(utf8_count(value.text()));
+  if (value.is_string()) {
+    spend_on_text(value.text().size());
+    return int64_t(utf8_count(value.text()));
+  }
   if (value.is_dict()) return int64_t(value.dict().entries.size());
   const Sequence* sequence = value.sequence();
   if (!sequence || sequence->kind == Sequence::Kind::kGenerator) {
@@ -355,6 +377,14 @@ int depth_around(const Value& item) {
   if (inner >= kMaxDepth)
     throw Error("values nested deeper than " + std::to_string(kMaxDepth) + " levels");
   return inner + 1;
+}
+
+WorkLimit::WorkLimit() { work_left = kMaxWork; }
+WorkLimit::~WorkLimit() { work_left = kUnlimited; }
+
+void spend(uint64_t units) {
+  if (units > work_left) throw Error("the template runs too long");
+  work_left -= units;
 }
 
 void check_text_size(size_t bytes) {

@@ -103,6 +103,9 @@ class Value {
   Storage storage_;
 };
 
+/// Throws for what cannot be a key of a dict.
+void require_hashable(const Value& value);
+
 struct Sequence {
   enum class Kind { kList, kTuple, kRange, kDictView, kGenerator };
   Kind kind = Kind::kList;
@@ -171,6 +174,19 @@ inline constexpr size_t kMaxTextBytes = size_t{64} << 20;
 inline constexpr size_t kMaxItems = 1'000'000;
 inline constexpr int kMaxDepth = 100;
 void check_text_size(size_t bytes);
+
+/// Bounds the work of the rendering on this thread while it lives: expressions, items and bytes
+/// that are made or looked at. Seconds, whatever the template does.
+class WorkLimit {
+ public:
+  WorkLimit();
+  ~WorkLimit();
+  WorkLimit(const WorkLimit&) = delete;
+  WorkLimit& operator=(const WorkLimit&) = delete;
+};
+/// Throws when the limit is reached. A unit is about what an item costs.
+void spend(uint64_t units);
+inline void spend_on_text(size_t bytes) { spend(1 + bytes / 32); }
 /// Levels of a container that holds `item`.
 int depth_around(const Value& item);
 

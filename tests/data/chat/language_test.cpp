@@ -48,10 +48,10 @@ TEST(Jinja, UndefinedIsEmptyUntilItIsUsed) {
   EXPECT_EQ(
       render("[{{ x }}{% for i in x %}{{ i }}{% endfor %}{{ 'no' if not x }}{{ x | length }}]"),
       "[no0]");
-  EXPECT_EQ(error_of("{{ x.y }}"), "t:1: 'x' is undefined");
-  EXPECT_EQ(error_of("\n{{ x + 1 }}"), "t:2: 'x' is undefined");
-  EXPECT_EQ(error_of("{{ {}.a() }}"), "t:1: 'dict' has no attribute 'a'");
-  EXPECT_EQ(error_of("{{ {'a': 1}.b.c }}"), "t:1: 'dict' has no attribute 'b'");
+  EXPECT_EQ(error_of("{{ x.y }}"), "t:1:6: 'x' is undefined");
+  EXPECT_EQ(error_of("\n{{ x + 1 }}"), "t:2:4: 'x' is undefined");
+  EXPECT_EQ(error_of("{{ {}.a() }}"), "t:1:7: 'dict' has no attribute 'a'");
+  EXPECT_EQ(error_of("{{ {'a': 1}.b.c }}"), "t:1:15: 'dict' has no attribute 'b'");
 }
 
 TEST(Jinja, AttributesPreferMethodsAndSubscriptsPreferItems) {
@@ -84,6 +84,24 @@ TEST(Jinja, LoopsKnowWhereTheyAre) {
   EXPECT_EQ(render("{% for i in [] %}{% else %}none{% endfor %}"), "none");
 }
 
+TEST(Jinja, ElseOfALoopRunsUnlessARoundReachedItsEnd) {
+  EXPECT_EQ(render("{% for i in [1, 2] %}{% continue %}{% else %}none{% endfor %}"), "none");
+  EXPECT_EQ(render("{% for i in [1, 2] %}{% if i == 2 %}{% break %}{% endif %}{% else %}none{% "
+                   "endfor %}"),
+            "");
+}
+
+TEST(Jinja, FiltersTakeWhatIsFalseForNothing) {
+  EXPECT_EQ(render("{{ none | map('upper') | list }}{{ none | select | list }}"), "[][]");
+  EXPECT_EQ(render("{{ [3, 1] | sort(attribute='a') }}{{ 25 | round(-1) }}{{ true | round }}"),
+            "[3, 1]20"
+            "1");
+  EXPECT_EQ(error_of("{{ [[1]] | unique | list }}"), "t:1:12: unhashable type: 'list'");
+  EXPECT_EQ(error_of("{{ 5[1:] }}"), "t:1:5: 'int' cannot be sliced");
+  EXPECT_EQ(error_of("{% filter length %}abc{% endfilter %}"),
+            "t:1:20: a filter block must make text, not 'int'");
+}
+
 TEST(Jinja, MacrosTakeDefaultsKeywordsAndCallers) {
   EXPECT_EQ(render("{% macro m(a, b=a ~ '!', c='x') %}{{ a }}{{ b }}{{ c }}{{ varargs }}{{ kwargs "
                    "}}{% endmacro %}{{ m('1', c=2, d=3) }}"),
@@ -93,7 +111,7 @@ TEST(Jinja, MacrosTakeDefaultsKeywordsAndCallers) {
           "{% macro m() %}[{{ caller(1) }}]{% endmacro %}{% call(v) m() %}v{{ v }}{% endcall %}"),
       "[v1]");
   EXPECT_EQ(error_of("{% macro m() %}{% endmacro %}{{ m(1) }}"),
-            "t:1: macro 'm' takes not more than 0 argument(s)");
+            "t:1:33: macro 'm' takes not more than 0 argument(s)");
 }
 
 TEST(Jinja, JsonKeepsKeyOrderAndCharacters) {
@@ -128,23 +146,34 @@ TEST(Jinja, GeneratorsAreReadOnceAndAlwaysTrue) {
 
 TEST(Jinja, TheSandboxRefusesChangesAndPrivateNames) {
   EXPECT_EQ(error_of("{{ [].append(1) }}"),
-            "t:1: access to attribute 'append' of 'list' object is unsafe");
+            "t:1:7: access to attribute 'append' of 'list' object is unsafe");
   EXPECT_EQ(error_of("{% set n = namespace(_a=1) %}"),
-            "t:1: namespace attributes must not begin with an underscore: '_a'");
-  EXPECT_EQ(error_of("{{ range(100001) }}"), "t:1: range too big: the sandbox allows 100000 items");
+            "t:1:12: namespace attributes must not begin with an underscore: '_a'");
+  EXPECT_EQ(error_of("{{ range(100001) }}"),
+            "t:1:4: range too big: the sandbox allows 100000 items");
 }
 
 TEST(Jinja, RunawayTemplatesAreStopped) {
   EXPECT_EQ(error_of("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"),
-            "t:1: the template recurses too deeply");
+            "t:1:19: the template recurses too deeply");
   EXPECT_EQ(error_of("{{ 'abcdefgh' * 100000000 }}"),
-            "t:1: the template makes more than 64 MiB of text");
+            "t:1:4: the template makes more than 64 MiB of text");
   EXPECT_EQ(error_of("{% set n = namespace(s='abcdefgh') %}{% for i in range(99) %}{% set n.s = "
                      "n.s + n.s %}{% endfor %}"),
-            "t:1: the template makes more than 64 MiB of text");
+            "t:1:75: the template makes more than 64 MiB of text");
   EXPECT_EQ(error_of("{% set n = namespace(l=[]) %}{% for i in range(999) %}{% set n.l = [n.l] "
                      "%}{% endfor %}"),
-            "t:1: values nested deeper than 100 levels");
+            "t:1:58: values nested deeper than 100 levels");
+}
+
+TEST(Jinja, TemplatesThatRunTooLongAreStopped) {
+  const std::string deep = "{% for i in range(99999) %}{% for j in range(99999) %}";
+  const std::string ends = "{% endfor %}{% endfor %}";
+  for (const char* body : {"", "{% set x = range(99999) | list %}", "{% set x = [] == range(9) %}",
+                           "{% set x = 'abc' * 99999 in 'abc' * 999 %}", "{{ i ~ j }}"}) {
+    const std::string said = error_of(deep + body + ends);
+    EXPECT_TRUE(said.ends_with("the template runs too long")) << body << ": " << said;
+  }
 }
 
 TEST(Jinja, FaultsOfTheSourceAreFoundBeforeRendering) {
@@ -161,7 +190,7 @@ TEST(Jinja, FaultsOfTheSourceAreFoundBeforeRendering) {
 
 TEST(ChatTemplate, RaiseExceptionEndsTheRenderingWithItsText) {
   EXPECT_EQ(error_of("\n{{ raise_exception('roles must alternate') }}"),
-            "t:2: roles must alternate");
+            "t:2:4: roles must alternate");
 }
 
 TEST(ChatTemplate, TheClockIsSourceDateEpoch) {
@@ -169,7 +198,7 @@ TEST(ChatTemplate, TheClockIsSourceDateEpoch) {
   EXPECT_EQ(render("{{ strftime_now('%d %b %Y') }}"), "01 Jan 1970");
   setenv("SOURCE_DATE_EPOCH", "soon", 1);
   EXPECT_EQ(error_of("{{ strftime_now('%d') }}"),
-            "t:1: SOURCE_DATE_EPOCH = 'soon': must be seconds since 1970");
+            "t:1:4: SOURCE_DATE_EPOCH = 'soon': must be seconds since 1970");
   unsetenv("SOURCE_DATE_EPOCH");
 }
 
@@ -193,7 +222,7 @@ TEST(ChatTemplate, GenerationSpansAreBytesOfTheText) {
                                                   .tools = nullptr,
                                                   .add_generation_prompt = false,
                                                   .extra = nullptr});
-  EXPECT_TRUE(chat_template.marks_generation());
+  EXPECT_TRUE(chat.marked);
   EXPECT_EQ(chat.generation_spans, (std::vector<std::pair<size_t, size_t>>{{2, 4}, {5, 5}}));
 }
 

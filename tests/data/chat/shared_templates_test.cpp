@@ -7,8 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "data/text/chat_template.h"
-#include "data/text/jinja/utf8.h"
-#include "recipes/diagnostic.h"
+#include "tests/data/chat/template_case.h"
 
 namespace temper::data {
 namespace {
@@ -26,34 +25,6 @@ std::string read(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(stream), {}};
 }
 
-Json spans_in_code_points(const RenderedChat& chat) {
-  Json spans = Json::array();
-  const std::string_view text = chat.text;
-  for (const auto& [begin, end] : chat.generation_spans) {
-    spans.push_back(
-        {jinja::utf8_count(text.substr(0, begin)), jinja::utf8_count(text.substr(0, end))});
-  }
-  return spans;
-}
-
-void check_case(const ChatTemplate& chat_template, const Json& expected, const std::string& where) {
-  const ChatInput input{expected["messages"], expected["tools"],
-                        expected["add_generation_prompt"].get<bool>(), expected["extra"]};
-  if (expected.contains("error")) {
-    EXPECT_THROW(chat_template.render(input), UserError) << where;
-    return;
-  }
-  try {
-    const RenderedChat chat = chat_template.render(input);
-    EXPECT_EQ(chat.text, expected["text"].get<std::string>()) << where;
-    if (expected.contains("generation")) {
-      EXPECT_EQ(spans_in_code_points(chat).dump(), expected["generation"].dump()) << where;
-    }
-  } catch (const UserError& error) {
-    ADD_FAILURE() << where << ": " << error.what();
-  }
-}
-
 TEST(SharedTemplates, RenderAsTransformersDoes) {
   const auto directory = templates_directory();
   if (!std::filesystem::is_directory(directory)) GTEST_SKIP() << directory << " is absent";
@@ -67,7 +38,8 @@ TEST(SharedTemplates, RenderAsTransformersDoes) {
     std::ifstream cases(directory / (name + ".cases.jsonl"));
     std::string line;
     for (int number = 1; std::getline(cases, line); ++number) {
-      check_case(chat_template, Json::parse(line), name + ":" + std::to_string(number));
+      const Json expected = Json::parse(line);
+      check_case(chat_template, expected, expected["extra"], name + ":" + std::to_string(number));
     }
   }
   EXPECT_GE(templates, 19);

@@ -91,6 +91,75 @@ TEST(RowEncoder, ConversationsInTheSpeakerFormAreConverted) {
   EXPECT_EQ(learned(encoder.encode(row)), "b<|im_end|>");
 }
 
+// Writes the names of called functions; chats without tools know no such thing.
+constexpr const char* kCalls =
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% for c in m.tool_calls or [] %}<call>{{ "
+    "c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}|{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}";
+
+TEST(RowEncoder, FunctionCallsOfTheSpeakerFormBecomeToolCallsWhereTheTemplateKnowsThem) {
+  const Row row = row_of(
+      R"({"conversations": [{"from": "human", "value": "a"},
+          {"from": "function_call", "value": "{\"name\": \"add\", \"arguments\": {\"x\": 1}}"},
+          {"from": "observation", "value": "2"}, {"from": "gpt", "value": "b"}], "system": "s"})");
+  const RowEncoder encoder = encoder_for(row, {}, {}, kCalls);
+  EXPECT_EQ(encoder.statement(),
+            "train.jsonl: messages (columns conversations, system), loss on assistant turns");
+  EXPECT_EQ(learned(encoder.encode(row)), "<call>add{\"x\": 1}|b|");
+  const RowEncoder whole = encoder_for(row, {}, {.loss_on = LossOn::kAll}, kCalls);
+  EXPECT_EQ(learned(whole.encode(row)),
+            "[system]s|[user]a|[assistant]<call>add{\"x\": 1}|[tool]2|[assistant]b|");
+  EXPECT_EQ(learned(encoder_for(row).encode(row)),
+            "{\"name\": \"add\", \"arguments\": {\"x\": 1}}<|im_end|>b<|im_end|>");
+  const Row text = row_of(
+      R"({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "add"}]})");
+  EXPECT_THROW(encoder_for(text, {}, {}, kCalls).encode(text), UserError);
+}
+
+TEST(RowEncoder, AlpacaRowsAreChatsWhereTheModelHasATemplate) {
+  const Row row = row_of(
+      R"({"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]], "system": "s"})");
+  const RowEncoder chats = encoder_for(row);
+  EXPECT_EQ(chats.statement(),
+            "train.jsonl: alpaca (columns instruction, output, input, system, history), loss on "
+            "completions, as chats");
+  EXPECT_EQ(learned(chats.encode(row)), "c<|im_end|>");
+  EXPECT_EQ(tokenizer().decode(chats.encode(row).documents[0].ids, false),
+            "<|im_start|>system\ns<|im_end|><|im_start|>user\nd<|im_end|><|im_start|>assistant\ne"
+            "<|im_end|><|im_start|>user\na\nb<|im_end|><|im_start|>assistant\nc<|im_end|>");
+  const RowEncoder text = encoder_for(row, {}, {}, nullptr);
+  EXPECT_EQ(text.statement(),
+            "train.jsonl: alpaca (columns instruction, output, input, system, history), loss on "
+            "completions, as text for want of a chat template");
+  EXPECT_EQ(learned(text.encode(row)), "c</s>");
+  EXPECT_EQ(tokenizer().decode(text.encode(row).documents[0].ids, false),
+            "<s>s\nd\ne\na\nb\nc</s>");
+  EXPECT_EQ(error_of(R"({"instruction": "a", "output": "b", "history": ["c"]})"),
+            "train.jsonl:17: history must be a list of [question, answer]");
+}
+
+TEST(RowEncoder, RowsOfAnotherFormatThanTheFirstAreRefused) {
+  const RowEncoder encoder = encoder_for(row_of(R"({"text": "a"})"));
+  try {
+    encoder.encode(row_of(R"({"messages": [{"role": "user", "content": "a"}]})"));
+    FAIL() << "no error";
+  } catch (const UserError& error) {
+    EXPECT_STREQ(error.what(),
+                 "train.jsonl:17: has the columns messages (messages), but the file's first row is "
+                 "text: must have text; one file, one format");
+  }
+}
+
+TEST(RowEncoder, GenerationPromptsThatTheTurnDoesNotKeepBeginItWhereTheyPart) {
+  const Row row = row_of(
+      R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]})");
+  const RowEncoder encoder =
+      encoder_for(row, {}, {},
+                  "{% for m in messages %}<{{ m.role }}>{{ m.content }}|{% endfor %}"
+                  "{% if add_generation_prompt %}<assistant>(thinks){% endif %}");
+  EXPECT_EQ(learned(encoder.encode(row)), "b|");
+}
+
 TEST(RowEncoder, TemplatesThatRewriteEarlierTurnsAreRefused) {
   const Row row = row_of(
       R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]})");
@@ -120,15 +189,16 @@ TEST(RowEncoder, BadRowsNameFileLineAndWhatIsAllowed) {
 }
 
 TEST(RowEncoder, ColumnsThatFitNothingAreListedWithThoseExpected) {
-  EXPECT_EQ(error_of(R"({"instruction": "a", "output": "b"})"),
-            "train.jsonl: no data format fits the columns instruction, output; expected messages "
+  EXPECT_EQ(error_of(R"({"question": "a", "answer": "b"})"),
+            "train.jsonl: no data format fits the columns question, answer; expected messages "
             "or conversations (messages), or prompt and completion "
-            "(prompt-completion), or text (text); name yours with columns = { prompt = \"...\", "
-            "completion = \"...\" }");
+            "(prompt-completion), or instruction and output (alpaca), or text (text); name yours "
+            "with columns = { prompt = \"...\", completion = \"...\" }");
   EXPECT_EQ(error_of(R"({"a": "x"})", {{"text", "b"}}),
             "train.jsonl: columns.text = \"b\": the file has no such column; found a");
   EXPECT_EQ(error_of(R"({"text": "x"})", {}, {.format = "txt"}),
-            "data.format = \"txt\": must be one of auto, messages, prompt-completion, text");
+            "data.format = \"txt\": must be one of auto, messages, prompt-completion, alpaca, "
+            "text");
   EXPECT_EQ(error_of(R"({"text": "x"})", {}, {.loss_on = LossOn::kAssistant}),
             "data.loss_on = \"assistant\": with rows of the format text must be one of auto, all");
 }
@@ -239,7 +309,7 @@ TEST(Formats, AreThoseOfTheObjective) {
   EXPECT_EQ(error_of_kind("sft", pair),
             "train.jsonl: no data format fits the columns prompt, chosen, rejected; expected "
             "messages or conversations (messages), or prompt and completion (prompt-completion), "
-            "or text (text) for objective.kind = \"sft\" (these are preference, for dpo, kto, "
+            "or instruction and output (alpaca), or text (text) for objective.kind = \"sft\" (these are preference, for dpo, kto, "
             "orpo, cpo, reward); name yours with columns = { prompt = \"...\", completion = "
             "\"...\" }");
   EXPECT_EQ(error_of_kind("dpo", R"({"prompt": "a", "completion": "b"})"),

@@ -91,6 +91,17 @@ TEST(Jsonl, ReadsLinesLongerThanItsBuffer) {
   EXPECT_EQ(rows[1], "2 {\"a\":2}");
 }
 
+TEST(Jsonl, RefusesValuesNestedTooDeeply) {
+  const TemporaryDirectory directory;
+  const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
+  for (const char* number : {"1", "123456789012345678901234567890"}) {
+    const auto file = directory.file("a.jsonl", "{\"n\": " + std::string(number) +
+                                                    ", \"x\": " + deep + "}\n{\"text\": \"b\"}\n");
+    EXPECT_EQ(read(file), (Rows{"bad: a.jsonl:1: not valid JSON: nested deeper than 1024 levels",
+                                R"(2 {"text":"b"})"}));
+  }
+}
+
 TEST(JsonArray, GivesItsObjects) {
   const TemporaryDirectory directory;
   EXPECT_EQ(read(directory.file("a.json", "[{\"a\":1},\n 5, {\"a\":2}]")),

@@ -1,0 +1,91 @@
+// JSONL rows: read, recognised and tokenized as sft would.
+#include <cstdlib>
+#include <optional>
+
+#include "data/formats/row_encoder.h"
+#include "data/readers/reader.h"
+#include "recipes/diagnostic.h"
+#include "tests/fuzz/driver.h"
+
+namespace temper::fuzz {
+namespace {
+
+const data::Tokenizer& tokenizer() {
+  static const data::Tokenizer loaded = [] {
+    const char* source = std::getenv("TEMPER_SOURCE_DIR");
+    return data::Tokenizer::load(std::filesystem::path(source ? source : ".") /
+                                 "tests/parity/golden/chat/tokenizer");
+  }();
+  return loaded;
+}
+
+const data::ChatTemplate& chat_template() {
+  static const auto parsed = data::ChatTemplate::parse(
+      "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ m.tool_calls }}{% endfor %}"
+      "{% if add_generation_prompt %}<assistant>{% endif %}",
+      "chat");
+  return parsed;
+}
+
+void run(std::string_view, const std::filesystem::path& file) {
+  std::optional<data::RowEncoder> encoder;
+  const auto reader = data::open_reader(file);
+  data::Row row;
+  for (bool more = true; more;) {
+    try {
+      more = reader->next(row);
+      if (!more) break;
+      if (!encoder)
+        encoder = data::RowEncoder::make({}, {.path = "x", .weight = 1, .columns = {}}, row,
+                                         tokenizer(), chat_template());
+      encoder->encode(row);
+    } catch (const UserError&) {  // a bad row; the next one follows
+    }
+  }
+}
+
+}  // namespace
+
+Target target() {
+  return {
+      .suffix = ".jsonl",
+      .seeds =
+          {"{\"text\": \"one\"}\n{\"text\": \"zw\\u00f6lf\", \"id\": 3}\n\n{\"text\": 5}\n",
+           R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+"tools": "[]", "chat_template_kwargs": {"x": true}})"
+           "\n",
+           R"({"conversations": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {}}"}, {"from": "observation", "value": "1"}, {"from": "gpt", "value": "b"}], "system": "s"})"
+           "\n",
+           R"({"prompt": "a", "completion": "b"})"
+           "\r\n"
+           R"({"prompt": [{"role": "user", "content": "é"}], "completion": [{"role": "assistant", "content": ""}]})",
+           R"({"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]]})"},
+      .words = {"{\"text\": \"",
+                "\"}\n",
+                "null",
+                "true",
+                "[]",
+                "{}",
+                "1e400",
+                "-0",
+                "\\u0000",
+                "\\ud83d",
+                "\\ude00",
+                "\xEF\xBB\xBF",
+                "\xFF",
+                "[[[[[[[[",
+                "\"role\": ",
+                "\"content\": ",
+                "\"from\": ",
+                "\"value\": ",
+                "\"messages\": ",
+                ", ",
+                ": ",
+                "\n",
+                "123456789012345678901234567890",
+                "<s>",
+                "</s>"},
+      .run = run};
+}
+
+}  // namespace temper::fuzz
