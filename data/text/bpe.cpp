@@ -1,71 +1,21 @@
-#include "data/text/bpe.h"
-
 #include <algorithm>
-#include <array>
-#include <atomic>
-#include <queue>
+#include <functional>
+#include <optional>
 #include <string>
-#include <unordered_map>
 #include <utility>
 
-#include <xxhash.h>
-
+#include "data/text/byte_fallback.h"
+#include "data/text/merge_table.h"
+#include "data/text/model.h"
 #include "data/text/unicode.h"
 
+/// Byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909): a word's characters are merged pair
+/// by pair, best rank first and from left to right, until no known pair is left.
 namespace temper::data {
 
 namespace {
 
-constexpr int32_t kNone = -1;
-// Ids index a table: a file whose largest id is far above its number of tokens is a mistake, not a
-// vocabulary.
-constexpr int64_t kLargestId = (int64_t{1} << 24) - 1;
-
-struct StringHash {
-  using is_transparent = void;
-  size_t operator()(std::string_view text) const { return XXH3_64bits(text.data(), text.size()); }
-};
-
-struct MergeRule {
-  int32_t rank = kNone;
-  int32_t id = kNone;
-};
-
-// (left, right) -> rule, by open addressing: this is the inner loop of everything that is not in
-// the cache.
-class MergeTable {
- public:
-  void reserve(size_t rules) {
-    size_t size = 16;
-    while (size < rules * 2) size *= 2;
-    keys_.assign(size, kEmpty);
-    rules_.resize(size);
-  }
-  void set(int32_t left, int32_t right, MergeRule rule) {
-    const size_t slot = find_slot(key(left, right));
-    keys_[slot] = key(left, right);
-    rules_[slot] = rule;
-  }
-  /// rank is kNone where there is no such rule.
-  MergeRule find(int32_t left, int32_t right) const {
-    const size_t slot = find_slot(key(left, right));
-    return keys_[slot] == kEmpty ? MergeRule{} : rules_[slot];
-  }
-
- private:
-  static constexpr uint64_t kEmpty = ~uint64_t{0};
-  static uint64_t key(int32_t left, int32_t right) {
-    return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
-  }
-  size_t find_slot(uint64_t wanted) const {
-    const size_t mask = keys_.size() - 1;
-    size_t slot = static_cast<size_t>((wanted * 0x9E3779B97F4A7C15ULL) >> 20) & mask;
-    while (keys_[slot] != kEmpty && keys_[slot] != wanted) slot = (slot + 1) & mask;
-    return slot;
-  }
-  std::vector<uint64_t> keys_;
-  std::vector<MergeRule> rules_;
-};
+constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // SentencePiece's U+2581
 
 struct Symbol {
   int32_t id;
@@ -83,92 +33,66 @@ struct Candidate {
   }
 };
 
-// What one thread remembers of one model: a table in which each word has one place.
-class WordCache {
+class Bpe : public Model {
  public:
-  static constexpr size_t kLongestWord = 64;
+  Bpe(const Component& component, Vocabulary vocabulary);
 
-  struct Slot {
-    std::string word;
-    std::vector<WordToken> tokens;
-  };
-  Slot& slot(std::string_view word) { return slots_[StringHash{}(word) & (kSlots - 1)]; }
-  uint64_t owner = 0;
+  void tokenize(std::string_view word, std::vector<WordToken>& tokens) const override;
+  size_t independent_part(std::string_view word) const override;
 
  private:
-  static constexpr size_t kSlots = size_t{1} << 14;
-  std::vector<Slot> slots_ = std::vector<Slot>(kSlots);
-};
-
-// A thread seldom works with more than a model's and a reward model's tokenizer; the oldest gives
-// way to a third.
-WordCache& cache_of(uint64_t owner) {
-  thread_local std::array<std::unique_ptr<WordCache>, 2> caches;
-  thread_local size_t oldest = 0;
-  for (const auto& cache : caches) {
-    if (cache && cache->owner == owner) return *cache;
-  }
-  std::unique_ptr<WordCache>& place = caches[oldest];
-  oldest = (oldest + 1) % caches.size();
-  place = std::make_unique<WordCache>();
-  place->owner = owner;
-  return *place;
-}
-
-}  // namespace
-
-struct Bpe::Tables {
-  std::unordered_map<std::string, int32_t, StringHash, std::equal_to<>> ids;
-  std::vector<std::string> tokens;
-  std::vector<bool> is_known;
-  MergeTable merges;
-  std::array<int32_t, 256> byte_ids;  // of "<0xHH>"
-  std::string prefix;                 // of every character but the word's first
-  std::string suffix;                 // of the word's last character
-  int32_t unknown = kNone;
-  bool byte_fallback = false;
-  bool fuse_unknown = false;
-  bool ignore_merges = false;
-  uint64_t instance = 0;
-
-  int32_t find(std::string_view token) const {
-    const auto found = ids.find(token);
-    return found == ids.end() ? kNone : found->second;
-  }
-
-  void read_vocabulary(const Component& component);
   void read_merges(const Component& component);
   void add_merge(const Component& component, size_t rank, std::string_view left,
                  std::string_view right);
+  bool words_are_independent() const;
+  int32_t find_character(std::string_view character) const;
   void list_symbols(std::string_view word, std::vector<Symbol>& symbols) const;
-  void merge_all(std::vector<Symbol>& symbols) const;
+  void merge_short(std::vector<Symbol>& symbols) const;
+  void merge_long(std::vector<Symbol>& symbols) const;
+
+  MergeTable merges_;
+  std::vector<int32_t> merged_;      // what the merges make
+  std::vector<int32_t> characters_;  // ids of the characters up to U+FFFF, by code point
+  std::string prefix_;               // of every character but the word's first
+  std::string suffix_;               // of the word's last character
+  std::optional<FallbackTokens> bytes_;
+  int32_t unknown_ = kNoToken;
+  bool fuse_unknown_;
+  bool ignore_merges_;
+  bool has_independent_words_ = false;
 };
 
-void Bpe::Tables::read_vocabulary(const Component& component) {
-  const Json& vocabulary = component.field("vocab");
-  if (!vocabulary.is_object()) component.fail("'vocab' must be an object of token: id");
-  ids.reserve(vocabulary.size());
-  for (const auto& [token, id] : vocabulary.items()) {
-    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > kLargestId) {
-      component.fail("vocab: the id of '" + token + "' must be an integer from 0 to " +
-                     std::to_string(kLargestId));
-    }
-    const auto index = id.get<size_t>();
-    if (index >= tokens.size()) {
-      tokens.resize(index + 1);
-      is_known.resize(index + 1);
-    }
-    ids.emplace(token, static_cast<int32_t>(index));
-    tokens[index] = token;
-    is_known[index] = true;
+Bpe::Bpe(const Component& component, Vocabulary vocabulary)
+    : Model(std::move(vocabulary)),
+      prefix_(component.text_or_empty("continuing_subword_prefix")),
+      suffix_(component.text_or_empty("end_of_word_suffix")),
+      fuse_unknown_(component.flag("fuse_unk", false)),
+      ignore_merges_(component.flag("ignore_merges", false)) {
+  if (component.flag("byte_fallback", false)) bytes_.emplace(this->vocabulary());
+  if (const auto dropout = component.value.find("dropout");
+      dropout != component.value.end() && !dropout->is_null() && *dropout != 0.0) {
+    component.fail("dropout is not supported; set it to null");
   }
+  read_merges(component);
+  if (const std::string token = component.text_or_empty("unk_token"); !token.empty()) {
+    unknown_ = this->vocabulary().find(token);
+    if (unknown_ == kNoToken) component.fail("unk_token '" + token + "' is not in the vocabulary");
+  }
+  characters_.assign(0x10000, kNoToken);
+  for (int32_t id = 0; id < this->vocabulary().end_id(); ++id) {
+    const std::string* token = this->vocabulary().token(id);
+    if (token == nullptr || token->empty() || utf8_size((*token)[0]) != token->size()) continue;
+    const uint32_t character = decode_utf8(*token, 0).value;
+    if (character < characters_.size()) characters_[character] = this->vocabulary().find(*token);
+  }
+  has_independent_words_ = words_are_independent();
 }
 
-void Bpe::Tables::add_merge(const Component& component, size_t rank, std::string_view left,
-                            std::string_view right) {
+void Bpe::add_merge(const Component& component, size_t rank, std::string_view left,
+                    std::string_view right) {
   const auto id_of = [&](const std::string& token) {
-    const int32_t id = find(token);
-    if (id == kNone) {
+    const int32_t id = vocabulary().find(token);
+    if (id == kNoToken) {
       component.fail("merges[" + std::to_string(rank) + "]: '" + token +
                      "' is not in the vocabulary");
     }
@@ -177,15 +101,15 @@ void Bpe::Tables::add_merge(const Component& component, size_t rank, std::string
   const int32_t left_id = id_of(std::string(left));
   const int32_t right_id = id_of(std::string(right));
   // The right half of a merge loses the mark that says it continues a word.
-  const size_t cut = std::min(prefix.size(), right.size());
-  const int32_t merged = id_of(std::string(left) + std::string(right.substr(cut)));
-  merges.set(left_id, right_id, {static_cast<int32_t>(rank), merged});
+  const size_t cut = std::min(prefix_.size(), right.size());
+  merged_.push_back(id_of(std::string(left) + std::string(right.substr(cut))));
+  merges_.set(left_id, right_id, {static_cast<int32_t>(rank), merged_.back()});
 }
 
-void Bpe::Tables::read_merges(const Component& component) {
+void Bpe::read_merges(const Component& component) {
   const Json& list = component.field("merges");
   if (!list.is_array()) component.fail("'merges' must be an array");
-  merges.reserve(list.size());
+  merges_.reserve(list.size());
   size_t rank = 0;
   for (const Json& merge : list) {
     if (merge.is_string()) {
@@ -209,8 +133,40 @@ void Bpe::Tables::read_merges(const Component& component) {
   }
 }
 
+// Whether no token reaches over the place between another character and a space mark: then a text
+// without pre-tokenizer, a single word to the model, falls into words that can be cached.
+bool Bpe::words_are_independent() const {
+  if (ignore_merges_ || !prefix_.empty() || !suffix_.empty()) return false;
+  if (vocabulary().find(kSpaceMark) == kNoToken) return false;
+  return std::none_of(merged_.begin(), merged_.end(), [&](int32_t id) {
+    const std::string_view token = *vocabulary().token(id);
+    for (size_t at = token.find(kSpaceMark, 1); at != std::string_view::npos;
+         at = token.find(kSpaceMark, at + 1)) {
+      if (!token.substr(0, at).ends_with(kSpaceMark)) return true;
+    }
+    return false;
+  });
+}
+
+size_t Bpe::independent_part(std::string_view word) const {
+  if (!has_independent_words_) return word.size();
+  for (size_t at = word.find(kSpaceMark, 1); at != std::string_view::npos;
+       at = word.find(kSpaceMark, at + 1)) {
+    if (!word.substr(0, at).ends_with(kSpaceMark)) return at;
+  }
+  return word.size();
+}
+
+int32_t Bpe::find_character(std::string_view character) const {
+  if (utf8_size(character[0]) == character.size()) {
+    const uint32_t value = decode_utf8(character, 0).value;
+    if (value < characters_.size()) return characters_[value];
+  }
+  return vocabulary().find(character);
+}
+
 // The word's characters as symbols: of the vocabulary, as bytes, or unknown.
-void Bpe::Tables::list_symbols(std::string_view word, std::vector<Symbol>& symbols) const {
+void Bpe::list_symbols(std::string_view word, std::vector<Symbol>& symbols) const {
   symbols.clear();
   const auto add = [&](int32_t id, uint32_t size) {
     const auto index = static_cast<int32_t>(symbols.size());
@@ -218,7 +174,7 @@ void Bpe::Tables::list_symbols(std::string_view word, std::vector<Symbol>& symbo
   };
   uint32_t unknown_size = 0;  // of an unknown stretch that has not been added yet
   const auto flush_unknown = [&] {
-    if (unknown_size > 0) add(unknown, unknown_size);
+    if (unknown_size > 0) add(unknown_, unknown_size);
     unknown_size = 0;
   };
   std::string marked;
@@ -227,42 +183,63 @@ void Bpe::Tables::list_symbols(std::string_view word, std::vector<Symbol>& symbo
     std::string_view character = word.substr(at, size);
     const bool is_first = at == 0;
     at += size;
-    if ((!is_first && !prefix.empty()) || (at == word.size() && !suffix.empty())) {
-      marked = is_first ? "" : prefix;
+    if ((!is_first && !prefix_.empty()) || (at == word.size() && !suffix_.empty())) {
+      marked = is_first ? "" : prefix_;
       marked += character;
-      if (at == word.size()) marked += suffix;
+      if (at == word.size()) marked += suffix_;
       character = marked;
     }
-    if (const int32_t id = find(character); id != kNone) {
+    if (const int32_t id = find_character(character); id != kNoToken) {
       flush_unknown();
       add(id, static_cast<uint32_t>(size));
       continue;
     }
-    if (byte_fallback) {
-      const auto id_of = [&](char byte) { return byte_ids[static_cast<uint8_t>(byte)]; };
-      if (std::all_of(character.begin(), character.end(),
-                      [&](char byte) { return id_of(byte) != kNone; })) {
-        // Bytes do not flush an unknown stretch before them: it comes after, as in the package.
-        for (const char byte : character) add(id_of(byte), 1);
-        continue;
-      }
+    if (bytes_ && bytes_->spells(character)) {
+      // Bytes do not flush an unknown stretch before them: it comes after, as in the package.
+      for (const char byte : character) add(bytes_->id(byte), 1);
+      continue;
     }
-    if (unknown == kNone) continue;  // vanishes
-    if (!fuse_unknown) flush_unknown();
+    if (unknown_ == kNoToken) continue;  // vanishes
+    if (!fuse_unknown_) flush_unknown();
     unknown_size += static_cast<uint32_t>(size);
   }
   flush_unknown();
-  if (!symbols.empty()) symbols.back().next = kNone;
+  if (!symbols.empty()) symbols.back().next = kNoToken;
 }
 
-void Bpe::Tables::merge_all(std::vector<Symbol>& symbols) const {
+// Looks for the best pair again after each merge, which for few symbols is the fastest way.
+void Bpe::merge_short(std::vector<Symbol>& symbols) const {
+  thread_local std::vector<MergeRule> rules;  // of each symbol with the one after it
+  rules.clear();
+  for (size_t i = 0; i + 1 < symbols.size(); ++i) {
+    rules.push_back(merges_.find(symbols[i].id, symbols[i + 1].id));
+  }
+  while (true) {
+    size_t best = rules.size();
+    for (size_t i = 0; i < rules.size(); ++i) {
+      if (rules[i].rank != kNoRank && (best == rules.size() || rules[i].rank < rules[best].rank)) {
+        best = i;
+      }
+    }
+    if (best == rules.size()) return;
+    const auto at = static_cast<std::ptrdiff_t>(best);
+    symbols[best].id = rules[best].id;
+    symbols[best].size += symbols[best + 1].size;
+    symbols.erase(symbols.begin() + at + 1);
+    rules.erase(rules.begin() + at);
+    if (best > 0) rules[best - 1] = merges_.find(symbols[best - 1].id, symbols[best].id);
+    if (best < rules.size()) rules[best] = merges_.find(symbols[best].id, symbols[best + 1].id);
+  }
+}
+
+void Bpe::merge_long(std::vector<Symbol>& symbols) const {
   thread_local std::vector<Candidate> heap;
   heap.clear();
   const auto push = [&](int32_t left) {
     const int32_t right = symbols[static_cast<size_t>(left)].next;
     const MergeRule rule =
-        merges.find(symbols[static_cast<size_t>(left)].id, symbols[static_cast<size_t>(right)].id);
-    if (rule.rank == kNone) return;
+        merges_.find(symbols[static_cast<size_t>(left)].id, symbols[static_cast<size_t>(right)].id);
+    if (rule.rank == kNoRank) return;
     heap.push_back({rule.rank, left, rule.id});
     std::push_heap(heap.begin(), heap.end(), std::greater<>());
   };
@@ -272,90 +249,46 @@ void Bpe::Tables::merge_all(std::vector<Symbol>& symbols) const {
     const Candidate best = heap.back();
     heap.pop_back();
     Symbol& left = symbols[static_cast<size_t>(best.position)];
-    if (left.size == 0 || left.next == kNone) continue;
+    if (left.size == 0 || left.next == kNoToken) continue;
     Symbol& right = symbols[static_cast<size_t>(left.next)];
-    const MergeRule rule = merges.find(left.id, right.id);
-    if (rule.rank == kNone || rule.id != best.id) continue;  // its symbols have changed since
+    const MergeRule rule = merges_.find(left.id, right.id);
+    if (rule.rank == kNoRank || rule.id != best.id) continue;  // its symbols have changed since
     left.id = best.id;
     left.size += right.size;
     left.next = right.next;
     right.size = 0;
-    if (left.next != kNone) symbols[static_cast<size_t>(left.next)].previous = best.position;
-    if (left.previous != kNone) push(left.previous);
-    if (left.next != kNone) push(best.position);
+    if (left.next != kNoToken) symbols[static_cast<size_t>(left.next)].previous = best.position;
+    if (left.previous != kNoToken) push(left.previous);
+    if (left.next != kNoToken) push(best.position);
   }
-}
-
-Bpe::Bpe(const Component& component) {
-  static std::atomic<uint64_t> instances{0};
-  auto tables = std::make_shared<Tables>();
-  tables->instance = ++instances;
-  tables->prefix = component.text_or_empty("continuing_subword_prefix");
-  tables->suffix = component.text_or_empty("end_of_word_suffix");
-  tables->byte_fallback = component.flag("byte_fallback", false);
-  tables->fuse_unknown = component.flag("fuse_unk", false);
-  tables->ignore_merges = component.flag("ignore_merges", false);
-  if (const auto dropout = component.value.find("dropout");
-      dropout != component.value.end() && !dropout->is_null() && *dropout != 0.0) {
-    component.fail("dropout is not supported; set it to null");
-  }
-  tables->read_vocabulary(component);
-  tables->read_merges(component);
-  if (const std::string token = component.text_or_empty("unk_token"); !token.empty()) {
-    tables->unknown = tables->find(token);
-    if (tables->unknown == kNone)
-      component.fail("unk_token '" + token + "' is not in the vocabulary");
-  }
-  for (int byte = 0; byte < 256; ++byte) {
-    constexpr const char* kDigits = "0123456789ABCDEF";
-    const std::string token = {'<', '0', 'x', kDigits[byte / 16], kDigits[byte % 16], '>'};
-    tables->byte_ids[static_cast<size_t>(byte)] = tables->find(token);
-  }
-  tables_ = std::move(tables);
 }
 
 void Bpe::tokenize(std::string_view word, std::vector<WordToken>& tokens) const {
-  const Tables& tables = *tables_;
-  WordCache::Slot* slot = nullptr;
-  if (word.size() <= WordCache::kLongestWord) {
-    slot = &cache_of(tables.instance).slot(word);
-    if (slot->word == word) {
-      tokens.insert(tokens.end(), slot->tokens.begin(), slot->tokens.end());
-      return;
-    }
+  constexpr size_t kShort = 32;
+  if (const int32_t whole = ignore_merges_ ? vocabulary().find(word) : kNoToken;
+      whole != kNoToken) {
+    tokens.push_back({whole, 0, static_cast<uint32_t>(word.size())});
+    return;
   }
-  const auto begin = static_cast<std::ptrdiff_t>(tokens.size());
-  const int32_t whole = tables.ignore_merges ? tables.find(word) : kNone;
-  if (whole != kNone) {
-    tokens.push_back({whole, static_cast<uint32_t>(word.size())});
+  thread_local std::vector<Symbol> symbols;
+  list_symbols(word, symbols);
+  if (symbols.size() <= kShort) {
+    merge_short(symbols);
   } else {
-    thread_local std::vector<Symbol> symbols;
-    tables.list_symbols(word, symbols);
-    tables.merge_all(symbols);
-    for (const Symbol& symbol : symbols) {
-      if (symbol.size > 0) tokens.push_back({symbol.id, symbol.size});
-    }
+    merge_long(symbols);
   }
-  if (slot != nullptr) {
-    slot->word = word;
-    slot->tokens.assign(tokens.begin() + begin, tokens.end());
+  uint32_t at = 0;
+  for (const Symbol& symbol : symbols) {
+    if (symbol.size == 0) continue;
+    tokens.push_back({symbol.id, at, at + symbol.size});
+    at += symbol.size;
   }
 }
 
-std::optional<int32_t> Bpe::token_to_id(std::string_view token) const {
-  const int32_t id = tables_->find(token);
-  return id == kNone ? std::nullopt : std::optional(id);
+}  // namespace
+
+std::unique_ptr<Model> build_bpe(const Component& component) {
+  return std::make_unique<Bpe>(component, Vocabulary::parse(component));
 }
-
-const std::string* Bpe::id_to_token(int32_t id) const {
-  const auto index = static_cast<size_t>(id);
-  return id >= 0 && index < tables_->tokens.size() && tables_->is_known[index]
-             ? &tables_->tokens[index]
-             : nullptr;
-}
-
-int64_t Bpe::entries() const { return static_cast<int64_t>(tables_->ids.size()); }
-
-int64_t Bpe::end_id() const { return static_cast<int64_t>(tables_->tokens.size()); }
 
 }  // namespace temper::data

@@ -134,6 +134,52 @@ Decoder build_metaspace(const Component& component) {
   };
 }
 
+// Spaces that WordPiece put before punctuation and the parts of English contractions.
+std::string clean_up(std::string text) {
+  constexpr std::pair<std::string_view, std::string_view> kRules[] = {
+      {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
+      {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
+      {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+  };
+  for (const auto& [from, to] : kRules) text = Pattern(std::string(from)).replace_all(text, to);
+  return text;
+}
+
+Decoder build_wordpiece(const Component& component) {
+  return [prefix = component.text("prefix"),
+          cleanup = component.flag("cleanup")](std::vector<std::string>& tokens) {
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      if (i > 0) {
+        tokens[i] =
+            tokens[i].starts_with(prefix) ? tokens[i].substr(prefix.size()) : " " + tokens[i];
+      }
+      if (cleanup) tokens[i] = clean_up(tokens[i]);
+    }
+  };
+}
+
+Decoder build_bpe(const Component& component) {
+  return [suffix = Pattern(component.text("suffix"))](std::vector<std::string>& tokens) {
+    for (std::string& token : tokens) {
+      token = suffix.replace_all(token, &token == &tokens.back() ? "" : " ");
+    }
+  };
+}
+
+// Connectionist temporal classification: a run of one token is that token once, then the pads go.
+Decoder build_ctc(const Component& component) {
+  return [pad = Pattern(component.text("pad_token")),
+          delimiter = Pattern(component.text("word_delimiter_token")),
+          cleanup = component.flag("cleanup")](std::vector<std::string>& tokens) {
+    tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+    for (std::string& token : tokens) {
+      token = pad.replace_all(token, "");
+      if (cleanup) token = delimiter.replace_all(clean_up(token), " ");
+    }
+    std::erase(tokens, "");
+  };
+}
+
 constexpr Builder<Decoder> kDecoders[] = {
     {"Sequence", build_sequence},
     {"ByteLevel", build_byte_level},
@@ -142,6 +188,9 @@ constexpr Builder<Decoder> kDecoders[] = {
     {"Strip", build_strip},
     {"Replace", build_replace},
     {"Metaspace", build_metaspace},
+    {"WordPiece", build_wordpiece},
+    {"BPEDecoder", build_bpe},
+    {"CTC", build_ctc},
 };
 
 }  // namespace

@@ -9,6 +9,7 @@ that is linked. Run it again when the pinned version of tokenizers moves.
 """
 
 import ctypes
+import struct
 import sys
 
 import tokenizers
@@ -17,6 +18,7 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 CATEGORIES = ("Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co Cn").split()
 EVERY = [c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
 TEXT = "".join(map(chr, EVERY))
+SIGN = "\u2603"  # that no character is made of
 MONGOLIAN_VOWEL_SEPARATOR, ZERO_WIDTH_SPACE = 0x180E, 0x200B
 
 
@@ -133,8 +135,109 @@ def canonical_mappings():
     return decompositions, sorted(compositions)
 
 
+def each(normalizer):
+    """What the normalizer makes of every code point alone, asked in one text with a sign between that it leaves alone."""
+    others = [c for c in EVERY if chr(c) != SIGN]
+    answers = normalized(normalizer, SIGN.join(map(chr, others))).split(SIGN)
+    assert len(answers) == len(others)
+    return {**dict(zip(others, answers)), ord(SIGN): normalized(normalizer, SIGN)}
+
+
+def mappings(normalizer, beside=None):
+    """[code point, what the normalizer makes of it ...] where that is something else, and not what `beside` makes."""
+    others = each(beside) if beside is not None else {}
+    return [[c] + list(map(ord, parts)) for c, parts in sorted(each(normalizer).items())
+            if parts != chr(c) and parts != others.get(c)]
+
+
+def removed(normalizer, to=""):
+    return {c for c, parts in each(normalizer).items() if parts == to != chr(c)}
+
+
+def bert(**settings):
+    return normalizers.BertNormalizer(**{**dict(clean_text=False, handle_chinese_chars=False, strip_accents=False,
+                                                lowercase=False), **settings})
+
+
+def charsmap(key, value):
+    """A Precompiled normalizer with one rule: a double array of one string, then the pool of values."""
+    letters = key.encode()
+    words = [0] * (0x100 * (len(letters) + 2))
+    words[0] = 0x100 << 10
+    for i, letter in enumerate(letters):  # the children of the i-th node stand at 0x100 (i + 1) ^ letter
+        position, children = 0x100 * (i + 1) ^ letter, 0x100 * (i + 2)
+        words[position] = (position ^ children) << 10 | letter
+    words[position] |= 1 << 8  # its child 0 is a leaf, whose value is the start of the pool
+    words[children] = 1 << 31
+    trie = struct.pack(f"<{len(words)}I", *words)
+    data = struct.pack("<I", len(trie)) + trie + value.encode() + b"\0"
+    return normalizers.Precompiled(data)
+
+
+def clusters():
+    """How characters join into grapheme clusters, seen through Precompiled, which looks up clusters below 6 bytes whole and the
+    characters of longer ones alone: after a key, an accent is lost in the first case and stays in the second."""
+    accent, other_accent, joiner, sign, letter, linker, last = "\u0301 \u0302 \u200d \u00a9 \u0915 \u094d \u0937".split()
+    every = [c for c in EVERY if chr(c) not in "\n\r\0"]
+
+    def answers(key, text, expected):
+        lines = normalized(charsmap(key, "x"), "\n".join(text(chr(c)) for c in every)).split("\n")
+        assert len(lines) == len(every)
+        return {c for c, line in zip(every, lines) if expected(chr(c), line)}
+
+    kept = lambda c, line: line.endswith("x" + accent)
+    flags = [
+        ("joins", answers("a", lambda c: "a" + c, lambda c, line: line == "x")),
+        ("control", answers(accent, lambda c: c + accent + other_accent, lambda c, line: line.endswith("x")) | {0, 10, 13}),
+        ("prepend", answers(sign, lambda c: c + sign + accent, kept)),
+        ("pictographic", answers(sign, lambda c: c + joiner + sign + accent, kept)),
+        ("extend", answers(sign, lambda c: sign + c + joiner + sign + accent, kept)),
+        ("consonant", answers(last, lambda c: c + linker + last + accent, kept)),
+        ("linker", answers(last, lambda c: letter + c + last + accent, kept)),
+        ("conjunct", answers(last, lambda c: letter + c + linker + last + accent, kept)),
+    ]
+    of = dict.fromkeys(EVERY, 0)
+    # What looks like a later answer for another reason.
+    reasons = {"control": "joins", "extend": "pictographic", "linker": "prepend", "conjunct": "consonant"}
+    for i, (name, members) in enumerate(flags):
+        for c in members - dict(flags).get(reasons.get(name), set()):
+            of[c] |= 1 << i
+    result = []
+    for c in EVERY:
+        if of[c] == 0:
+            continue
+        if result and result[-1][1] == c - 1 and result[-1][2] == of[c]:
+            result[-1][1] = c
+        else:
+            result.append([c, c, of[c]])
+    return result
+
+
+def scripts():
+    """first, last, number: UnicodeScripts cuts between characters of two numbers, and drops others at the start."""
+    pre_tokenizer = pre_tokenizers.UnicodeScripts()
+    apart = lambda a, b: len(pre_tokenizer.pre_tokenize_str(chr(a) + chr(b))) == 2
+    members = [c for c in EVERY if pre_tokenizer.pre_tokenize_str(chr(c))]
+    runs = []
+    for c in members:
+        if runs and runs[-1][1] == c - 1 and not apart(c - 1, c):
+            runs[-1][1] = c
+        else:
+            runs.append([c, c])
+    heads, result = [], []
+    for run in runs:
+        first, final = run
+        found = next((i for i, head in enumerate(heads) if not apart(head, first)), len(heads))
+        if found == len(heads):
+            heads.append(first)
+        result.append([first, final, found])
+    return result
+
+
 def table(kind, name, rows, nested=False):
     def cell(row):
+        if isinstance(row, int):
+            return f"0x{row:X}"
         numbers = [f"0x{n:X}" if n > 9 else str(n) for n in row]
         if nested:
             numbers = [numbers[0], "{" + ", ".join(numbers[1:]) + "}"]
@@ -153,16 +256,40 @@ def table(kind, name, rows, nested=False):
 
 def main():
     decompositions, compositions = canonical_mappings()
+    bert_spaces = removed(bert(clean_text=True), " ")
+    assert all(c in map(ord, "\t\n\r") or chr(c).isspace() for c in bert_spaces)
+    chinese = {c for c, parts in each(bert(handle_chinese_chars=True)).items() if parts == f" {chr(c)} "}
+    punctuation = split_from_letter(pre_tokenizers.Punctuation())
+    assert punctuation == split_from_letter(pre_tokenizers.BertPreTokenizer()) - {c for c in EVERY if chr(c).isspace()}
+    lowercase = mappings(normalizers.Lowercase())
+    assert lowercase == mappings(bert(lowercase=True))
+    compatible = mappings(normalizers.NFKD(), normalizers.NFD())
+    pool = [part for row in compatible for part in row[1:]]
+    starts = [sum(len(row) - 1 for row in compatible[:i]) for i in range(len(compatible))]
+    ranges_of = lambda name, function, members: ("CodePointRange", name, function, ranges(members), False)
     tables = [
-        ("CodePointRange", "NumericRanges", "numeric_ranges",
-         ranges(split_from_letter(pre_tokenizers.Digits(individual_digits=True))), False),
-        ("CodePointRange", "WordRanges", "word_ranges",
-         ranges(set(EVERY) - split_from_letter(pre_tokenizers.Whitespace())
-                - {c for c in EVERY if chr(c).isspace()}), False),
+        ranges_of("NumericRanges", "numeric_ranges", split_from_letter(pre_tokenizers.Digits(individual_digits=True))),
+        ranges_of("WordRanges", "word_ranges", set(EVERY) - split_from_letter(pre_tokenizers.Whitespace())
+                  - {c for c in EVERY if chr(c).isspace()}),
+        ranges_of("PunctuationRanges", "punctuation_ranges", punctuation),
+        ranges_of("ChineseRanges", "chinese_ranges", chinese),
+        ranges_of("AccentRanges", "accent_ranges", removed(normalizers.StripAccents())),
+        ranges_of("BertAccentRanges", "bert_accent_ranges", removed(bert(strip_accents=True))),
+        ranges_of("BertRemovedRanges", "bert_removed_ranges", removed(bert(clean_text=True))),
+        ranges_of("BertSpaceRanges", "bert_space_ranges", bert_spaces | {32}),
+        ranges_of("NmtRemovedRanges", "nmt_removed_ranges", removed(normalizers.Nmt())),
+        ranges_of("NmtSpaceRanges", "nmt_space_ranges", removed(normalizers.Nmt(), " ")),
         ("StandIn", "RegexStandIns", "regex_stand_ins", stand_ins(), False),
+        ("ClusterFlags", "ClusterFlags", "cluster_flags", clusters(), False),
+        ("ScriptRange", "ScriptRanges", "script_ranges", scripts(), False),
         ("CombiningClass", "CombiningClasses", "combining_classes", combining_classes(), False),
         ("Decomposition", "CanonicalDecompositions", "canonical_decompositions", decompositions, True),
+        ("CompatibleDecomposition", "CompatibleDecompositions", "compatible_decompositions",
+         [[row[0], start, len(row) - 1] for row, start in zip(compatible, starts)], False),
+        ("char32_t", "CompatibleParts", "compatible_parts", pool, False),
         ("Composition", "CanonicalCompositions", "canonical_compositions", compositions, False),
+        ("LowercaseMapping", "LowercaseMappings", "lowercase_mappings",
+         [row + [0] * (3 - len(row)) for row in lowercase], False),
     ]
     out = sys.stdout.write
     out(f"// Made by make_unicode_tables.py from tokenizers {tokenizers.__version__}. Do not edit.\n")
@@ -174,4 +301,5 @@ def main():
     out("\n}  // namespace temper::data\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

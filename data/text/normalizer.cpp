@@ -2,7 +2,9 @@
 
 #include <utility>
 
+#include "data/text/byte_level.h"
 #include "data/text/pattern.h"
+#include "data/text/unicode.h"
 
 namespace temper::data {
 
@@ -48,13 +50,61 @@ Normalizer build_replace(const Component& component) {
   };
 }
 
-Normalizer build_nfc(const Component&) { return apply_nfc; }
+template <NormalForm form>
+Normalizer build_normal_form(const Component&) {
+  return [](Passage& passage) { apply_normal_form(form, passage); };
+}
+
+// Whitespace at the ends.
+Normalizer build_strip(const Component& component) {
+  return [left = component.flag("strip_left"),
+          right = component.flag("strip_right")](Passage& passage) {
+    const std::string& text = passage.text();
+    size_t begin = 0;
+    size_t end = text.size();
+    while (left && begin < end) {
+      const CodePoint c = decode_utf8(text, begin);
+      if (!is_whitespace(c.value)) break;
+      begin += c.size;
+    }
+    while (right && end > begin) {
+      size_t last = end - 1;
+      while (continues_character(text[last])) --last;
+      if (!is_whitespace(decode_utf8(text, last).value)) break;
+      end = last;
+    }
+    if (begin == 0 && end == text.size()) return;
+    Rewrite rewrite(passage);
+    rewrite.keep({static_cast<uint32_t>(begin), static_cast<uint32_t>(end)});
+    rewrite.finish();
+  };
+}
+
+Normalizer build_byte_level(const Component&) {
+  return [](Passage& passage) {
+    Rewrite rewrite(passage);
+    for (size_t at = 0; at < passage.text().size(); ++at) {
+      rewrite.put(byte_letter(static_cast<uint8_t>(passage.text()[at])), at);
+    }
+    rewrite.finish();
+  };
+}
 
 constexpr Builder<Normalizer> kNormalizers[] = {
     {"Sequence", build_sequence},
     {"Prepend", build_prepend},
     {"Replace", build_replace},
-    {"NFC", build_nfc},
+    {"NFC", build_normal_form<NormalForm::kNfc>},
+    {"NFD", build_normal_form<NormalForm::kNfd>},
+    {"NFKC", build_normal_form<NormalForm::kNfkc>},
+    {"NFKD", build_normal_form<NormalForm::kNfkd>},
+    {"Lowercase", build_lowercase},
+    {"Strip", build_strip},
+    {"StripAccents", build_strip_accents},
+    {"BertNormalizer", build_bert},
+    {"Precompiled", build_precompiled},
+    {"ByteLevel", build_byte_level},
+    {"Nmt", build_nmt},
 };
 
 }  // namespace

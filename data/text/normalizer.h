@@ -13,8 +13,19 @@ using Normalizer = std::function<void(Passage&)>;
 /// From tokenizer.json's "normalizer"; null gives one that does nothing (and tests false).
 Normalizer build_normalizer(const Component& component);
 
-/// Canonical composition as the package does it, alignment included (see unicode_tables.h for its
-/// Unicode version).
-void apply_nfc(Passage& passage);
+enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
+/// Unicode's normal forms as the package makes them, alignment included (see unicode_tables.h for
+/// its Unicode version).
+void apply_normal_form(NormalForm form, Passage& passage);
+
+/// SentencePiece's compiled rules ("precompiled_charsmap", base64). Throws UserError for damaged
+/// ones.
+Normalizer build_precompiled(const Component& component);
+
+/// Normalizers that look at one character at a time.
+Normalizer build_bert(const Component& component);
+Normalizer build_lowercase(const Component& component);
+Normalizer build_strip_accents(const Component& component);
+Normalizer build_nmt(const Component& component);
 
 }  // namespace temper::data

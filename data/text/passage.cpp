@@ -70,6 +70,21 @@ void Rewrite::insert(std::string_view bytes, size_t before) {
   origins_.insert(origins_.end(), bytes.size(), origin);
 }
 
+void Rewrite::apply(std::span<const Change> changes, Span old) {
+  size_t at = old.begin;
+  std::string bytes;
+  for (const Change& c : changes) {
+    bytes.clear();
+    append_utf8(bytes, c.character);
+    if (c.change > 0) {
+      insert(bytes, at);
+      continue;
+    }
+    put(bytes, at);
+    for (int i = 0; i <= -c.change && at < old.end; ++i) at += utf8_size(passage_.text_[at]);
+  }
+}
+
 void Rewrite::close_word(size_t begin) {
   if (text_.size() > begin) {
     words_.push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(text_.size())});

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -53,6 +54,14 @@ class Passage {
   bool at_start_;  // the first byte of text_ came from the start of the original
 };
 
+/// A character on its way through a normalization that moves, splits and joins characters. `change`
+/// is how many characters of the source it stands for, less one (+1: inserted), which is how the
+/// package's alignments are made.
+struct Change {
+  uint32_t character;
+  int change;
+};
+
 /// Builds the next text of a passage from left to right, then takes its place.
 class Rewrite {
  public:
@@ -67,6 +76,8 @@ class Rewrite {
   /// New bytes that were inserted before the old position `before`: they share the origin of the
   /// byte ahead of it.
   void insert(std::string_view bytes, size_t before);
+  /// New characters in place of the old bytes.
+  void apply(std::span<const Change> changes, Span old);
   /// Ends a word that began at new position `begin`. Without any call the whole text is one word.
   void close_word(size_t begin);
   void finish();

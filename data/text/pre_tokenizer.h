@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <vector>
 
 #include "data/text/component.h"
 #include "data/text/passage.h"
@@ -8,9 +9,17 @@
 /// Pre-tokenizers: how a passage is cut into the words that the model sees one by one.
 namespace temper::data {
 
-using PreTokenizer = std::function<void(Passage&)>;
+struct PreTokenizer {
+  std::vector<std::function<void(Passage&)>> steps;
+  /// Whether the words are bytes that the model knows by the letters of byte_level.h.
+  bool spells_bytes = false;
 
-/// From tokenizer.json's "pre_tokenizer"; null gives one that does nothing (and tests false).
+  void operator()(Passage& passage) const {
+    for (const auto& step : steps) step(passage);
+  }
+};
+
+/// From tokenizer.json's "pre_tokenizer"; null gives one that leaves the passage one word.
 PreTokenizer build_pre_tokenizer(const Component& component);
 
 }  // namespace temper::data

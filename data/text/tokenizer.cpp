@@ -1,25 +1,22 @@
 #include "data/text/tokenizer.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <iterator>
 
 #include <xxhash.h>
 
 #include "data/io/atomic_file.h"
 #include "data/io/json.h"
 #include "data/text/added_tokens.h"
-#include "data/text/bpe.h"
 #include "data/text/component.h"
 #include "data/text/decoder.h"
 #include "data/text/normalizer.h"
+#include "data/text/old_forms.h"
 #include "data/text/passage.h"
 #include "data/text/post_processor.h"
 #include "data/text/pre_tokenizer.h"
 #include "data/text/tokenizer_config.h"
 #include "data/text/unicode.h"
+#include "data/text/word_encoder.h"
 #include "recipes/diagnostic.h"
 
 namespace temper::data {
@@ -28,28 +25,6 @@ namespace {
 
 // Offsets are 32 bits wide, and byte-level text is up to twice as long as what it spells.
 constexpr size_t kLongestText = size_t{1} << 30;
-
-Bpe build_bpe(const Component& component) { return Bpe(component); }
-
-constexpr Builder<Bpe> kModels[] = {{"BPE", build_bpe}};
-
-Bpe build_model(const Component& component) {
-  // Old files leave the type out; only a BPE model has merges.
-  if (component.value.is_object() && !component.value.contains("type") &&
-      component.value.contains("merges")) {
-    return build_bpe(component);
-  }
-  return build_from<Bpe>(kModels, component);
-}
-
-std::string read_text(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    throw UserError(path.string() + ": cannot read: " + std::strerror(errno) +
-                    "; a model directory needs this file for its tokenizer");
-  }
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 std::string hex_hash(const std::string& text) {
   const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
@@ -66,10 +41,10 @@ std::string hex_hash(const std::string& text) {
 }  // namespace
 
 struct Tokenizer::State {
-  Bpe model;
+  PreTokenizer pre_tokenizer;
+  WordEncoder words;
   AddedTokens added;
   Normalizer normalizer;
-  PreTokenizer pre_tokenizer;
   PostProcessor post_processor;
   Decoder decoder;
   std::vector<Blanks> blanks;  // of the model's tokens, by id
@@ -82,6 +57,8 @@ struct Tokenizer::State {
   void add_tokens(const std::vector<AddedToken>& tokens);
   void add_later(const std::vector<std::string>& contents);
   void apply_config(const std::string& where);
+  const Vocabulary& vocabulary() const { return words.model().vocabulary(); }
+  std::optional<int32_t> model_id(const std::string& token) const;
   std::optional<int32_t> find(const std::string& token) const;
 
   Tokens encode(std::string_view text, bool add_special_tokens, bool track) const;
@@ -90,7 +67,7 @@ struct Tokenizer::State {
 
 void Tokenizer::State::add_tokens(const std::vector<AddedToken>& tokens) {
   for (const AddedToken& token : tokens) {
-    added.add(token, model.token_to_id(token.content), model.entries());
+    added.add(token, model_id(token.content), vocabulary().entries());
   }
 }
 
@@ -99,16 +76,21 @@ void Tokenizer::State::add_tokens(const std::vector<AddedToken>& tokens) {
 void Tokenizer::State::add_later(const std::vector<std::string>& contents) {
   for (const std::string& content : contents) {
     if (added.token_to_id(content)) continue;
-    const bool is_new = !model.token_to_id(content);
+    const bool is_new = !model_id(content);
     added_later.push_back({.content = content, .normalized = false, .special = true});
     add_tokens({added_later.back()});
     if (is_new) added_ids.push_back(*added.token_to_id(content));
   }
 }
 
+std::optional<int32_t> Tokenizer::State::model_id(const std::string& token) const {
+  const int32_t id = vocabulary().find(token);
+  return id == kNoToken ? std::nullopt : std::optional(id);
+}
+
 std::optional<int32_t> Tokenizer::State::find(const std::string& token) const {
   const std::optional<int32_t> id = added.token_to_id(token);
-  return id ? id : model.token_to_id(token);
+  return id ? id : model_id(token);
 }
 
 // After all tokens have their ids: which are bos, eos and pad, and what surrounds a text.
@@ -138,10 +120,9 @@ Tokenizer::Tokenizer(std::shared_ptr<const State> state) : state_(std::move(stat
 
 Tokenizer Tokenizer::load(const std::filesystem::path& directory,
                           const std::vector<std::string>& added) {
-  const std::filesystem::path path = directory / "tokenizer.json";
-  const std::string text = read_text(path);
-  const Json definition = parse_json(text, path.string());
-  const Component root{definition, path.string()};
+  const TokenizerDefinition source = read_definition(directory);
+  const Json& definition = source.json;
+  const Component root{definition, source.where};
   if (const std::string version = root.text("version"); version != "1.0") {
     root.fail("version is '" + version + "'; only 1.0 is known");
   }
@@ -152,11 +133,13 @@ Tokenizer Tokenizer::load(const std::filesystem::path& directory,
   };
   // Truncation and padding of the file are left to the data loader, as transformers leaves them to
   // each call.
+  PreTokenizer pre_tokenizer = build_pre_tokenizer(part("pre_tokenizer"));
+  const bool spells_bytes = pre_tokenizer.spells_bytes;
   auto state = std::make_shared<State>(
-      State{.model = build_model({root.field("model"), root.where + ": model"}),
+      State{.pre_tokenizer = std::move(pre_tokenizer),
+            .words = {build_model({root.field("model"), root.where + ": model"}), spells_bytes},
             .added = {},
             .normalizer = build_normalizer(part("normalizer")),
-            .pre_tokenizer = build_pre_tokenizer(part("pre_tokenizer")),
             .post_processor = build_post_processor(part("post_processor")),
             .decoder = build_decoder(part("decoder")),
             .blanks = {},
@@ -174,17 +157,17 @@ Tokenizer Tokenizer::load(const std::filesystem::path& directory,
     }
   }
   state->add_tokens(tokens);
-  state->config = read_tokenizer_config(directory, tokens);
+  state->config = read_tokenizer_config(directory, tokens, source.special_tokens);
   state->add_tokens(state->config.added_tokens);
   state->add_later(added);
   state->added.prepare(state->normalizer);
   state->apply_config((directory / "tokenizer_config.json").string());
-  for (int64_t id = 0; id < state->model.end_id(); ++id) {
-    const std::string* token = state->model.id_to_token(static_cast<int32_t>(id));
+  for (int64_t id = 0; id < state->vocabulary().end_id(); ++id) {
+    const std::string* token = state->vocabulary().token(static_cast<int32_t>(id));
     state->blanks.push_back(token == nullptr ? Blanks{} : count_blanks(*token));
   }
 
-  std::string decisive = text;
+  std::string decisive = source.source;
   std::vector<AddedToken> beside = state->config.added_tokens;
   beside.insert(beside.end(), state->added_later.begin(), state->added_later.end());
   for (const AddedToken& token : beside) {
@@ -205,19 +188,16 @@ Tokenizer Tokenizer::load(const std::filesystem::path& directory,
 }
 
 void Tokenizer::State::encode_passage(Passage& passage, bool track, Tokens& tokens) const {
-  thread_local std::vector<WordToken> word_tokens;
-  if (pre_tokenizer) pre_tokenizer(passage);
+  thread_local std::vector<Span> spans;
+  pre_tokenizer(passage);
   for (const Span word : passage.words()) {
-    word_tokens.clear();
-    model.tokenize(passage.text(word), word_tokens);
-    uint32_t at = word.begin;
-    for (const WordToken& token : word_tokens) {
-      tokens.ids.push_back(token.id);
-      if (track) {
-        tokens.offsets.push_back(passage.original({at, at + token.size}));
-        tokens.blanks.push_back(blanks[static_cast<size_t>(token.id)]);
-        at += token.size;
-      }
+    const size_t before = tokens.ids.size();
+    spans.clear();
+    words.encode(passage.text(word), tokens.ids, track ? &spans : nullptr);
+    for (size_t i = 0; i < spans.size(); ++i) {
+      tokens.offsets.push_back(
+          passage.original({word.begin + spans[i].begin, word.begin + spans[i].end}));
+      tokens.blanks.push_back(blanks[static_cast<size_t>(tokens.ids[before + i])]);
     }
   }
 }
@@ -287,7 +267,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
   tokens.reserve(ids.size());
   for (const int32_t id : ids) {
     const std::string* token = state_->added.spelling(id);
-    if (token == nullptr) token = state_->model.id_to_token(id);
+    if (token == nullptr) token = state_->vocabulary().token(id);
     if (token == nullptr) continue;
     if (skip_special_tokens && state_->added.is_special(*token)) continue;
     tokens.push_back(*token);
@@ -304,7 +284,9 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
   return text;
 }
 
-int64_t Tokenizer::size() const { return std::max(state_->model.end_id(), state_->added.end_id()); }
+int64_t Tokenizer::size() const {
+  return std::max(state_->vocabulary().end_id(), state_->added.end_id());
+}
 
 std::optional<int32_t> Tokenizer::token_to_id(std::string_view token) const {
   return state_->find(std::string(token));
@@ -312,7 +294,7 @@ std::optional<int32_t> Tokenizer::token_to_id(std::string_view token) const {
 
 std::string Tokenizer::id_to_token(int32_t id) const {
   if (const std::string* spelling = state_->added.spelling(id)) return *spelling;
-  const std::string* token = state_->model.id_to_token(id);
+  const std::string* token = state_->vocabulary().token(id);
   return token == nullptr ? "" : *token;
 }
 
@@ -332,7 +314,7 @@ void Tokenizer::add_to_files(const std::filesystem::path& directory) const {
   };
   const std::filesystem::path tokenizer = directory / "tokenizer.json";
   const std::filesystem::path config = directory / "tokenizer_config.json";
-  Json definition = read_json(tokenizer);
+  Json definition = read_definition(directory).json;
   Json settings = std::filesystem::exists(config) ? read_json(config) : Json::object();
   const bool listed = settings.contains("added_tokens_decoder");
   Json& tokens = definition["added_tokens"];

@@ -52,8 +52,9 @@ std::optional<std::string> TokenizerConfig::special_token(const std::string& nam
   return std::nullopt;
 }
 
-TokenizerConfig read_tokenizer_config(const std::filesystem::path& directory,
-                                      const std::vector<AddedToken>& known) {
+TokenizerConfig read_tokenizer_config(
+    const std::filesystem::path& directory, const std::vector<AddedToken>& known,
+    const std::vector<std::pair<std::string, std::string>>& defaults) {
   const std::filesystem::path path = directory / "tokenizer_config.json";
   const std::string where = path.string();
   Json config = read_optional(path);
@@ -72,6 +73,10 @@ TokenizerConfig read_tokenizer_config(const std::filesystem::path& directory,
     for (const AddedToken& token : known) flags.emplace(token.content, token);
     const Json map = read_optional(directory / "special_tokens_map.json");
     for (const auto& [name, value] : map.items()) config[name] = value;
+  }
+
+  for (const auto& [name, content] : defaults) {
+    if (!config.contains(name)) config[name] = content;
   }
 
   const auto name_token = [&](const std::string& name, const Json& value) {

@@ -29,8 +29,10 @@ struct TokenizerConfig {
 
 /// From tokenizer_config.json, and special_tokens_map.json where the former has no
 /// added_tokens_decoder; both may be absent. `known` are the tokens of tokenizer.json, whose flags
-/// a special token that is given by its name alone keeps.
-TokenizerConfig read_tokenizer_config(const std::filesystem::path& directory,
-                                      const std::vector<AddedToken>& known);
+/// a special token that is given by its name alone keeps; `defaults` names special tokens where no
+/// file does.
+TokenizerConfig read_tokenizer_config(
+    const std::filesystem::path& directory, const std::vector<AddedToken>& known,
+    const std::vector<std::pair<std::string, std::string>>& defaults);
 
 }  // namespace temper::data

@@ -40,6 +40,14 @@ int part_size(std::string_view bytes, size_t at) {
 
 }  // namespace
 
+CharacterSet::CharacterSet(std::span<const CodePointRange> ranges) {
+  for (const CodePointRange& range : ranges) add(range.first, range.last);
+}
+
+void CharacterSet::add(uint32_t first, uint32_t last) {
+  for (uint32_t c = first; c <= last; ++c) members_->set(c);
+}
+
 CodePoint decode_utf8(std::string_view text, size_t at) {
   const auto byte = [&](size_t i) -> uint32_t { return static_cast<uint8_t>(text[at + i]); };
   const uint32_t first = byte(0);
@@ -78,6 +86,20 @@ bool is_whitespace(uint32_t c) {
 bool is_numeric(uint32_t code_point) {
   if (code_point < 0x80) return code_point >= '0' && code_point <= '9';
   return in_ranges(numeric_ranges(), code_point);
+}
+
+bool is_punctuation(uint32_t code_point) {
+  static const CharacterSet members(punctuation_ranges());
+  return members.contains(code_point);
+}
+
+int script_of(uint32_t code_point) {
+  const std::span<const ScriptRange> ranges = script_ranges();
+  const auto after = std::upper_bound(
+      ranges.begin(), ranges.end(), code_point,
+      [](uint32_t value, const ScriptRange& range) { return value < range.first; });
+  const bool found = after != ranges.begin() && code_point <= std::prev(after)->last;
+  return found ? static_cast<int>(std::prev(after)->script) : -1;
 }
 
 bool is_word(uint32_t code_point) { return in_ranges(word_ranges(), code_point); }

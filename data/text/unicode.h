@@ -1,7 +1,10 @@
 #pragma once
 
+#include <bitset>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -9,6 +12,20 @@
 /// UTF-8 and the few character classes the tokenizer pipeline asks for. Every function but the last
 /// two expects valid UTF-8.
 namespace temper::data {
+
+struct CodePointRange;
+
+/// A set of code points, made once and asked often (136 KB).
+class CharacterSet {
+ public:
+  CharacterSet() = default;
+  explicit CharacterSet(std::span<const CodePointRange> ranges);
+  void add(uint32_t first, uint32_t last);
+  bool contains(uint32_t code_point) const { return members_->test(code_point); }
+
+ private:
+  std::unique_ptr<std::bitset<0x110000>> members_ = std::make_unique<std::bitset<0x110000>>();
+};
 
 struct CodePoint {
   uint32_t value;
@@ -30,6 +47,10 @@ inline bool continues_character(char byte) { return (static_cast<uint8_t>(byte) 
 bool is_whitespace(uint32_t code_point);
 /// General category N* (Unicode 16), what the Digits pre-tokenizer splits on.
 bool is_numeric(uint32_t code_point);
+/// ASCII punctuation and symbols, and general category P* of the package's table.
+bool is_punctuation(uint32_t code_point);
+/// The number of the character's script (see unicode_tables.h), -1 for spaces and unassigned ones.
+int script_of(uint32_t code_point);
 /// `\w` of added tokens with single_word: alphabetic, marks, decimal digits, connector punctuation,
 /// joiners (Unicode 16).
 bool is_word(uint32_t code_point);

@@ -16,6 +16,7 @@ for script in tests/parity/make_*.py; do
   "$python" "$script" --out "$fresh" --seed "${TEMPER_SEED:-2}"
 done
 TEMPER_GOLDENS=$fresh ctest --test-dir "$build" -L parity --output-on-failure
+"$python" tests/parity/check_tokenizers.py "$build/bin/temper"
 "$python" tests/parity/check_program.py "$build/bin/temper"
 "$python" tests/parity/check_adapters.py "$build/bin/temper"
 "$python" tests/parity/check_quantized.py "$build/bin/temper"

@@ -11,8 +11,12 @@ import argparse
 import json
 import pathlib
 import random
+import sys
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "data" / "text"))
+from make_unicode_tables import charsmap
 
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
           r"|\s*[\r\n]+|\s+(?!\S)|\s+")
@@ -86,6 +90,59 @@ def byte_fallback(corpus, metaspace):
     return tokenizer
 
 
+def with_pipeline(model, trainer, corpus, normalizer=None, pre_tokenizer=None, decoder=None, post_processor=None):
+    tokenizer = Tokenizer(model)
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    if pre_tokenizer is not None:
+        tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.train_from_iterator(corpus, trainer)
+    if decoder is not None:
+        tokenizer.decoder = decoder
+    tokenizer.add_special_tokens([AddedToken("<|end|>", normalized=False)])
+    tokenizer.add_tokens([AddedToken("<tool>"), AddedToken("<mask>", lstrip=True, normalized=False),
+                          AddedToken("word", single_word=True)])
+    if post_processor is not None:
+        tokenizer.post_processor = post_processor(tokenizer)
+    return tokenizer
+
+
+def wordpiece(corpus, lowercase):
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    return with_pipeline(
+        models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=12),
+        trainers.WordPieceTrainer(vocab_size=300, special_tokens=specials, show_progress=False, limit_alphabet=90), corpus,
+        normalizers.BertNormalizer(lowercase=lowercase, clean_text=lowercase, strip_accents=None if lowercase else True),
+        pre_tokenizers.BertPreTokenizer(), decoders.WordPiece(cleanup=lowercase),
+        lambda tokenizer: processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2)))
+
+
+def unigram(corpus, byte_fallback, normalizer, prepend_scheme):
+    specials = ["<unk>", "<s>", "</s>"] + ([f"<0x{byte:02X}>" for byte in range(256)] if byte_fallback else [])
+    metaspace = pre_tokenizers.Metaspace(prepend_scheme=prepend_scheme)
+    tokenizer = with_pipeline(
+        models.Unigram(), trainers.UnigramTrainer(vocab_size=320 + len(specials), special_tokens=specials, unk_token="<unk>",
+                                                  show_progress=False), corpus, normalizer, metaspace,
+        decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme=prepend_scheme)]))
+    definition = json.loads(tokenizer.to_str())
+    definition["model"]["byte_fallback"] = byte_fallback
+    return Tokenizer.from_str(json.dumps(definition))
+
+
+def characters(corpus, normalizer, pre_tokenizer, decoder, suffix=None):
+    options = dict(end_of_word_suffix=suffix) if suffix else {}
+    return with_pipeline(
+        models.BPE(unk_token="<unk>", fuse_unk=suffix is None, **options),
+        trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>"], limit_alphabet=150, show_progress=False, **options), corpus,
+        normalizer, pre_tokenizer, decoder)
+
+
+def word_level(corpus, normalizer, pre_tokenizer, decoder=None):
+    return with_pipeline(models.WordLevel(unk_token="<unk>"),
+                         trainers.WordLevelTrainer(vocab_size=200, special_tokens=["<unk>", "<pad>"], show_progress=False),
+                         corpus, normalizer, pre_tokenizer, decoder)
+
+
 def shapes(corpus):
     template_with_bos = lambda tokenizer: processors.Sequence(
         [processors.ByteLevel(trim_offsets=True), single(("<s>", tokenizer.token_to_id("<s>")))])
@@ -95,6 +152,29 @@ def shapes(corpus):
     yield "qwen", byte_level(corpus, QWEN, normalizers.NFC(), False, untrimmed)
     yield "llama2", byte_fallback(corpus, metaspace=False)
     yield "metaspace", byte_fallback(corpus, metaspace=True)
+    yield "bert", wordpiece(corpus, lowercase=True)
+    yield "bert_cased", wordpiece(corpus, lowercase=False)
+    yield "unigram", unigram(corpus, False, normalizers.Sequence(
+        [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]), "always")
+    rules = [("①", "1"), ("A", "a"), ("ﬁ", "fi"), ("\u00a0", " "), ("\u200b", ""), ("é", "e\u0301"), ("か\u3099", "が")]
+    yield "precompiled", unigram(corpus, True, normalizers.Sequence([charsmap(*rule) for rule in rules]), "first")
+    yield "word_level", word_level(corpus, normalizers.Sequence(
+        [normalizers.Strip(), normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]), pre_tokenizers.Whitespace())
+    letters = [" ".join(line.replace(" ", "|")) for line in corpus[:50]]
+    yield "ctc", word_level(letters, normalizers.Replace(" ", "|"), pre_tokenizers.Split(Regex("."), "isolated"),
+                            decoders.CTC(pad_token="<pad>", word_delimiter_token="|", cleanup=True))
+    yield "scripts", characters(corpus, normalizers.NFKD(), pre_tokenizers.Sequence(
+        [pre_tokenizers.UnicodeScripts(), pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.FixedLength(length=4)]),
+        decoders.Fuse())
+    yield "splits", characters(corpus, None, pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"\d"), "merged_with_previous"), pre_tokenizers.Split("-", "merged_with_next"),
+         pre_tokenizers.Punctuation("contiguous"), pre_tokenizers.CharDelimiterSplit("a"), pre_tokenizers.WhitespaceSplit(),
+         pre_tokenizers.Split(Regex("[e-g]+"), "removed")]), decoders.Strip("t", 1, 0))
+    yield "clip", characters(corpus, normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]), pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), "removed", invert=True),
+         pre_tokenizers.ByteLevel(add_prefix_space=False)]), decoders.BPEDecoder("</w>"), suffix="</w>")
+    yield "bytes", characters(corpus, normalizers.ByteLevel(), None, decoders.ByteLevel())
 
 
 def cases(tokenizer, texts):
@@ -106,23 +186,30 @@ def cases(tokenizer, texts):
                "decoded_skip": tokenizer.decode(special, skip_special_tokens=True)}
 
 
+def write(out, seed, texts):
+    rng = random.Random(seed)
+    corpus = [" ".join(rng.choice(WORDS) for _ in range(12)) for _ in range(400)]
+    for name, tokenizer in shapes(corpus):
+        directory = out / "tokenizer" / name
+        directory.mkdir(parents=True, exist_ok=True)
+        contents = ["", " ", "  ", "a", " a"] + [text(rng, rng.randint(1, 14)) for _ in range(texts)]
+        definition = json.loads(tokenizer.to_str())
+        merges = definition["model"].get("merges", [])
+        if all(" " not in token for merge in merges for token in merge):  # else pairs are the only form
+            definition["model"].update({"merges": [" ".join(merge) for merge in merges]} if merges else {})
+        dump = lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        (directory / "tokenizer.json").write_text(dump(definition) + "\n")
+        (directory / "cases.jsonl").write_text("".join(dump(case) + "\n" for case in cases(tokenizer, contents)))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--texts", type=int, default=40)
     arguments = parser.parse_args()
-    rng = random.Random(arguments.seed)
-    corpus = [" ".join(rng.choice(WORDS) for _ in range(12)) for _ in range(400)]
-    for name, tokenizer in shapes(corpus):
-        directory = arguments.out / "tokenizer" / name
-        directory.mkdir(parents=True, exist_ok=True)
-        texts = ["", " ", "  ", "a", " a"] + [text(rng, rng.randint(1, 14)) for _ in range(arguments.texts)]
-        definition = json.loads(tokenizer.to_str())
-        definition["model"]["merges"] = [" ".join(merge) for merge in definition["model"]["merges"]]
-        dump = lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        (directory / "tokenizer.json").write_text(dump(definition) + "\n")
-        (directory / "cases.jsonl").write_text("".join(dump(case) + "\n" for case in cases(tokenizer, texts)))
+    write(arguments.out, arguments.seed, arguments.texts)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -57,7 +57,9 @@ TEST_P(TokenizerParity, IdsOffsetsAndTextEqualTheReferences) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, TokenizerParity,
-                         ::testing::Values("gpt2", "llama3", "qwen", "llama2", "metaspace"));
+                         ::testing::Values("gpt2", "llama3", "qwen", "llama2", "metaspace", "bert",
+                                           "bert_cased", "unigram", "precompiled", "word_level",
+                                           "ctc", "scripts", "splits", "clip", "bytes"));
 
 }  // namespace
 }  // namespace temper::data

@@ -175,10 +175,13 @@ TEST_F(TokenizerTest, RefusesWhatIsMissingMalformedOrNotSupported) {
     return definition;
   };
   EXPECT_NE(refusal(with("/version", "2.0")).find("version is '2.0'"), std::string::npos);
-  EXPECT_NE(refusal(with("/model/type", "Unigram")).find("model: type 'Unigram' is not supported"),
+  EXPECT_NE(refusal(with("/model/type", "Trigram")).find("model: type 'Trigram' is not supported"),
             std::string::npos);
-  EXPECT_NE(refusal(with("/normalizer", {{"type", "Nmt"}})).find("normalizer: type 'Nmt'"),
-            std::string::npos);
+  for (const char* part : {"normalizer", "pre_tokenizer", "post_processor", "decoder"}) {
+    const std::string expected = std::string(part) + ": type 'Other' is not supported; there are";
+    EXPECT_NE(refusal(with(("/" + std::string(part)).c_str(), {{"type", "Other"}})).find(expected),
+              std::string::npos);
+  }
   EXPECT_NE(refusal(with("/model/merges", {"a x"})).find("'x' is not in the vocabulary"),
             std::string::npos);
   EXPECT_NE(refusal(with("/model/merges", {"ab"})).find("merges[0]"), std::string::npos);

@@ -1,7 +1,5 @@
 #include <algorithm>
-#include <bitset>
 #include <iterator>
-#include <memory>
 #include <utility>
 
 #include "data/text/normalizer.h"
@@ -26,11 +24,10 @@ uint32_t combining_class(uint32_t c) {
   return std::prev(after)->value;
 }
 
-const Decomposition* find_decomposition(uint32_t c) {
-  const std::span<const Decomposition> table = canonical_decompositions();
-  const auto found =
-      std::lower_bound(table.begin(), table.end(), c,
-                       [](const Decomposition& row, uint32_t v) { return row.code_point < v; });
+template <typename Row>
+const Row* find_row(std::span<const Row> table, uint32_t c) {
+  const auto found = std::lower_bound(
+      table.begin(), table.end(), c, [](const Row& row, uint32_t v) { return row.code_point < v; });
   return found != table.end() && found->code_point == c ? &*found : nullptr;
 }
 
@@ -52,50 +49,84 @@ uint32_t compose(uint32_t left, uint32_t right) {
   return composes ? found->composed : 0;
 }
 
-// A character that NFC leaves alone whatever comes before it. Every other one belongs to the run
-// that the last such character began.
-class Starters {
- public:
-  Starters() : restless_(std::make_unique<std::bitset<0x110000>>()) {
-    for (const CombiningClass& row : combining_classes()) {
-      for (uint32_t c = row.first; c <= row.last; ++c) restless_->set(c);
-    }
-    for (const Composition& row : canonical_compositions()) restless_->set(row.right);
-    for (uint32_t c = kVowels; c < kVowels + kVowelCount; ++c) restless_->set(c);
-    for (uint32_t c = kTails + 1; c < kTails + kTailCount; ++c) restless_->set(c);
-    for (const Decomposition& row : canonical_decompositions()) {
-      const uint32_t count = static_cast<uint32_t>(
-          std::find(std::begin(row.parts), std::end(row.parts), 0U) - std::begin(row.parts));
-      uint32_t whole = row.parts[0];
-      for (uint32_t i = 1; i < count && whole != 0; ++i) whole = compose(whole, row.parts[i]);
-      if (whole != row.code_point) restless_->set(row.code_point);
+bool is_compatible(NormalForm form) {
+  return form == NormalForm::kNfkc || form == NormalForm::kNfkd;
+}
+bool composes(NormalForm form) { return form == NormalForm::kNfc || form == NormalForm::kNfkc; }
+
+// Characters that the form may change, or that may change with the ones before them. Every other
+// one begins a run of its own, to which those after it belong.
+CharacterSet list_restless(NormalForm form) {
+  CharacterSet restless;
+  for (const CombiningClass& row : combining_classes()) restless.add(row.first, row.last);
+  if (is_compatible(form)) {
+    for (const CompatibleDecomposition& row : compatible_decompositions()) {
+      restless.add(row.code_point, row.code_point);
     }
   }
-  bool is_restless(uint32_t c) const { return restless_->test(c); }
+  if (!composes(form)) {
+    for (const Decomposition& row : canonical_decompositions()) {
+      restless.add(row.code_point, row.code_point);
+    }
+    restless.add(kSyllables, kSyllables + kSyllableCount - 1);
+    return restless;
+  }
+  for (const Composition& row : canonical_compositions()) restless.add(row.right, row.right);
+  restless.add(kVowels, kVowels + kVowelCount - 1);
+  restless.add(kTails + 1, kTails + kTailCount - 1);
+  for (const Decomposition& row : canonical_decompositions()) {
+    const auto count =
+        std::find(std::begin(row.parts), std::end(row.parts), 0U) - std::begin(row.parts);
+    uint32_t whole = row.parts[0];
+    for (std::ptrdiff_t i = 1; i < count && whole != 0; ++i) whole = compose(whole, row.parts[i]);
+    if (whole != row.code_point) restless.add(row.code_point, row.code_point);
+  }
+  return restless;
+}
 
- private:
-  std::unique_ptr<std::bitset<0x110000>> restless_;
-};
+const CharacterSet& restless_of(NormalForm form) {
+  switch (form) {
+    case NormalForm::kNfc: {
+      static const CharacterSet nfc = list_restless(NormalForm::kNfc);
+      return nfc;
+    }
+    case NormalForm::kNfd: {
+      static const CharacterSet nfd = list_restless(NormalForm::kNfd);
+      return nfd;
+    }
+    case NormalForm::kNfkc: {
+      static const CharacterSet nfkc = list_restless(NormalForm::kNfkc);
+      return nfkc;
+    }
+    case NormalForm::kNfkd:
+      break;
+  }
+  static const CharacterSet nfkd = list_restless(NormalForm::kNfkd);
+  return nfkd;
+}
 
-// A character on its way through the normalization. `change` is how many characters of the source
-// it stands for, less one
-// (+1: inserted), which is how the package's alignments are made.
-struct Moving {
-  uint32_t value;
-  int change;
+struct Moving : Change {
   uint32_t combining_class;
 };
 
-void decompose(uint32_t c, std::vector<Moving>& out) {
+void decompose(uint32_t c, bool compatible, std::vector<Moving>& out) {
   const auto put = [&](uint32_t value, bool first) {
-    out.push_back({value, first ? 0 : 1, combining_class(value)});
+    out.push_back({{value, first ? 0 : 1}, combining_class(value)});
   };
   if (c - kSyllables < kSyllableCount) {
     const uint32_t index = c - kSyllables;
     put(kLeads + index / (kVowelCount * kTailCount), true);
     put(kVowels + index / kTailCount % kVowelCount, false);
     if (index % kTailCount != 0) put(kTails + index % kTailCount, false);
-  } else if (const Decomposition* row = find_decomposition(c)) {
+    return;
+  }
+  if (compatible) {
+    if (const CompatibleDecomposition* row = find_row(compatible_decompositions(), c)) {
+      for (uint32_t i = 0; i < row->count; ++i) put(compatible_parts()[row->begin + i], i == 0);
+      return;
+    }
+  }
+  if (const Decomposition* row = find_row(canonical_decompositions(), c)) {
     for (size_t i = 0; i < 4 && row->parts[i] != 0; ++i) put(row->parts[i], i == 0);
   } else {
     put(c, true);
@@ -126,8 +157,8 @@ void recompose(std::vector<Moving>& run) {
       const bool adjacent = starter + 1 == result.size();
       const bool blocked = !adjacent && (last_class == 0 || last_class >= c.combining_class);
       if (!blocked) {
-        if (const uint32_t whole = compose(result[starter].value, c.value)) {
-          result[starter].value = whole;
+        if (const uint32_t whole = compose(result[starter].character, c.character)) {
+          result[starter].character = whole;
           result[starter].change += c.change - 1;
           continue;
         }
@@ -140,42 +171,37 @@ void recompose(std::vector<Moving>& run) {
   run = std::move(result);
 }
 
-void normalize_run(std::string_view text, Span span, Rewrite& rewrite) {
+void normalize_run(std::string_view text, Span span, NormalForm form, Rewrite& rewrite) {
   std::vector<Moving> run;
   for (size_t at = span.begin; at < span.end;) {
     const CodePoint c = decode_utf8(text, at);
-    decompose(c.value, run);
+    decompose(c.value, is_compatible(form), run);
     at += c.size;
   }
   order_marks(run);
-  recompose(run);
-  size_t old = span.begin;
-  for (const Moving& c : run) {
-    std::string bytes;
-    append_utf8(bytes, c.value);
-    if (c.change > 0) {
-      rewrite.insert(bytes, old);
-      continue;
-    }
-    rewrite.put(bytes, old);
-    for (int i = 0; i <= -c.change && old < span.end; ++i) old += utf8_size(text[old]);
-  }
+  if (composes(form)) recompose(run);
+  const std::vector<Change> changes(run.begin(), run.end());
+  rewrite.apply(changes, span);
 }
 
 }  // namespace
 
-void apply_nfc(Passage& passage) {
-  static const Starters starters;
+void apply_normal_form(NormalForm form, Passage& passage) {
+  const CharacterSet& restless = restless_of(form);
   const std::string& text = passage.text();
   std::vector<Span> runs;
   size_t previous = 0;
   for (size_t at = 0; at < text.size();) {
+    if (static_cast<uint8_t>(text[at]) < 0x80) {
+      previous = at++;
+      continue;
+    }
     const CodePoint c = decode_utf8(text, at);
-    if (c.value >= 0x300 && starters.is_restless(c.value)) {
+    if (restless.contains(c.value)) {
       size_t end = at + c.size;
       while (end < text.size()) {
         const CodePoint next = decode_utf8(text, end);
-        if (!starters.is_restless(next.value)) break;
+        if (!restless.contains(next.value)) break;
         end += next.size;
       }
       runs.push_back({static_cast<uint32_t>(previous), static_cast<uint32_t>(end)});
@@ -191,7 +217,7 @@ void apply_nfc(Passage& passage) {
   uint32_t done = 0;
   for (const Span run : runs) {
     rewrite.keep({done, run.begin});
-    normalize_run(text, run, rewrite);
+    normalize_run(text, run, form, rewrite);
     done = run.end;
   }
   rewrite.keep({done, static_cast<uint32_t>(text.size())});

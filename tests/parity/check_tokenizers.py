@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Fuzzed texts through `temper tokenize` and through PyPI's tokenizers: ids and decoded texts must be equal.
+
+    python tests/parity/check_tokenizers.py build-release/bin/temper [--seed N] [--texts N] [DIRECTORY ...]
+
+Every tokenizer.json in the directories (default: those that make_tokenizer.py makes, and ../shared/data/tokenizers where it is),
+and the old forms of vocabularies through transformers' own classes. 10,000 texts a tokenizer with TEMPER_LONG, else 300.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+
+from tokenizers import Tokenizer
+
+import make_tokenizer
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SHARED = pathlib.Path(os.environ.get("TEMPER_SHARED", ROOT / ".." / "shared")) / "data" / "tokenizers"
+# Where scripts, marks and newly assigned characters live.
+BLOCKS = [(0x20, 0x7E), (0, 0x1F), (0x80, 0xFF), (0x100, 0x24F), (0x250, 0x36F), (0x370, 0x52F), (0x590, 0x7FF), (0x900, 0xDFF),
+          (0xE00, 0xFFF), (0x1000, 0x10FF), (0x1100, 0x11FF), (0x1680, 0x18AF), (0x1AB0, 0x1AFF), (0x1C80, 0x1DFF), (0x1E00, 0x1FFF),
+          (0x2000, 0x206F), (0x2070, 0x2BFF), (0x2C00, 0x2FDF), (0x3000, 0x33FF), (0x4E00, 0x4FFF), (0xA640, 0xABFF), (0xAC00, 0xD7FF),
+          (0xE000, 0xE0FF), (0xF900, 0xFDFF), (0xFE00, 0xFFFD), (0x10000, 0x10FFF), (0x11000, 0x12FFF), (0x16800, 0x18FFF),
+          (0x1B000, 0x1BCFF), (0x1D000, 0x1D7FF), (0x1E000, 0x1EFFF), (0x1F000, 0x1FBFF), (0x20000, 0x200FF), (0x30000, 0x300FF),
+          (0xE0000, 0xE01EF), (0x10FF00, 0x10FFFF)]
+
+
+def fuzzed(rng, specials):
+    parts = []
+    for _ in range(rng.randint(0, 12)):
+        kind = rng.random()
+        if kind < 0.35:
+            parts.append(make_tokenizer.text(rng, rng.randint(1, 4)))
+        elif kind < 0.7:
+            first, last = rng.choice(BLOCKS)
+            parts.append("".join(chr(rng.randint(first, last)) for _ in range(rng.randint(1, 6))))
+        elif kind < 0.8 and specials:
+            parts.append(rng.choice(["", " ", "a", "  "]) + rng.choice(specials) + rng.choice(["", " ", "b", "\n"]))
+        elif kind < 0.9:
+            parts.append(rng.choice([" ", "\t", "\n", "\r\n", "\u00a0", "\u3000"]) * rng.randint(1, 5))
+        else:
+            parts.append(rng.choice("aeiocnAEIOKÅ가か1①\u2764") + "".join(chr(rng.randint(0x300, 0x36F)) for _ in range(rng.randint(1, 3))))
+    return "".join(parts).encode("utf-8", "ignore").decode()
+
+
+def temper(program, directory, options, values):
+    lines = "".join(json.dumps(value) + "\n" for value in values)
+    done = subprocess.run([program, "tokenize", str(directory), *options], input=lines, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{directory}: temper tokenize {' '.join(options)}: {done.stderr.strip()}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def compare(program, name, directory, texts, encode, decode):
+    expected = [encode(text) for text in texts]
+    for text, want, got in zip(texts, expected, temper(program, directory, ["--json"], texts), strict=True):
+        if want != got:
+            sys.exit(f"{name}: {text!r}: expected {want}, got {got}")
+    for skip, options in ((False, []), (True, ["--skip-special-tokens"])):
+        got_texts = temper(program, directory, ["--decode", "--json", *options], expected)
+        for ids, got in zip(expected, got_texts, strict=True):
+            want = decode(ids, skip)
+            if want != got:
+                sys.exit(f"{name}: decode {ids}, skipping special tokens: {skip}: expected {want!r}, got {got!r}")
+    print(f"{name}: {len(texts)} texts equal")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("program")
+    parser.add_argument("directories", nargs="*", type=pathlib.Path)
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("TEMPER_SEED", 2)))
+    parser.add_argument("--texts", type=int, default=10000 if os.environ.get("TEMPER_LONG") else 300)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = pathlib.Path(scratch)
+        directories = arguments.directories
+        if not directories:
+            make_tokenizer.write(scratch / "made", arguments.seed, texts=0)
+            directories = sorted((scratch / "made" / "tokenizer").iterdir())
+            directories += sorted(SHARED.iterdir()) if SHARED.exists() else []
+        for directory in directories:
+            if not (directory / "tokenizer.json").exists():
+                continue
+            alone = scratch / "alone" / directory.name  # without what tokenizer_config.json would change
+            alone.mkdir(parents=True, exist_ok=True)
+            (alone / "tokenizer.json").symlink_to((directory / "tokenizer.json").resolve())
+            reference = Tokenizer.from_file(str(directory / "tokenizer.json"))
+            rng = random.Random(f"{arguments.seed} {directory.name}")
+            specials = [token.content for token in reference.get_added_tokens_decoder().values()][:60]
+            texts = [fuzzed(rng, specials) for _ in range(arguments.texts)]
+            compare(arguments.program, directory.name, alone, texts, lambda text: reference.encode(text).ids,
+                    lambda ids, skip: reference.decode(ids, skip_special_tokens=skip))
+
+
+main()
