@@ -31,22 +31,27 @@ fs::path find_plugin() {
       kOnCpu);
 }
 
-const CudaPlugin& open_plugin() {
-  const fs::path path = find_plugin();
-  // Never closed: LibTorch's registries keep pointers into it.
-  void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+// Never closed: LibTorch's registries keep pointers into it.
+void* open_plugin() {
+  void* const library = dlopen(find_plugin().c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) throw UserError(std::string("CUDA: cannot load ") + dlerror() + kOnCpu);
-  auto* const entry = reinterpret_cast<CudaPluginFunction*>(dlsym(library, kCudaPluginSymbol));
-  if (entry == nullptr)
-    throw UserError("CUDA: " + path.string() + " is no plugin of temper (no " + kCudaPluginSymbol +
-                    ")");
-  return *entry();
+  return library;
 }
 
 }  // namespace
 
+void* cuda_plugin_symbol(const char* name) {
+  static void* const library = open_plugin();
+  void* const symbol = dlsym(library, name);
+  if (symbol == nullptr)
+    throw UserError(std::string("CUDA: libtemper_cuda.so is no plugin of this temper (no ") + name +
+                    "): build both from the same sources");
+  return symbol;
+}
+
 const CudaPlugin& load_cuda_plugin() {
-  static const CudaPlugin& plugin = open_plugin();
+  static const CudaPlugin& plugin =
+      *reinterpret_cast<CudaPluginFunction*>(cuda_plugin_symbol(kCudaPluginSymbol))();
   return plugin;
 }
 

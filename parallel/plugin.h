@@ -30,6 +30,9 @@ constexpr const char* kCudaPluginSymbol = "temper_cuda_plugin";
 /// Throws UserError where it is not built and where CUDA's libraries are missing.
 const CudaPlugin& load_cuda_plugin();
 
+/// What else the plugin gives: the address of one of its C functions, once it is loaded.
+void* cuda_plugin_symbol(const char* name);
+
 /// The plugin, and a device. The first call must come before any LibTorch call. Throws UserError as
 /// load_cuda_plugin() does, and where there is no device.
 const CudaPlugin& cuda_plugin();

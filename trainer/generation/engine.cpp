@@ -105,7 +105,8 @@ class Engine {
         cache_({.layers = model.config().num_hidden_layers,
                 .kv_heads = model.config().num_key_value_heads,
                 .head_dim = model.config().head_dim,
-                .dtype = model.head().weight.scalar_type()}) {
+                .dtype = model.head().weight.scalar_type(),
+                .device = model.head().weight.device()}) {
     TEMPER_CHECK(options.slots > 0 && settings.max_new_tokens > 0, "something is to be decoded");
     if (options.exact) check_exact(model.config());
     for (const SampleRequest& request : requests) {
@@ -191,7 +192,8 @@ class Engine {
     }
     if (runs.empty()) return;
     const at::Tensor hidden = model_.hidden_cached(tensor_of(ids), runs, cache_);
-    const at::Tensor logits = logits_of(hidden.index_select(0, at::tensor(last, at::kLong)));
+    const at::Tensor logits =
+        logits_of(hidden.index_select(0, at::tensor(last, at::kLong).to(hidden.device())));
     // Rows of their own: the batch would live as long as its last row.
     for (size_t i = 0; i < runs.size(); ++i) {
       waiting_[i].logits = runs.size() == 1 ? logits[0] : logits[static_cast<int64_t>(i)].clone();
@@ -278,11 +280,12 @@ class Engine {
     return tensor;
   }
 
-  // [M, V] float32, as token_log_probs computes them.
+  // [M, V] float32 on the host, as token_log_probs computes them.
   at::Tensor logits_of(const at::Tensor& hidden) const {
-    at::Tensor logits = at::empty({hidden.size(0), model_.head().weight.size(0)}, at::kFloat);
+    at::Tensor logits = at::empty({hidden.size(0), model_.head().weight.size(0)},
+                                  hidden.options().dtype(at::kFloat));
     HeadProducts(model_.head(), hidden, 0).logits_into(logits);
-    return logits;
+    return logits.cpu();
   }
 
   Model& model_;

@@ -1,7 +1,6 @@
 #include "trainer/generation/kv_cache.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include <ATen/ATen.h>
 
@@ -54,7 +53,7 @@ PagedRun KvCache::extend(int64_t sequence, int64_t tokens) {
   const int64_t position = s.length;
   if (position % kPageTokens != 0 && references_[static_cast<size_t>(s.pages.back())] > 1) {
     const int64_t own = take_page();
-    std::memcpy(address(own), s.addresses.back(), static_cast<size_t>(shape_.bytes()));
+    memory_of(own).copy_(memory_of(s.pages.back()));
     drop_page(s.pages.back());
     s.pages.back() = own;
     s.addresses.back() = address(own);
@@ -70,7 +69,7 @@ PagedRun KvCache::extend(int64_t sequence, int64_t tokens) {
 int64_t KvCache::take_page() {
   if (free_.empty()) {
     const auto first = static_cast<int64_t>(references_.size());
-    chunks_.push_back(at::empty({kPagesAChunk, shape_.bytes()}, at::kByte));
+    chunks_.push_back(at::empty({kPagesAChunk, shape_.bytes()}, at::TensorOptions(shape_.device).dtype(at::kByte)));
     references_.resize(references_.size() + kPagesAChunk, 0);
     for (int64_t page = first + kPagesAChunk; page > first; --page) free_.push_back(page - 1);
   }
@@ -87,9 +86,12 @@ void KvCache::drop_page(int64_t page) {
   --in_use_;
 }
 
+at::Tensor KvCache::memory_of(int64_t page) const {
+  return chunks_[static_cast<size_t>(page / kPagesAChunk)].select(0, page % kPagesAChunk);
+}
+
 char* KvCache::address(int64_t page) const {
-  return static_cast<char*>(chunks_[static_cast<size_t>(page / kPagesAChunk)].data_ptr()) +
-         page % kPagesAChunk * shape_.bytes();
+  return static_cast<char*>(memory_of(page).data_ptr());
 }
 
 }  // namespace temper::trainer

@@ -48,6 +48,7 @@ class KvCache {
   Sequence& of(int64_t sequence);
   int64_t take_page();
   void drop_page(int64_t page);
+  at::Tensor memory_of(int64_t page) const;
   char* address(int64_t page) const;
 
   PageShape shape_;

@@ -248,7 +248,7 @@ at::Tensor Llama::hidden(const data::Batch& batch) {
   const int64_t rows = batch.token_ids.size(0), length = batch.token_ids.size(1);
   at::Tensor positions = batch.positions.reshape({-1});
   DocumentLayout documents{batch.document_ends, batch.prefixes};
-  at::Tensor x = embed(batch.token_ids.reshape({-1}), embedding_);
+  at::Tensor x = embed(batch.token_ids.reshape({-1}).to(options_.device), embedding_);
   const VirtualTokens* front = in_front();
   Longer longer;
   at::Tensor prefix;
@@ -264,7 +264,8 @@ at::Tensor Llama::hidden(const data::Batch& batch) {
       documents = longer.documents;
     }
   }
-  const RopeAngles angles = rope_angles(config_, positions, documents.ends);
+  const RopeAngles angles = rope_angles(config_, positions, documents.ends, options_.device);
+  documents = on_device(documents, options_.device);
   if (block_hooks_) block_hooks_->begin_forward();
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
@@ -309,7 +310,7 @@ at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, std::span<const Cac
     end[1] = end[0] + static_cast<int32_t>(run.tokens);
     ++end;
   }
-  at::Tensor x = embed(token_ids, embedding_);
+  at::Tensor x = embed(token_ids.to(options_.device), embedding_);
   const VirtualTokens* front = fresh ? in_front() : nullptr;
   Longer longer;
   at::Tensor prefix;
@@ -325,12 +326,15 @@ at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, std::span<const Cac
       documents = longer.documents;
     }
   }
-  const RopeAngles angles = rope_angles(config_, positions, documents.ends);
+  const RopeAngles angles = rope_angles(config_, positions, documents.ends, options_.device);
   if (prefix.defined()) documents = longer.documents;
   std::vector<PagedRun> pages;
   for (const CachedRun& run : runs) {
     pages.push_back(cache.extend(run.sequence, run.tokens + (front ? front->count : 0)));
   }
+  documents = on_device(documents, options_.device);
+  const at::Tensor table =
+      options_.device.is_cpu() ? at::Tensor() : page_table(pages, options_.device);
   if (block_hooks_) block_hooks_->begin_forward();
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
@@ -339,10 +343,10 @@ at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, std::span<const Cac
     at::Tensor residual;
     at::Tensor qkv = queries_keys_values(layer, x, angles, residual);
     if (prefix.defined()) qkv = insert_rows(qkv, keys_values(prefix, i), longer);
-    store_in_pages(qkv, pages, cache.shape(), index);
+    store_in_pages(qkv, pages, cache.shape(), index, table);
     at::Tensor attended =
         fresh ? attention(qkv, documents, layer.heads)
-              : attention_in_pages(qkv, pages, cache.shape(), index, layer.heads);
+              : attention_in_pages(qkv, pages, cache.shape(), index, layer.heads, table);
     if (prefix.defined()) attended = take_tokens(attended, longer);
     x = leave_block(mlp(layer, linear(attended, layer.output, residual)), block_hooks_, index);
   }

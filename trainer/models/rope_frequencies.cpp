@@ -141,15 +141,20 @@ bool depends_on_length(const RopeConfig& rope) {
 }
 
 RopeAngles rope_angles(const ModelConfig& config, const at::Tensor& positions,
-                       const at::Tensor& document_ends) {
+                       const at::Tensor& document_ends, at::Device device) {
   const int64_t half = config.head_dim / 2;
+  const bool by_length = depends_on_length(config.rope);
+  const RopeFrequencies common = rope_frequencies(config, 0);
+  if (!device.is_cpu() && !by_length) {
+    const at::Tensor angles = at::outer(positions.to(device, at::kFloat),
+                                        at::tensor(common.inverse, at::kFloat).to(device));
+    return {.cos = angles.cos().mul_(common.scaling), .sin = angles.sin().mul_(common.scaling)};
+  }
   const auto options = positions.options().dtype(at::kFloat);
   RopeAngles angles{.cos = at::empty({positions.numel(), half}, options),
                     .sin = at::empty({positions.numel(), half}, options)};
   const int64_t* position = positions.const_data_ptr<int64_t>();
   const int32_t* ends = document_ends.const_data_ptr<int32_t>();
-  const bool by_length = depends_on_length(config.rope);
-  const RopeFrequencies common = rope_frequencies(config, 0);
   float* cos = angles.cos.mutable_data_ptr<float>();
   float* sin = angles.sin.mutable_data_ptr<float>();
   at::parallel_for(0, document_ends.numel() - 1, 1, [&](int64_t first, int64_t last) {
@@ -166,7 +171,7 @@ RopeAngles rope_angles(const ModelConfig& config, const at::Tensor& positions,
       }
     }
   });
-  return angles;
+  return {.cos = angles.cos.to(device), .sin = angles.sin.to(device)};
 }
 
 }  // namespace temper::trainer

@@ -26,8 +26,8 @@ bool depends_on_length(const RopeConfig& rope);
 
 /// Angles of the tokens at `positions` [N] int64 whose documents end at `document_ends` [S + 1]
 /// int32. The length that dynamic and longrope look at is the document's own, so that packing
-/// changes nothing.
+/// changes nothing. Both on the host; the angles are made on `device`.
 RopeAngles rope_angles(const ModelConfig& config, const at::Tensor& positions,
-                       const at::Tensor& document_ends);
+                       const at::Tensor& document_ends, at::Device device);
 
 }  // namespace temper::trainer

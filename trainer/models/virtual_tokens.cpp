@@ -87,11 +87,12 @@ Longer longer_batch(const at::Tensor& positions, const DocumentLayout& documents
 }
 
 at::Tensor insert_rows(const at::Tensor& x, const at::Tensor& rows, const Longer& longer) {
-  return InsertRows::apply(x, rows, longer.tokens, longer.virtual_tokens);
+  return InsertRows::apply(x, rows, longer.tokens.to(x.device()),
+                           longer.virtual_tokens.to(x.device()));
 }
 
 at::Tensor take_tokens(const at::Tensor& x, const Longer& longer) {
-  return TakeTokens::apply(x, longer.tokens);
+  return TakeTokens::apply(x, longer.tokens.to(x.device()));
 }
 
 }  // namespace temper::trainer

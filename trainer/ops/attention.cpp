@@ -12,6 +12,8 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "trainer/ops/device.h"
+#include "trainer/ops/device_attention.h"
 #include "trainer/ops/dispatch.h"
 #include "trainer/ops/gemm.h"
 
@@ -491,8 +493,16 @@ struct Attention : torch::autograd::Function<Attention> {
 
 }  // namespace
 
+DocumentLayout on_device(DocumentLayout documents, at::Device device) {
+  if (documents.device_ends.defined()) return documents;
+  documents.device_ends = documents.ends.to(device);
+  if (documents.prefixes.defined()) documents.device_prefixes = documents.prefixes.to(device);
+  return documents;
+}
+
 at::Tensor attention(const at::Tensor& qkv, const DocumentLayout& documents,
                      const AttentionHeads& heads) {
+  if (kernels_for(qkv)) return device_attention(qkv, documents, heads);
   const std::optional<at::Tensor> prefixes =
       documents.prefixes.defined() ? std::optional(documents.prefixes) : std::nullopt;
   return Attention::apply(qkv, documents.ends, prefixes, heads.heads, heads.kv_heads,

@@ -16,11 +16,16 @@ struct AttentionHeads {
 };
 
 /// The documents of a packed batch: boundaries [S + 1] int32, and of each document the one that
-/// stands in front of it, [S] int32 or -1 (undefined: no document has a prefix); data::Batch.
+/// stands in front of it, [S] int32 or -1 (undefined: no document has a prefix); data::Batch. Both on the host, and where
+/// on_device() has put them there, also on the model's device.
 struct DocumentLayout {
   at::Tensor ends;
   at::Tensor prefixes{};
+  at::Tensor device_ends{}, device_prefixes{};
 };
+
+/// The layout with its copies on `device`; what is there already is not copied again.
+DocumentLayout on_device(DocumentLayout documents, at::Device device);
 
 /// Causal attention  softmax(q k^T / sqrt(E)) v  within each document of a packed batch, in blocks
 /// with an online softmax (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022,

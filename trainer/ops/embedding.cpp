@@ -6,6 +6,7 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "trainer/ops/device.h"
 #include "trainer/ops/dispatch.h"
 #include "trainer/ops/gemm.h"
 #include "trainer/ops/gradient.h"
@@ -20,6 +21,11 @@ using torch::autograd::variable_list;
 // that every element is summed in token order.
 void add_rows(const at::Tensor& dy, const at::Tensor& ids, const at::Tensor& gradient) {
   const int64_t dim = dy.size(-1);
+  if (kernels_for(dy)) {
+    const at::Tensor none = ids.lt(0).unsqueeze(1);
+    add_at_rows(gradient, ids.clamp_min(0), dy.to(at::kFloat).masked_fill(none, 0));
+    return;
+  }
   const int64_t* id = ids.const_data_ptr<int64_t>();
   with_kernel_type(dy.scalar_type(), [&](auto type) {
     using T = decltype(type);
@@ -66,6 +72,10 @@ struct Replace : torch::autograd::Function<Replace> {
 // gradient[:, id] += dh of the token. Threads share out the ranks.
 void add_columns(const at::Tensor& dh, const at::Tensor& ids, const at::Tensor& gradient) {
   const int64_t rank = dh.size(1), vocabulary = gradient.size(1);
+  if (kernels_for(dh)) {
+    add_at_rows(gradient.t(), ids, dh);
+    return;
+  }
   const int64_t* id = ids.const_data_ptr<int64_t>();
   const float* from = dh.const_data_ptr<float>();
   float* to = gradient.mutable_data_ptr<float>();
@@ -104,8 +114,8 @@ struct AddLowRank : torch::autograd::Function<AddLowRank> {
 
 // Which of the trained rows each token takes; -1: none.
 at::Tensor slots_of(const at::Tensor& token_ids, const at::Tensor& rows, int64_t vocabulary) {
-  at::Tensor slot = at::full({vocabulary}, -1, at::kLong);
-  slot.index_copy_(0, rows, at::arange(rows.numel(), at::kLong));
+  at::Tensor slot = at::full({vocabulary}, -1, token_ids.options());
+  slot.index_copy_(0, rows, at::arange(rows.numel(), token_ids.options()));
   return slot.index_select(0, token_ids);
 }
 

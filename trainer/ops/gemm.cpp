@@ -345,6 +345,29 @@ void library_gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b,
   }
 }
 
+// The vendor's library, through LibTorch. Sums over k are float32 whatever c's type; c is rounded after each of its terms.
+void device_gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b,
+                 const GemmOptions& options) {
+  const auto add_term = [&](const at::Tensor& to, const at::Tensor& left, const at::Tensor& right) {
+    if (c.scalar_type() == left.scalar_type()) {
+      at::addmm_out(c, to, left, right);
+    } else {
+      at::addmm_out(c, to, left, right, c.scalar_type());
+    }
+  };
+  if (options.accumulate) {
+    add_term(c, a, b);
+    if (options.add.defined()) c.add_(options.add);
+  } else if (options.add.defined()) {
+    add_term(options.add, a, b);
+  } else if (c.scalar_type() == a.scalar_type()) {
+    at::mm_out(c, a, b);
+  } else {
+    at::mm_out(c, a, b, c.scalar_type());
+  }
+  if (options.a2.defined()) add_term(c, options.a2, options.b2);
+}
+
 }  // namespace
 
 KeptWeights::KeptWeights(int64_t limit) {
@@ -362,6 +385,7 @@ void gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const GemmOpti
                    c.stride(1) == 1,
                "gemm: shapes do not fit");
   if (c.numel() == 0) return;
+  if (!c.is_cpu()) return device_gemm(c, a, b, options);
   with_kernel_type(a.scalar_type(), [&](auto type) {
     using T = decltype(type);
     // An odd k in bfloat16 would make A's last word reach into its next row.

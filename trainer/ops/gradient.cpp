@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/ops/device.h"
+#include "trainer/ops/dispatch.h"
 
 namespace temper::trainer {
 
@@ -15,6 +17,15 @@ at::Tensor float32_gradient(const at::Tensor& parameter) {
                    gradient.is_contiguous(),
                "a gradient must be a contiguous float32 tensor of its parameter's shape");
   return gradient;
+}
+
+void add_partial_sums(const at::Tensor& partial, const at::Tensor& gradient) {
+  if (kernels_for(partial)) {
+    gradient.add_(partial.sum(0));
+    return;
+  }
+  cpu::row_kernels<float>().column_sums(input<float>(partial), partial.size(1),
+                                        output<float>(gradient), partial.size(0), partial.size(1));
 }
 
 }  // namespace temper::trainer

@@ -12,4 +12,7 @@ namespace temper::trainer {
 /// run.)
 at::Tensor float32_gradient(const at::Tensor& parameter);
 
+/// The sum over the rows of `partial` [n, D] float32, in order, added to `gradient` [D].
+void add_partial_sums(const at::Tensor& partial, const at::Tensor& gradient);
+
 }  // namespace temper::trainer

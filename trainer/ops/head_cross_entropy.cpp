@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -9,6 +10,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/ops/device.h"
+#include "trainer/ops/device_rows.h"
 #include "trainer/ops/dispatch.h"
 #include "trainer/ops/head_products.h"
 
@@ -30,6 +33,41 @@ struct Values : torch::CustomClassHolder {
   std::vector<TokenValues> tokens;
 };
 
+// Rows of logits on the device, chunk by chunk; what they say of their labels is fetched once, at the end.
+class DeviceChunks {
+ public:
+  DeviceChunks(const at::Tensor& labels, at::Device device) : labels_(labels.to(device)) {}
+
+  // The gradient goes to `dlogits`, unless that is undefined.
+  void add(const at::Tensor& logits, int64_t begin, bool dft, const at::Tensor& dlogits) {
+    const at::Tensor labels = labels_.narrow(0, begin, logits.size(0));
+    const LabelRows rows = label_rows(logits, labels);
+    if (dlogits.defined()) {
+      const at::Tensor factor =
+          dft ? rows.log_prob.exp().neg_() : at::full_like(rows.log_prob, -1.0);
+      label_gradient(logits, labels, {.log_sum_exp = rows.log_sum_exp, .dlog_prob = factor},
+                     dlogits);
+    }
+    chunks_.push_back(at::stack({rows.log_prob, rows.entropy, rows.correct}));
+  }
+
+  void fetch(bool dft, std::vector<TokenValues>& tokens) const {
+    if (chunks_.empty()) return;
+    const at::Tensor all = at::cat(chunks_, 1).cpu();
+    const float* log_prob = input<float>(all);
+    const float* entropy = log_prob + all.size(1);
+    const float* correct = entropy + all.size(1);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      const float factor = dft ? std::exp(log_prob[i]) : 1.0f;
+      tokens[i] = {-log_prob[i] * factor, entropy[i], correct[i] != 0};
+    }
+  }
+
+ private:
+  at::Tensor labels_;
+  std::vector<at::Tensor> chunks_;
+};
+
 struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, at::TensorList leaves,
                             const at::Tensor& labels, bool dft, bool with_gradients,
@@ -40,7 +78,8 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
     const at::Tensor supervised = labels.reshape({-1}).ne(kIgnored).nonzero().squeeze(1);
     const int64_t count = supervised.numel();
     const bool all = count == rows.size(0);
-    const at::Tensor x = all ? rows : rows.index_select(0, supervised);
+    const at::Tensor where = all ? at::Tensor() : supervised.to(hidden.device());
+    const at::Tensor x = all ? rows : rows.index_select(0, where);
     const at::Tensor targets = labels.reshape({-1}).index_select(0, supervised);
     const int64_t* target = targets.const_data_ptr<int64_t>();
     at::Tensor dx = with_gradients ? at::empty_like(x) : at::Tensor();
@@ -53,40 +92,48 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
                              ? logits
                              : at::empty({chunk, vocabulary}, hidden.options());
     values->tokens.resize(count);
+    std::optional<DeviceChunks> device;
+    if (kernels_for(hidden)) device.emplace(targets, hidden.device());
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t size = std::min(chunk, count - begin);
       const at::Tensor x_chunk = x.narrow(0, begin, size);
       const at::Tensor logits_chunk = logits.narrow(0, 0, size);
       HeadProducts products(head, x_chunk, begin);
       products.logits_into(logits_chunk);
-      with_kernel_type(hidden.scalar_type(), [&](auto type) {
-        using T = decltype(type);
-        at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
-          for (int64_t r = first; r < last; ++r) {
-            const float* row = input<float>(logits) + r * vocabulary;
-            const int64_t label = target[begin + r];
-            const cpu::SoftmaxRow softmax = cpu::kernels().softmax_row(row, vocabulary);
-            const float nll = softmax.log_sum_exp - row[label];
-            const float factor = dft ? std::exp(-nll) : 1.0f;
-            values->tokens[begin + r] = {nll * factor, softmax.entropy, softmax.argmax == label};
-            if (with_gradients) {
-              cpu::row_kernels<T>().softmax_gradient(row, softmax.log_sum_exp, label, factor,
-                                                     output<T>(dlogits) + r * vocabulary,
-                                                     vocabulary);
+      if (device) {
+        device->add(logits_chunk, begin, dft,
+                    with_gradients ? dlogits.narrow(0, 0, size) : at::Tensor());
+      } else {
+        with_kernel_type(hidden.scalar_type(), [&](auto type) {
+          using T = decltype(type);
+          at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
+            for (int64_t r = first; r < last; ++r) {
+              const float* row = input<float>(logits) + r * vocabulary;
+              const int64_t label = target[begin + r];
+              const cpu::SoftmaxRow softmax = cpu::kernels().softmax_row(row, vocabulary);
+              const float nll = softmax.log_sum_exp - row[label];
+              const float factor = dft ? std::exp(-nll) : 1.0f;
+              values->tokens[begin + r] = {nll * factor, softmax.entropy, softmax.argmax == label};
+              if (with_gradients) {
+                cpu::row_kernels<T>().softmax_gradient(row, softmax.log_sum_exp, label, factor,
+                                                       output<T>(dlogits) + r * vocabulary,
+                                                       vocabulary);
+              }
             }
-          }
+          });
         });
-      });
+      }
       if (with_gradients) products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
     }
+    if (device) device->fetch(dft, values->tokens);
     if (with_gradients) {
-      if (!all) dx = at::zeros_like(rows).index_copy_(0, supervised, dx);
+      if (!all) dx = at::zeros_like(rows).index_copy_(0, where, dx);
       ctx->save_for_backward({dx.view(hidden.sizes())});
       ctx->saved_data["inputs"] = static_cast<int64_t>(5 + leaves.size());
     }
     double sum = 0;
     for (const TokenValues& token : values->tokens) sum += token.loss;
-    return at::scalar_tensor(sum, hidden.options().dtype(at::kFloat));
+    return at::scalar_tensor(sum, at::kFloat);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {

@@ -26,13 +26,13 @@ at::Tensor head_logits(const at::Tensor& hidden, const OutputHead& head);
 enum class TokenLoss { kNll, kDft };
 
 struct HeadLoss {
-  at::Tensor sum;      // [] float32, over supervised tokens
+  at::Tensor sum;      // [] float32 on the host, over supervised tokens
   double correct = 0;  // supervised tokens whose label is the most probable one
   double entropy = 0;  // sum of -sum_v p_v log p_v, nats
 };
 
 /// Output projection and cross-entropy in one, over the tokens whose label is not -100: logits
-/// exist only for a chunk of tokens at a time. hidden [..., D], labels [...] int64.
+/// exist only for a chunk of tokens at a time. hidden [..., D], labels [...] int64 on the host.
 ///
 /// With gradients enabled the gradients are computed on the way: those of the head are added to the
 /// float32 `.grad` of its leaves (gradient.h) in this very call, that of hidden is kept. So `sum` must be

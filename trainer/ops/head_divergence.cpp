@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/dispatch.h"
 #include "trainer/ops/head_products.h"
 
@@ -35,6 +36,7 @@ struct Function : torch::autograd::Function<Function> {
                             const at::Tensor& labels, bool with_gradients,
                             const c10::intrusive_ptr<Values>& values) {
     const OutputHead& head = values->head;
+    TEMPER_CHECK(kernels_for(hidden) == nullptr, "head_divergence runs on the CPU");
     const int64_t vocabulary = head.weight.size(0), count = positions.numel();
     const at::Tensor rows = hidden.reshape({-1, hidden.size(-1)});
     const at::Tensor teacher_rows = teacher_hidden.reshape({-1, teacher_hidden.size(-1)});

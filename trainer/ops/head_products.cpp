@@ -7,6 +7,7 @@
 #include <ATen/Parallel.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/dispatch.h"
 #include "trainer/ops/gemm.h"
 #include "trainer/ops/gradient.h"
@@ -38,6 +39,10 @@ at::Tensor add_at(const at::Tensor& rows, const at::Tensor& positions, at::IntAr
   const int64_t count = rows.size(0), dim = rows.size(1);
   at::Tensor sum = at::zeros(shape, rows.options().dtype(at::kFloat)).view({-1, dim});
   const at::Tensor wide = rows.to(at::kFloat);
+  if (kernels_for(rows)) {
+    add_at_rows(sum, positions, wide);
+    return sum.view(shape).to(rows.scalar_type());
+  }
   const int64_t* position = positions.const_data_ptr<int64_t>();
   const float* in = input<float>(wide);
   float* out = output<float>(sum);

@@ -21,14 +21,15 @@ struct Function : torch::autograd::Function<Function> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, at::TensorList leaves,
                             const at::Tensor& positions,
                             const c10::intrusive_ptr<HeadOf>& with) {
-    const at::Tensor rows = hidden.reshape({-1, hidden.size(-1)}).index_select(0, positions);
+    const at::Tensor where = positions.to(hidden.device());
+    const at::Tensor rows = hidden.reshape({-1, hidden.size(-1)}).index_select(0, where);
     at::Tensor scores = at::empty({rows.size(0), with->head.weight.size(0)},
                                   hidden.options().dtype(at::kFloat));
     HeadProducts(with->head, rows, 0).logits_into(scores);
-    ctx->save_for_backward({hidden, positions});
+    ctx->save_for_backward({hidden, where});
     ctx->saved_data["head"] = c10::IValue::make_capsule(with);
     ctx->saved_data["inputs"] = static_cast<int64_t>(3 + leaves.size());
-    return scores;
+    return scores.cpu();
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -38,10 +39,11 @@ struct Function : torch::autograd::Function<Function> {
     const at::Tensor all = hidden.reshape({-1, hidden.size(-1)});
     const at::Tensor rows = all.index_select(0, positions);
     HeadProducts products(with->head, rows, 0);
-    at::Tensor scores = at::empty(grads.front().sizes(), grads.front().options());
+    at::Tensor scores =
+        at::empty(grads.front().sizes(), hidden.options().dtype(grads.front().scalar_type()));
     products.logits_into(scores);  // LoRA of the head keeps what its gradient needs
     at::Tensor dx = at::empty_like(rows);
-    products.gradients(grads.front().to(hidden.scalar_type(), false, /*copy=*/true), dx);
+    products.gradients(grads.front().to(hidden.options(), false, /*copy=*/true), dx);
     variable_list result(static_cast<size_t>(ctx->saved_data["inputs"].toInt()));
     result[0] = add_at(dx, positions, hidden.sizes());
     return result;

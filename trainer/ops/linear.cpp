@@ -38,7 +38,8 @@ at::Tensor whole_weight(const Projection& p, at::ScalarType dtype) {
   if (p.weight.defined()) return p.weight;
   if (p.quantized.size() == 1) return dequantize(p.quantized.front(), dtype);
   at::Tensor whole =
-      at::empty({first_row(p.rows, p.rows.size()), p.quantized.front().columns}, dtype);
+      at::empty({first_row(p.rows, p.rows.size()), p.quantized.front().columns},
+                p.quantized.front().codes.options().dtype(dtype));
   for (size_t i = 0; i < p.quantized.size(); ++i) {
     dequantize_rows(p.quantized[i], 0, p.rows[i], whole.narrow(0, first_row(p.rows, i), p.rows[i]));
   }

@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "parallel/seed.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/dispatch.h"
 #include "trainer/ops/gemm.h"
 #include "trainer/ops/gradient.h"
@@ -60,6 +61,16 @@ at::Tensor masked(const at::Tensor& x, double p, uint64_t seed) {
   at::Tensor to = at::empty_like(from);
   const auto limit = static_cast<uint32_t>(p * 4294967296.0);
   const auto scale = static_cast<float>(1 / (1 - p));
+  if (const cuda::Kernels* device = kernels_for(from)) {
+    launch(from, device->dropout, element_of(from),
+           cuda::DropoutView{.from = from.const_data_ptr(),
+                             .to = to.mutable_data_ptr(),
+                             .count = from.numel(),
+                             .seed = seed,
+                             .limit = limit,
+                             .scale = scale});
+    return to;
+  }
   with_kernel_type(from.scalar_type(), [&](auto type) {
     using T = std::conditional_t<std::is_same_v<decltype(type), float>, float, at::BFloat16>;
     const T* in = from.const_data_ptr<T>();
@@ -86,6 +97,10 @@ at::Tensor adapter_dropout(const at::Tensor& x, double p, const std::string& mod
 
 // Threads share out the columns.
 void add_column_sums(const at::Tensor& dy, const at::Tensor& gradient) {
+  if (kernels_for(dy)) {
+    gradient.add_(dy.sum(0, /*keepdim=*/false, at::kFloat));
+    return;
+  }
   with_kernel_type(dy.scalar_type(), [&](auto type) {
     using T = decltype(type);
     at::parallel_for(0, dy.size(1), 64, [&](int64_t begin, int64_t end) {
@@ -122,7 +137,7 @@ at::Tensor low_rank_inner_gradient(const LowRank& lora, const std::vector<int64_
       gemm(float32_gradient(part.b), own_dy.t(), lora.columns_of(h, i), {.accumulate = true});
     }
     if (part.bias.defined() && part.bias.requires_grad()) {
-      const at::Tensor sums = at::zeros({own_dy.size(1)}, at::kFloat);
+      const at::Tensor sums = at::zeros({own_dy.size(1)}, dy.options().dtype(at::kFloat));
       add_column_sums(own_dy, sums);
       float32_gradient(part.bias).add_(sums, part.scale);
     }
@@ -134,7 +149,7 @@ at::Tensor low_rank_inner_gradient(const LowRank& lora, const std::vector<int64_
 void add_gradient_of_a(const LowRank& lora, const at::Tensor& x, const at::Tensor& dh) {
   at::Tensor all;
   if (!lora.drops()) {
-    all = at::empty({x.size(1), lora.a.size(0)}, at::kFloat);
+    all = at::empty({x.size(1), lora.a.size(0)}, x.options().dtype(at::kFloat));
     gemm(all, x.t(), dh);
   }
   for (size_t i = 0; i < lora.parts.size(); ++i) {
@@ -142,7 +157,7 @@ void add_gradient_of_a(const LowRank& lora, const at::Tensor& x, const at::Tenso
     if (!part.a.requires_grad()) continue;
     at::Tensor own;
     if (lora.drops()) {
-      own = at::empty({x.size(1), part.a.size(0)}, at::kFloat);
+      own = at::empty({x.size(1), part.a.size(0)}, x.options().dtype(at::kFloat));
       gemm(own, masked(x, lora.dropout, dropout_seed(part.module, *lora.context)).t(),
            lora.columns_of(dh, i));
     } else {

@@ -8,6 +8,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include "trainer/ops/device.h"
 #include "trainer/ops/dispatch.h"
 
 namespace temper::trainer {
@@ -30,14 +31,51 @@ std::vector<NewToken> tokens_of(std::span<const PagedRun> runs, const at::Tensor
   return tokens;
 }
 
+static_assert(kPageTokens == cuda::kTokensAPage);
+
+cuda::PagedView view_of(const at::Tensor& qkv, const at::Tensor& table, const PageShape& shape,
+                        int64_t layer) {
+  const int64_t tokens = qkv.size(0);
+  const int64_t* numbers = input<int64_t>(table);
+  return {.qkv = qkv.const_data_ptr(),
+          .stride = qkv.size(1),
+          .tokens = tokens,
+          .kv_heads = shape.kv_heads,
+          .dim = shape.head_dim,
+          .pages = reinterpret_cast<char* const*>(numbers + 2 * tokens),
+          .first_page = numbers + tokens,
+          .positions = numbers,
+          .offset = layer * shape.layer_bytes(),
+          .head_bytes = shape.head_bytes()};
+}
+
 }  // namespace
 
+at::Tensor page_table(std::span<const PagedRun> runs, at::Device device) {
+  std::vector<int64_t> positions, first_pages, pages;
+  for (const PagedRun& run : runs) {
+    for (int64_t i = 0; i < run.tokens; ++i) {
+      positions.push_back(run.position + i);
+      first_pages.push_back(static_cast<int64_t>(pages.size()));
+    }
+    for (char* page : run.pages) pages.push_back(reinterpret_cast<int64_t>(page));
+  }
+  positions.insert(positions.end(), first_pages.begin(), first_pages.end());
+  positions.insert(positions.end(), pages.begin(), pages.end());
+  return at::tensor(positions, at::kLong).to(device);
+}
+
 void store_in_pages(const at::Tensor& qkv, std::span<const PagedRun> runs, const PageShape& shape,
-                    int64_t layer) {
+                    int64_t layer, const at::Tensor& table) {
   const std::vector<NewToken> tokens = tokens_of(runs, qkv);
   const int64_t dim = shape.head_dim, stride = qkv.size(1), kv = shape.kv_heads * dim;
   TEMPER_CHECK(qkv.is_contiguous() && qkv.scalar_type() == shape.dtype,
                "pages take a contiguous qkv of their own type");
+  if (const cuda::Kernels* device = kernels_for(qkv)) {
+    const at::Tensor numbers = table.defined() ? table : page_table(runs, qkv.device());
+    launch(qkv, device->store_in_pages, element_of(qkv), view_of(qkv, numbers, shape, layer));
+    return;
+  }
   with_kernel_type(shape.dtype, [&](auto type) {
     using T = decltype(type);
     at::parallel_for(0, qkv.size(0), 16, [&](int64_t begin, int64_t end) {
@@ -58,11 +96,23 @@ void store_in_pages(const at::Tensor& qkv, std::span<const PagedRun> runs, const
 }
 
 at::Tensor attention_in_pages(const at::Tensor& qkv, std::span<const PagedRun> runs,
-                              const PageShape& shape, int64_t layer, const AttentionHeads& heads) {
+                              const PageShape& shape, int64_t layer, const AttentionHeads& heads,
+                              const at::Tensor& table) {
   const std::vector<NewToken> tokens = tokens_of(runs, qkv);
   const int64_t dim = heads.head_dim, group = heads.heads / heads.kv_heads;
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   at::Tensor out = at::empty({qkv.size(0), heads.heads * dim}, qkv.options());
+  if (const cuda::Kernels* device = kernels_for(qkv)) {
+    TEMPER_CHECK(dim <= cuda::kLargestHead, "heads of at most 256 features on a device");
+    const at::Tensor numbers = table.defined() ? table : page_table(runs, qkv.device());
+    cuda::PagedView view = view_of(qkv, numbers, shape, layer);
+    view.heads = heads.heads;
+    view.window = heads.window;
+    view.scale = scale;
+    view.out = out.mutable_data_ptr();
+    launch(qkv, device->attention_in_pages, element_of(qkv), view);
+    return out;
+  }
   const int64_t tasks = qkv.size(0) * heads.kv_heads;
   with_kernel_type(shape.dtype, [&](auto type) {
     using T = decltype(type);

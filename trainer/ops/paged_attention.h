@@ -18,6 +18,7 @@ inline constexpr int64_t kPageTokens = 16;
 struct PageShape {
   int64_t layers = 0, kv_heads = 0, head_dim = 0;
   at::ScalarType dtype = at::kFloat;  // that of qkv
+  at::Device device = at::kCPU;       // that of the pages
   int64_t head_bytes() const {
     return 2 * kPageTokens * head_dim * static_cast<int64_t>(c10::elementSize(dtype));
   }
@@ -32,13 +33,19 @@ struct PagedRun {
   int64_t tokens = 0;
 };
 
-/// Writes keys and values of qkv [N, (H + 2 K) E] into `layer` of the runs' pages.
+/// Where the runs' tokens and pages are, for the kernels of a device: [N] positions, [N] where each token's pages begin in the
+/// list of all pages, and that list, int64. One for all layers of a forward pass; undefined on the CPU.
+at::Tensor page_table(std::span<const PagedRun> runs, at::Device device);
+
+/// Writes keys and values of qkv [N, (H + 2 K) E] into `layer` of the runs' pages. `table`: page_table() of the runs; made anew where
+/// it is undefined.
 void store_in_pages(const at::Tensor& qkv, std::span<const PagedRun> runs, const PageShape& shape,
-                    int64_t layer);
+                    int64_t layer, const at::Tensor& table = {});
 
 /// [N, H E], from what `layer` of the pages holds, the new tokens included: what attention() gives
-/// for the last tokens of the whole sequence, to the bit.
+/// for the last tokens of the whole sequence, on the CPU to the bit.
 at::Tensor attention_in_pages(const at::Tensor& qkv, std::span<const PagedRun> runs,
-                              const PageShape& shape, int64_t layer, const AttentionHeads& heads);
+                              const PageShape& shape, int64_t layer, const AttentionHeads& heads,
+                              const at::Tensor& table = {});
 
 }  // namespace temper::trainer

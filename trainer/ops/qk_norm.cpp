@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "trainer/ops/device.h"
 #include "trainer/ops/dispatch.h"
 #include "trainer/ops/gradient.h"
 
@@ -18,6 +19,10 @@ struct Heads {
   int64_t first, count;
 };
 
+at::Tensor at_column(const at::Tensor& rows, int64_t column) {
+  return rows.narrow(1, column, rows.size(1) - column);
+}
+
 struct QkNorm : torch::autograd::Function<QkNorm> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv, const at::Tensor& q_weight,
                             const at::Tensor& k_weight, int64_t q_heads, int64_t k_heads,
@@ -31,6 +36,21 @@ struct QkNorm : torch::autograd::Function<QkNorm> {
     for (int kind = 0; kind < 2; ++kind) {
       const auto [first, count] = heads[kind];
       at::Tensor rstd = at::empty({rows, count}, qkv.options().dtype(at::kFloat));
+      saved.push_back(rstd);
+      if (const cuda::Kernels* device = kernels_for(qkv)) {
+        launch(qkv, device->rms_norm, element_of(qkv),
+               cuda::RmsNormView{.x = at_column(qkv, first * dim).const_data_ptr(),
+                                 .stride_x = stride,
+                                 .weight = weights[kind].const_data_ptr(),
+                                 .y = at_column(out, first * dim).mutable_data_ptr(),
+                                 .stride_y = stride,
+                                 .rstd = output<float>(rstd),
+                                 .rows = rows,
+                                 .heads = count,
+                                 .dim = dim,
+                                 .eps = static_cast<float>(eps)});
+        continue;
+      }
       with_kernel_type(qkv.scalar_type(), [&, first = first, count = count](auto type) {
         using T = decltype(type);
         at::parallel_for(0, rows, kRowBlock, [&](int64_t begin, int64_t end) {
@@ -41,7 +61,6 @@ struct QkNorm : torch::autograd::Function<QkNorm> {
                                          dim, static_cast<float>(eps));
         });
       });
-      saved.push_back(rstd);
     }
     ctx->save_for_backward(saved);
     ctx->saved_data["q_heads"] = q_heads;
@@ -62,6 +81,25 @@ struct QkNorm : torch::autograd::Function<QkNorm> {
     for (int kind = 0; kind < 2; ++kind) {
       const auto [first, count] = heads[kind];
       const at::Tensor &weight = saved[1 + kind], &rstd = saved[3 + kind];
+      if (const cuda::Kernels* device = kernels_for(qkv)) {
+        at::Tensor partial =
+            at::empty({device->rms_norm_partials(rows * count, dim), dim}, rstd.options());
+        launch(qkv, device->rms_norm_backward, element_of(qkv),
+               cuda::RmsNormBackwardView{.dy = at_column(dy, first * dim).const_data_ptr(),
+                                         .stride_dy = stride,
+                                         .x = at_column(qkv, first * dim).const_data_ptr(),
+                                         .stride_x = stride,
+                                         .weight = weight.const_data_ptr(),
+                                         .rstd = input<float>(rstd),
+                                         .dx = at_column(dx, first * dim).mutable_data_ptr(),
+                                         .stride_dx = stride,
+                                         .partial = output<float>(partial),
+                                         .rows = rows,
+                                         .heads = count,
+                                         .dim = dim});
+        if (weight.requires_grad()) add_partial_sums(partial, float32_gradient(weight));
+        continue;
+      }
       at::Tensor partial = at::zeros({blocks, dim}, rstd.options());
       with_kernel_type(qkv.scalar_type(), [&, first = first, count = count](auto type) {
         using T = decltype(type);
@@ -76,10 +114,7 @@ struct QkNorm : torch::autograd::Function<QkNorm> {
           }
         });
       });
-      if (weight.requires_grad()) {
-        cpu::row_kernels<float>().column_sums(input<float>(partial), dim,
-                                              output<float>(float32_gradient(weight)), blocks, dim);
-      }
+      if (weight.requires_grad()) add_partial_sums(partial, float32_gradient(weight));
     }
     return {dx, {}, {}, {}, {}, {}};
   }

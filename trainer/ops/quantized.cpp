@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <span>
 #include <vector>
 
 #include <omp.h>
@@ -17,6 +18,7 @@
 
 #include "recipes/diagnostic.h"
 #include "trainer/ops/blockwise.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/dispatch.h"
 
 namespace temper::trainer {
@@ -257,6 +259,23 @@ void multiply_rows(const at::Tensor& y, const at::Tensor& x, int64_t rows, const
                                    end - begin, out, y.stride(0));
 }
 
+cuda::QuantizedView view_of(const QuantizedMatrix& m) {
+  cuda::QuantizedView view{.codes = static_cast<const uint8_t*>(m.codes.const_data_ptr()),
+                           .offset = m.offset,
+                           .rows = m.rows,
+                           .columns = m.columns};
+  if (m.kind != QuantKind::kInt8) view.values = table_on(m.codes.device(), std::span(values_of_4bit(m.kind), 16));
+  if (m.absmax.defined()) {
+    view.absmax = input<float>(m.absmax);
+  } else {
+    view.absmax_codes = input<uint8_t>(m.absmax_codes);
+    view.nested_absmax = input<float>(m.nested_absmax);
+    view.dynamic_values =
+        table_on(m.codes.device(), std::span<const float>(dynamic_code(true).values));
+  }
+  return view;
+}
+
 }  // namespace
 
 int64_t QuantizedMatrix::bytes() const {
@@ -296,6 +315,11 @@ void dequantize_rows(const QuantizedMatrix& m, int64_t begin, int64_t end, at::T
   TEMPER_CHECK(0 <= begin && begin <= end && end <= m.rows && out.is_contiguous() &&
                    out.numel() == (end - begin) * m.columns,
                "dequantised rows must fit what they are written to");
+  if (const cuda::Kernels* device = kernels_for(m.codes)) {
+    launch(out, device->dequantize, view_of(m), begin * m.columns, end * m.columns,
+           element_of(out), out.mutable_data_ptr());
+    return;
+  }
   with_kernel_type(out.scalar_type(), [&](auto type) {
     using T = decltype(type);
     if (m.kind != QuantKind::kInt8) {
@@ -310,7 +334,8 @@ void dequantize_rows(const QuantizedMatrix& m, int64_t begin, int64_t end, at::T
 
 at::Tensor dequantize(const QuantizedMatrix& m, at::ScalarType dtype) {
   const bool half = dtype == at::kHalf;
-  at::Tensor out = at::empty({m.rows, m.columns}, half ? at::kFloat : dtype);
+  at::Tensor out =
+      at::empty({m.rows, m.columns}, m.codes.options().dtype(half ? at::kFloat : dtype));
   dequantize_rows(m, 0, m.rows, out);
   return half ? out.to(at::kHalf) : out;
 }
@@ -321,6 +346,11 @@ void multiply_quantized(at::Tensor y, const at::Tensor& x, const QuantizedMatrix
   TEMPER_CHECK(y.sizes() == at::IntArrayRef({x.size(0), m.rows}) && y.stride(1) == 1 &&
                    y.scalar_type() == x.scalar_type(),
                "the product has a row for each of x, in its type");
+  if (const cuda::Kernels* device = kernels_for(m.codes)) {
+    launch(x, device->multiply, view_of(m), element_of(x), x.const_data_ptr(), x.stride(0),
+           x.size(0), y.mutable_data_ptr(), y.stride(0));
+    return;
+  }
   const at::Tensor wide = padded(x);
   with_kernel_type(x.scalar_type(), [&](auto type) {
     using T = decltype(type);

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "trainer/ops/device.h"
 #include "trainer/ops/dispatch.h"
 #include "trainer/ops/gradient.h"
 
@@ -16,6 +17,19 @@ using torch::autograd::variable_list;
 void forward_rows(const at::Tensor& x, const at::Tensor& weight, double eps, const at::Tensor& y,
                   const at::Tensor& rstd) {
   const int64_t dim = x.size(-1);
+  if (const cuda::Kernels* device = kernels_for(x)) {
+    launch(x, device->rms_norm, element_of(x),
+           cuda::RmsNormView{.x = x.const_data_ptr(),
+                             .stride_x = dim,
+                             .weight = weight.const_data_ptr(),
+                             .y = y.mutable_data_ptr(),
+                             .stride_y = dim,
+                             .rstd = output<float>(rstd),
+                             .rows = x.numel() / dim,
+                             .dim = dim,
+                             .eps = static_cast<float>(eps)});
+    return;
+  }
   with_kernel_type(x.scalar_type(), [&](auto type) {
     using T = decltype(type);
     at::parallel_for(0, x.numel() / dim, kRowBlock, [&](int64_t begin, int64_t end) {
@@ -24,6 +38,48 @@ void forward_rows(const at::Tensor& x, const at::Tensor& weight, double eps, con
                                      end - begin, 1, dim, static_cast<float>(eps));
     });
   });
+}
+
+// dx, and sums over runs of rows of the gradient of the weight.
+at::Tensor backward_rows(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight,
+                         const at::Tensor& rstd, const at::Tensor& residual, const at::Tensor& dx) {
+  const int64_t dim = x.size(-1);
+  const int64_t rows = x.numel() / dim;
+  if (const cuda::Kernels* device = kernels_for(x)) {
+    at::Tensor partial = at::empty({device->rms_norm_partials(rows, dim), dim}, rstd.options());
+    launch(x, device->rms_norm_backward, element_of(x),
+           cuda::RmsNormBackwardView{
+               .dy = dy.const_data_ptr(),
+               .stride_dy = dim,
+               .x = x.const_data_ptr(),
+               .stride_x = dim,
+               .weight = weight.const_data_ptr(),
+               .rstd = input<float>(rstd),
+               .residual = residual.defined() ? residual.const_data_ptr() : nullptr,
+               .dx = dx.mutable_data_ptr(),
+               .stride_dx = dim,
+               .partial = output<float>(partial),
+               .rows = rows,
+               .dim = dim});
+    return partial;
+  }
+  const int64_t blocks = (rows + kRowBlock - 1) / kRowBlock;
+  at::Tensor partial = at::zeros({blocks, dim}, rstd.options());
+  with_kernel_type(x.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t block = begin; block < end; ++block) {
+        const int64_t row = block * kRowBlock;
+        const int64_t at = row * dim;
+        cpu::row_kernels<T>().rms_norm_backward(
+            input<T>(dy) + at, dim, input<T>(x) + at, dim, input<T>(weight),
+            input<float>(rstd) + row, residual.defined() ? input<T>(residual) + at : nullptr,
+            output<T>(dx) + at, dim, output<float>(partial) + block * dim,
+            std::min(kRowBlock, rows - row), 1, dim);
+      }
+    });
+  });
+  return partial;
 }
 
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
@@ -45,29 +101,8 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
     const at::Tensor dy = grads[1].contiguous();
     const at::Tensor residual = grads[0].defined() ? grads[0].contiguous() : at::Tensor();
     at::Tensor dx = at::empty_like(x);
-    const int64_t dim = x.size(-1);
-    const int64_t rows = x.numel() / dim;
-    const int64_t blocks = (rows + kRowBlock - 1) / kRowBlock;
-    at::Tensor partial = at::zeros({blocks, dim}, rstd.options());
-    with_kernel_type(x.scalar_type(), [&](auto type) {
-      using T = decltype(type);
-      at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t block = begin; block < end; ++block) {
-          const int64_t row = block * kRowBlock;
-          const int64_t at = row * dim;
-          cpu::row_kernels<T>().rms_norm_backward(
-              input<T>(dy) + at, dim, input<T>(x) + at, dim, input<T>(weight),
-              input<float>(rstd) + row, residual.defined() ? input<T>(residual) + at : nullptr,
-              output<T>(dx) + at, dim, output<float>(partial) + block * dim,
-              std::min(kRowBlock, rows - row), 1, dim);
-        }
-      });
-    });
-    if (weight.requires_grad()) {
-      const at::Tensor gradient = float32_gradient(weight);
-      cpu::row_kernels<float>().column_sums(input<float>(partial), dim, output<float>(gradient),
-                                            blocks, dim);
-    }
+    const at::Tensor partial = backward_rows(dy, x, weight, rstd, residual, dx);
+    if (weight.requires_grad()) add_partial_sums(partial, float32_gradient(weight));
     return {dx, {}, {}};
   }
 };

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "trainer/ops/device.h"
 #include "trainer/ops/dispatch.h"
 
 namespace temper::trainer {
@@ -16,6 +17,19 @@ void rotate(const at::Tensor& qkv, const at::Tensor& cos, const at::Tensor& sin,
             int64_t head_dim, float sign) {
   const int64_t stride = qkv.size(1);
   const int64_t half = cos.size(1);
+  if (const cuda::Kernels* device = kernels_for(qkv)) {
+    launch(qkv, device->rope, element_of(qkv),
+           cuda::RopeView{.x = qkv.mutable_data_ptr(),
+                          .stride = stride,
+                          .cos = input<float>(cos),
+                          .sin = input<float>(sin),
+                          .rows = qkv.size(0),
+                          .heads = heads,
+                          .dim = head_dim,
+                          .half = half,
+                          .sign = sign});
+    return;
+  }
   with_kernel_type(qkv.scalar_type(), [&](auto type) {
     using T = decltype(type);
     at::parallel_for(0, qkv.size(0), 32, [&](int64_t begin, int64_t end) {

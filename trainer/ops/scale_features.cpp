@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/dispatch.h"
 #include "trainer/ops/gradient.h"
 
@@ -16,7 +17,7 @@ using torch::autograd::variable_list;
 
 // The sum over rows of `product` [M, D] float32, added to `sums` [D].
 void add_column_sums(const at::Tensor& product, at::Tensor sums) {
-  if (!product.is_cpu()) {
+  if (kernels_for(product)) {
     sums.add_(product.sum(0));
     return;
   }

@@ -9,6 +9,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/ops/device.h"
+#include "trainer/ops/device_rows.h"
 #include "trainer/ops/dispatch.h"
 #include "trainer/ops/head_products.h"
 
@@ -38,7 +40,7 @@ struct Function : torch::autograd::Function<Function> {
                                const c10::intrusive_ptr<Values>& values) {
     const int64_t vocabulary = values->head.weight.size(0), count = labels.numel();
     const at::Tensor rows = hidden.reshape({-1, hidden.size(-1)});
-    const auto floats = hidden.options().dtype(at::kFloat);
+    const auto floats = at::TensorOptions(at::kFloat);
     at::Tensor log_probs = at::empty({count}, floats), entropy = at::empty({count}, floats);
     values->log_sum_exp = at::empty({count}, floats);
     values->mean_logits = at::empty({count}, floats);
@@ -48,11 +50,25 @@ struct Function : torch::autograd::Function<Function> {
     const double temperature = values->options.temperature;
     const int64_t* label = labels.const_data_ptr<int64_t>();
     const int64_t chunk = head_chunk(count, vocabulary);
-    at::Tensor logits = at::empty({chunk, vocabulary}, floats);
+    at::Tensor logits = at::empty({chunk, vocabulary}, hidden.options().dtype(at::kFloat));
+    const bool on_device = kernels_for(hidden) != nullptr;
+    const at::Tensor where = positions.to(hidden.device());
+    const at::Tensor device_labels = on_device ? labels.to(hidden.device()) : at::Tensor();
+    std::vector<at::Tensor> chunks, chunks_of_squares;
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t size = std::min(chunk, count - begin);
-      HeadProducts products(values->head, rows.index_select(0, positions.narrow(0, begin, size)), begin);
-      products.logits_into(logits.narrow(0, 0, size), temperature);
+      HeadProducts products(values->head, rows.index_select(0, where.narrow(0, begin, size)), begin);
+      const at::Tensor logits_chunk = logits.narrow(0, 0, size);
+      products.logits_into(logits_chunk, temperature);
+      if (on_device) {
+        const LabelRows found = label_rows(logits_chunk, device_labels.narrow(0, begin, size));
+        chunks.push_back(found.all);
+        if (squares) {
+          chunks_of_squares.push_back(
+              at::logsumexp(2 * logits_chunk, 1).sub_(found.log_sum_exp, 2));
+        }
+        continue;
+      }
       at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
         for (int64_t r = first; r < last; ++r) {
           const float* row = input<float>(logits) + r * vocabulary;
@@ -68,6 +84,15 @@ struct Function : torch::autograd::Function<Function> {
               log_sum_squares(row, vocabulary, softmax.log_sum_exp);
         }
       });
+    }
+    if (!chunks.empty()) {
+      const at::Tensor all = at::cat(chunks, 1).cpu();
+      log_probs.copy_(all[0]);
+      entropy.copy_(all[1]);
+      values->log_sum_exp.copy_(all[2]);
+      values->mean_logits.copy_(all[3] * temperature);
+      values->correct.copy_(all[4]);
+      if (squares) values->log_sum_squares.copy_(at::cat(chunks_of_squares));
     }
     ctx->save_for_backward({hidden, positions, labels, entropy});
     ctx->saved_data["values"] = at::IValue::make_capsule(values);
@@ -88,7 +113,23 @@ struct Function : torch::autograd::Function<Function> {
     const at::Tensor taken =
         of_log_prob.ne(0).logical_or(of_entropy.ne(0)).nonzero().squeeze(1);
     const int64_t count = taken.numel(), vocabulary = values->head.weight.size(0);
-    const at::Tensor where = positions.index_select(0, taken);
+    const at::Device device = hidden.device();
+    const bool on_device = kernels_for(hidden) != nullptr;
+    const at::Tensor where = positions.index_select(0, taken).to(device);
+    // On a device: what the gradient takes of the targets, in the order of `taken`.
+    const auto of_taken = [&](const at::Tensor& all) {
+      return all.index_select(0, taken).to(device);
+    };
+    LabelGradient gradient;
+    at::Tensor device_labels;
+    if (on_device) {
+      const double t = values->options.temperature;
+      gradient = {.log_sum_exp = of_taken(values->log_sum_exp),
+                  .dlog_prob = of_taken(of_log_prob).div_(t),
+                  .entropy = of_taken(entropy),
+                  .dentropy = of_taken(of_entropy).div_(t)};
+      device_labels = of_taken(labels);
+    }
     const at::Tensor rows = hidden.reshape({-1, hidden.size(-1)});
     at::Tensor dx = at::empty({count, rows.size(1)}, rows.options());
     const int64_t chunk = head_chunk(count, vocabulary);
@@ -104,6 +145,17 @@ struct Function : torch::autograd::Function<Function> {
       const int64_t size = std::min(chunk, count - begin);
       HeadProducts products(values->head, rows.index_select(0, where.narrow(0, begin, size)), begin);
       products.logits_into(logits.narrow(0, 0, size), temperature);
+      if (on_device) {
+        const auto part = [&](const at::Tensor& all) { return all.narrow(0, begin, size); };
+        label_gradient(logits.narrow(0, 0, size), part(device_labels),
+                       {.log_sum_exp = part(gradient.log_sum_exp),
+                        .dlog_prob = part(gradient.dlog_prob),
+                        .entropy = part(gradient.entropy),
+                        .dentropy = part(gradient.dentropy)},
+                       dlogits.narrow(0, 0, size));
+        products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
+        continue;
+      }
       with_kernel_type(hidden.scalar_type(), [&](auto type) {
         using T = decltype(type);
         at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {

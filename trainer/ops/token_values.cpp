@@ -15,9 +15,10 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// [n, D] float32.
+// [n, D] float32, on the host: they are few, and a value is one product.
 at::Tensor rows_at(const at::Tensor& hidden, const at::Tensor& positions) {
-  return hidden.reshape({-1, hidden.size(-1)}).index_select(0, positions).to(at::kFloat);
+  const at::Tensor rows = hidden.reshape({-1, hidden.size(-1)});
+  return rows.index_select(0, positions.to(hidden.device())).to(at::kFloat).cpu();
 }
 
 struct Function : torch::autograd::Function<Function> {
@@ -27,7 +28,9 @@ struct Function : torch::autograd::Function<Function> {
     const at::Tensor rows = rows_at(hidden, positions);
     const int64_t dim = rows.size(1);
     at::Tensor values = at::empty({rows.size(0)}, rows.options());
-    const float *x = input<float>(rows), *w = input<float>(weight), *b = input<float>(bias);
+    const at::Tensor host_weight = weight.cpu(), host_bias = bias.cpu();
+    const float *x = input<float>(rows), *w = input<float>(host_weight),
+                *b = input<float>(host_bias);
     float* value = output<float>(values);
     at::parallel_for(0, rows.size(0), 16, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
@@ -46,11 +49,14 @@ struct Function : torch::autograd::Function<Function> {
                      &positions = saved[3];
     const at::Tensor grad = grads.front().unsqueeze(1);
     const at::Tensor together = at::zeros_like(positions);
+    const at::Device device = hidden.device();
     float32_gradient(weight).add_(
-        add_at(rows_at(hidden, positions) * grad, together, weight.sizes()));
-    float32_gradient(bias).add_(add_at(grad.contiguous(), together, {1, 1}).squeeze(0));
-    const at::Tensor dx = (grad * weight).to(hidden.scalar_type());
-    return {add_at(dx, positions, hidden.sizes()), at::Tensor(), at::Tensor(), at::Tensor()};
+        add_at(rows_at(hidden, positions) * grad, together, weight.sizes()).to(device));
+    float32_gradient(bias).add_(
+        add_at(grad.contiguous(), together, {1, 1}).squeeze(0).to(device));
+    const at::Tensor dx = (grad * weight.cpu()).to(hidden.scalar_type());
+    return {add_at(dx, positions, hidden.sizes()).to(device), at::Tensor(), at::Tensor(),
+            at::Tensor()};
   }
 };
 

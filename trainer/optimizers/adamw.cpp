@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "trainer/ops/device.h"
 #include "trainer/optimizers/update.h"
 
 namespace temper::trainer {
@@ -25,6 +26,10 @@ class AdamW : public Optimizer {
       steps.push_back(adamw_step(options_, parameter, updates, lr, gradient_scale));
     }
     const std::vector<UpdateTarget> targets = update_targets(parameters_);
+    if (!parameters_.empty() && kernels_for(parameters_.front().master)) {
+      for (size_t i = 0; i < targets.size(); ++i) device_step(i, targets[i], steps[i]);
+      return;
+    }
     update_blocks(parameters_, targets, [&](size_t i, int64_t begin, int64_t count) {
       adamw_update(targets[i].weight + begin, exp_avg_[i].mutable_data_ptr<float>() + begin,
                    exp_avg_sq_[i].mutable_data_ptr<float>() + begin, targets[i].gradient + begin,
@@ -42,6 +47,21 @@ class AdamW : public Optimizer {
   }
 
  private:
+  void device_step(size_t i, const UpdateTarget& target, const AdamWStep& step) {
+    if (target.gradient == nullptr) return;
+    const Parameter& parameter = parameters_[i];
+    launch(parameter.master, kernels_for(parameter.master)->adamw,
+           cuda::AdamWView{.weight = target.weight,
+                           .exp_avg = exp_avg_[i].mutable_data_ptr<float>(),
+                           .exp_avg_sq = exp_avg_sq_[i].mutable_data_ptr<float>(),
+                           .gradient = target.gradient,
+                           .value = {.data = target.value,
+                                     .compute = element_of(target.compute),
+                                     .weights = element_of(parameter.dtype)},
+                           .count = parameter.master.numel()},
+           step);
+  }
+
   const recipes::Optimizer options_;
   const std::vector<Parameter> parameters_;
   std::vector<at::Tensor> exp_avg_;

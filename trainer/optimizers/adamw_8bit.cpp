@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <span>
 #include <string>
 
 #include <ATen/ATen.h>
@@ -10,6 +11,7 @@
 #include "recipes/diagnostic.h"
 #include "trainer/checkpoint/piece.h"
 #include "trainer/ops/blockwise.h"
+#include "trainer/ops/device.h"
 #include "trainer/optimizers/adamw.h"
 #include "trainer/optimizers/update.h"
 
@@ -51,6 +53,10 @@ class AdamW8bit : public Optimizer {
       steps.push_back(adamw_step(options_, parameter, updates, lr, gradient_scale));
     }
     const std::vector<UpdateTarget> targets = update_targets(parameters_);
+    if (!parameters_.empty() && kernels_for(parameters_.front().master)) {
+      for (size_t i = 0; i < targets.size(); ++i) device_step(i, targets[i], steps[i]);
+      return;
+    }
     update_blocks(parameters_, targets, [&](size_t i, int64_t begin, int64_t count) {
       for (int64_t at = begin; at < begin + count; at += kBlock8) {
         const int64_t n = std::min(kBlock8, begin + count - at);
@@ -108,8 +114,51 @@ class AdamW8bit : public Optimizer {
     const int64_t count = parameter.master.numel();
     const std::optional<Piece> piece = piece_of(parameter.name);
     if ((piece ? piece->elements() : count) < kSmallest8Bit) return {zeros_like_master(parameter), at::Tensor(), with_sign};
-    return {at::zeros(parameter.master.sizes(), at::kByte),
-            at::zeros({blocks_of(count)}, at::kFloat), with_sign};
+    const auto options = parameter.master.options();
+    return {at::zeros(parameter.master.sizes(), options.dtype(at::kByte)),
+            at::zeros({blocks_of(count)}, options), with_sign};
+  }
+
+  void device_step(size_t i, const UpdateTarget& target, const AdamWStep& step) {
+    if (target.gradient == nullptr) return;
+    const at::Tensor& master = parameters_[i].master;
+    const cuda::Kernels& device = *kernels_for(master);
+    const Moment &m = exp_avg_[i], &v = exp_avg_sq_[i];
+    const cuda::ValueView value{.data = target.value,
+                                .compute = element_of(target.compute),
+                                .weights = element_of(parameters_[i].dtype)};
+    if (!m.absmax.defined()) {
+      launch(master, device.adamw,
+             cuda::AdamWView{.weight = target.weight,
+                             .exp_avg = m.values.mutable_data_ptr<float>(),
+                             .exp_avg_sq = v.values.mutable_data_ptr<float>(),
+                             .gradient = target.gradient,
+                             .value = value,
+                             .count = master.numel(),
+                             .fused = true},
+             step);
+      return;
+    }
+    const auto values = [&](bool with_sign) {
+      return table_on(master.device(), std::span<const float>(dynamic_code(with_sign).values));
+    };
+    const auto nearest = [&](bool with_sign) {
+      return table_on(master.device(), std::span<const uint8_t>(dynamic_code(with_sign).nearest));
+    };
+    launch(master, device.adamw_8bit,
+           cuda::AdamW8bitView{.weight = target.weight,
+                               .gradient = target.gradient,
+                               .m_codes = m.values.mutable_data_ptr<uint8_t>(),
+                               .v_codes = v.values.mutable_data_ptr<uint8_t>(),
+                               .m_absmax = m.absmax.mutable_data_ptr<float>(),
+                               .v_absmax = v.absmax.mutable_data_ptr<float>(),
+                               .signed_values = values(true),
+                               .unsigned_values = values(false),
+                               .signed_nearest = nearest(true),
+                               .unsigned_nearest = nearest(false),
+                               .value = value,
+                               .count = master.numel()},
+           step);
   }
 
   const recipes::Optimizer options_;

@@ -4,6 +4,7 @@
 
 #include "parallel/replicate/bucket_plan.h"
 #include "recipes/diagnostic.h"
+#include "trainer/ops/device.h"
 #include "trainer/optimizers/blocks.h"
 #include "trainer/optimizers/kernels.h"
 #include "trainer/optimizers/optimizer.h"
@@ -37,9 +38,28 @@ std::vector<double> block_sums(const std::vector<at::Tensor>& tensors) {
   return sums;
 }
 
+double device_norm(const std::vector<at::Tensor>& tensors) {
+  const at::Tensor& any = tensors.front();
+  const cuda::Kernels& device = *kernels_for(any);
+  constexpr int64_t kBlock = cuda::kSquaresABlock;
+  int64_t blocks = 0;
+  for (const at::Tensor& tensor : tensors) blocks += (tensor.numel() + kBlock - 1) / kBlock;
+  at::Tensor sums = at::empty({blocks}, any.options().dtype(at::kDouble));
+  double* next = sums.mutable_data_ptr<double>();
+  for (const at::Tensor& tensor : tensors) {
+    TEMPER_CHECK(tensor.device() == any.device() && tensor.is_contiguous() &&
+                     tensor.scalar_type() == at::kFloat,
+                 "gradients are contiguous float32 on one device");
+    launch(tensor, device.sum_of_squares, tensor.const_data_ptr<float>(), tensor.numel(), next);
+    next += (tensor.numel() + kBlock - 1) / kBlock;
+  }
+  return std::sqrt(sums.sum().item<double>());
+}
+
 }  // namespace
 
 double global_norm(const std::vector<at::Tensor>& tensors) {
+  if (!tensors.empty() && kernels_for(tensors.front())) return device_norm(tensors);
   double sum = 0;
   for (const double block : block_sums(tensors)) sum += block;
   return std::sqrt(sum);

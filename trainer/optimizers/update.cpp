@@ -10,17 +10,17 @@ std::vector<Parameter> trainable(const std::vector<Parameter>& parameters) {
   std::vector<Parameter> chosen;
   for (const Parameter& parameter : parameters) {
     if (!parameter.trainable()) continue;
-    TEMPER_CHECK(parameter.master.is_cpu() && parameter.master.is_contiguous() &&
+    TEMPER_CHECK(parameter.master.is_contiguous() &&
                      parameter.master.scalar_type() == at::kFloat &&
                      parameter.value.is_contiguous(),
-                 parameter.name + ": masters are contiguous float32 on the CPU");
+                 parameter.name + ": masters are contiguous float32");
     chosen.push_back(parameter);
   }
   return chosen;
 }
 
 at::Tensor zeros_like_master(const Parameter& parameter) {
-  return at::zeros(parameter.master.sizes(), at::TensorOptions().dtype(at::kFloat));
+  return at::zeros(parameter.master.sizes(), parameter.master.options());
 }
 
 std::vector<UpdateTarget> update_targets(const std::vector<Parameter>& parameters) {

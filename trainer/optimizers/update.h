@@ -14,7 +14,7 @@
 /// them.
 namespace temper::trainer {
 
-/// The trainable ones, checked: float32 master on the CPU.
+/// The trainable ones, checked: contiguous float32 masters.
 std::vector<Parameter> trainable(const std::vector<Parameter>& parameters);
 
 /// A zero tensor of the master's shape.

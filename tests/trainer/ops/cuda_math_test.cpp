@@ -119,6 +119,7 @@ TEST(CudaMath, AdamW8bitStepsToTheCpusBits) {
                            .unsigned_values = dynamic_code(false).values.data(),
                            .signed_nearest = dynamic_code(true).nearest.data(),
                            .unsigned_nearest = dynamic_code(false).nearest.data(),
+                           .value = {},
                            .count = count};
   for (int64_t step = 1; step <= 4; ++step) {
     const at::Tensor gradient = at::randn({count}, at::detail::createCPUGenerator(10 + step));
@@ -127,7 +128,7 @@ TEST(CudaMath, AdamW8bitStepsToTheCpusBits) {
     view.gradient = gradient.const_data_ptr<float>();
     const AdamWStep numbers = adamw_step(options, parameter, step, 1e-2, 0.5);
     for (int64_t block = 0; block < count; block += 256) {
-      std::vector<cuda::NewMoments> moments;
+      std::vector<cuda::Moments> moments;
       float m_peak = 0, v_peak = 0;
       const int64_t end = std::min(block + 256, count);
       for (int64_t i = block; i < end; ++i) {

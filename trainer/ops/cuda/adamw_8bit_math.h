@@ -1,7 +1,7 @@
 #pragma once
 
+#include "trainer/ops/cuda/adamw_math.h"
 #include "trainer/ops/cuda/quantized_math.h"
-#include "trainer/optimizers/adamw_step.h"
 
 namespace temper::trainer::cuda {
 
@@ -18,30 +18,24 @@ struct AdamW8bitView {
   const float* unsigned_values = nullptr;
   const uint8_t* signed_nearest = nullptr;
   const uint8_t* unsigned_nearest = nullptr;
+  ValueView value;
   int64_t count = 0;
 };
 
-/// The new moments of an element, before they are rounded.
-struct NewMoments {
-  float m, v;
-};
-
-/// Updates the weight of element `i` from widened moments; adamw_fused_update() for one element.
-TEMPER_HOST_DEVICE NewMoments update_element(const AdamW8bitView& t, const AdamWStep& s,
-                                             int64_t i) {
+/// Updates the weight of element `i` from widened moments; returns the new ones, before they are
+/// rounded.
+TEMPER_HOST_DEVICE Moments update_element(const AdamW8bitView& t, const AdamWStep& s, int64_t i) {
   const int64_t block = i / kElementsOf8Bits;
-  const float old_m = t.signed_values[t.m_codes[i]] * t.m_absmax[block];
-  const float old_v = t.unsigned_values[t.v_codes[i]] * t.v_absmax[block];
-  const float g = t.gradient[i] * s.gradient_scale;
-  const float m = fmaf(g, s.one_minus_beta1, old_m * s.beta1);
-  const float v = fmaf(s.one_minus_beta2 * g, g, old_v * s.beta2);
-  const float denominator = sqrtf(v) / s.root_correction + s.eps;
-  t.weight[i] = t.weight[i] * s.decay + -s.step_size * m / denominator;
-  return {m, v};
+  const Moments old{t.signed_values[t.m_codes[i]] * t.m_absmax[block],
+                    t.unsigned_values[t.v_codes[i]] * t.v_absmax[block]};
+  const Moments moments = fused_moments(s, old, t.gradient[i]);
+  t.weight[i] = updated_weight(s, t.weight[i], moments);
+  store_value(t.value, i, t.weight[i]);
+  return moments;
 }
 
 /// Stores them, once the block's largest magnitudes are known.
-TEMPER_HOST_DEVICE void store_element(const AdamW8bitView& t, int64_t i, NewMoments moments,
+TEMPER_HOST_DEVICE void store_element(const AdamW8bitView& t, int64_t i, Moments moments,
                                       float m_peak, float v_peak) {
   t.m_codes[i] = code_of_8bit(t.signed_nearest, moments.m, m_peak);
   t.v_codes[i] = code_of_8bit(t.unsigned_nearest, moments.v, v_peak);

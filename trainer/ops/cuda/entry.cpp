@@ -2,8 +2,23 @@
 
 extern "C" const temper::trainer::cuda::Kernels* temper_cuda_kernels() {
   using namespace temper::trainer;
-  static const cuda::Kernels kernels = {.dequantize = cuda::dequantize,
+  static const cuda::Kernels kernels = {.rms_norm = cuda::rms_norm,
+                                        .rms_norm_backward = cuda::rms_norm_backward,
+                                        .rms_norm_partials = cuda::rms_norm_partials,
+                                        .rope = cuda::rope,
+                                        .swiglu = cuda::swiglu,
+                                        .swiglu_backward = cuda::swiglu_backward,
+                                        .dropout = cuda::dropout,
+                                        .token_values = cuda::token_values,
+                                        .token_gradient = cuda::token_gradient,
+                                        .attention = cuda::attention,
+                                        .attention_backward = cuda::attention_backward,
+                                        .store_in_pages = cuda::store_in_pages,
+                                        .attention_in_pages = cuda::attention_in_pages,
+                                        .dequantize = cuda::dequantize,
                                         .multiply = cuda::multiply,
-                                        .adamw_8bit = cuda::adamw_8bit};
+                                        .adamw = cuda::adamw,
+                                        .adamw_8bit = cuda::adamw_8bit,
+                                        .sum_of_squares = cuda::sum_of_squares};
   return &kernels;
 }

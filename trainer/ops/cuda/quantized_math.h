@@ -1,19 +1,10 @@
 #pragma once
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
+#include "trainer/ops/cuda/elements.h"
 
 /// What one thread of quantized.cu and adamw_8bit.cu computes, as functions that also compile for
-/// the host, where a test holds them against the CPU's kernels. No LibTorch: plain pointers and
-/// sizes. Products and sums that have to be rounded apart are (quantized.cu is compiled without
-/// contraction); fused ones say fmaf.
-#ifdef __CUDACC__
-#define TEMPER_HOST_DEVICE __host__ __device__ inline
-#else
-#define TEMPER_HOST_DEVICE inline
-#endif
-
+/// the host, where a test holds them against the CPU's kernels. Products and sums that have to be
+/// rounded apart are (the kernels are compiled without contraction); fused ones say fmaf.
 namespace temper::trainer::cuda {
 
 constexpr int64_t kElementsOf4Bits = 64;   // a block with one scale
@@ -32,29 +23,6 @@ struct QuantizedView {
   float offset = 0;
   int64_t rows = 0, columns = 0;
 };
-
-/// bfloat16 by its bits.
-struct Bf16Bits {
-  uint16_t bits;
-};
-
-TEMPER_HOST_DEVICE float rounded_store(float* to, float x) { return *to = x; }
-/// To nearest, ties to even. Returns what the stored bits stand for.
-TEMPER_HOST_DEVICE float rounded_store(Bf16Bits* to, float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
-  to->bits = static_cast<uint16_t>(bits >> 16);
-  memcpy(&x, &bits, sizeof x);
-  return x;
-}
-TEMPER_HOST_DEVICE float widened(float x) { return x; }
-TEMPER_HOST_DEVICE float widened(Bf16Bits x) {
-  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
-  float wide;
-  memcpy(&wide, &bits, sizeof wide);
-  return wide;
-}
 
 /// The scale of block `block` of 4 bits.
 TEMPER_HOST_DEVICE float scale_of_block(const QuantizedView& m, int64_t block) {
@@ -84,8 +52,8 @@ TEMPER_HOST_DEVICE void dequantize_eight(const QuantizedView& m, int64_t begin, 
     rounded_store(out + (i - begin), element(m, i));
 }
 
-/// Lane `lane` of 32 of one output of y = x W^T: adds to sums[r] its part of the product of row r of
-/// x [kRows, columns] and row `output` of the matrix, whose elements are rounded to T first. The
+/// Lane `lane` of 32 of one output of y = x W^T: adds to sums[r] its part of the product of row r
+/// of x [kRows, columns] and row `output` of the matrix, whose elements are rounded to T first. The
 /// order of the sum depends on nothing but `columns`.
 template <int kRows, class T>
 TEMPER_HOST_DEVICE void add_lane_products(const QuantizedView& m, const T* x, int64_t stride_x,

@@ -1,0 +1,172 @@
+#pragma once
+
+// A device of one core, on the host: the kernels' files compiled as C++ against this header run
+// block by block, each thread a fibre that yields at barriers and shuffles. What it finds: wrong
+// indices, missing threads at a barrier, sums that are not what they should be. What it cannot
+// find: races, and anything a real device does differently. `order` turned round runs the threads
+// of a block from the last to the first, so that a missing barrier between two of them is seen in
+// one order or the other.
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <type_traits>
+#include <vector>
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __launch_bounds__(...)
+
+struct CUstream_st;
+using cudaStream_t = CUstream_st*;
+
+struct Index {
+  unsigned x = 0;
+};
+inline Index threadIdx, blockIdx, gridDim;
+
+namespace emulator {
+
+inline constexpr int kLanes = 32;
+inline bool backwards = false;
+
+enum class State { kRunning, kAtWarp, kAtBlock, kDone };
+
+// A fibre begins as a context and is gone on with by _longjmp, which asks nothing of the system.
+struct Fibre {
+  ucontext_t context{};
+  jmp_buf at{};
+  bool begun = false;
+  std::vector<char> stack = std::vector<char>(256 << 10);
+  State state = State::kDone;
+};
+
+struct Machine {
+  ucontext_t scheduler{};
+  jmp_buf at{};
+  std::vector<Fibre> fibres;
+  std::vector<uint64_t> exchanged;  // a slot a thread
+  std::function<void()> kernel;
+};
+inline Machine machine;
+
+inline void body() {
+  machine.kernel();
+  machine.fibres[threadIdx.x].state = State::kDone;
+  _longjmp(machine.at, 1);
+}
+
+inline void wait(State at) {
+  Fibre& fibre = machine.fibres[threadIdx.x];
+  fibre.state = at;
+  if (_setjmp(fibre.at) == 0) _longjmp(machine.at, 1);
+}
+
+// Until the fibre waits or is done.
+inline void go_on(Fibre& fibre) {
+  if (_setjmp(machine.at) != 0) return;
+  if (fibre.begun) _longjmp(fibre.at, 1);
+  fibre.begun = true;
+  setcontext(&fibre.context);
+}
+
+// All threads first..last that are not done wait at `state`; then they go on.
+inline bool release(size_t first, size_t last, State state) {
+  bool any = false;
+  for (size_t t = first; t < last; ++t) {
+    if (machine.fibres[t].state == State::kDone) continue;
+    if (machine.fibres[t].state != state) return false;
+    any = true;
+  }
+  for (size_t t = first; any && t < last; ++t) {
+    if (machine.fibres[t].state != State::kDone) machine.fibres[t].state = State::kRunning;
+  }
+  return any;
+}
+
+inline void run_block(size_t threads) {
+  for (size_t t = 0; t < threads; ++t) {
+    Fibre& fibre = machine.fibres[t];
+    getcontext(&fibre.context);
+    fibre.context.uc_stack.ss_sp = fibre.stack.data();
+    fibre.context.uc_stack.ss_size = fibre.stack.size();
+    fibre.context.uc_link = &machine.scheduler;
+    makecontext(&fibre.context, body, 0);
+    fibre.state = State::kRunning;
+    fibre.begun = false;
+  }
+  for (bool going = true; going;) {
+    for (size_t i = 0; i < threads; ++i) {
+      const size_t t = backwards ? threads - 1 - i : i;
+      if (machine.fibres[t].state != State::kRunning) continue;
+      threadIdx.x = static_cast<unsigned>(t);
+      go_on(machine.fibres[t]);
+    }
+    going = false;
+    for (size_t warp = 0; warp < threads; warp += kLanes)
+      going = release(warp, warp + kLanes, State::kAtWarp) || going;
+    going = going || release(0, threads, State::kAtBlock);
+  }
+  for (size_t t = 0; t < threads; ++t) {
+    if (machine.fibres[t].state == State::kDone) continue;
+    std::fprintf(stderr, "block %u: thread %zu waits for threads that never come\n", blockIdx.x, t);
+    std::abort();
+  }
+}
+
+template <class Kernel>
+int launch(int64_t blocks, int threads, Kernel kernel) {
+  if (machine.fibres.size() < static_cast<size_t>(threads)) {
+    machine.fibres.resize(static_cast<size_t>(threads));
+    machine.exchanged.resize(static_cast<size_t>(threads));
+  }
+  machine.kernel = kernel;
+  gridDim.x = static_cast<unsigned>(blocks);
+  for (int64_t block = 0; block < blocks; ++block) {
+    blockIdx.x = static_cast<unsigned>(block);
+    run_block(static_cast<size_t>(threads));
+  }
+  return 0;
+}
+
+template <class T>
+T exchange(T value, unsigned from_lane) {
+  static_assert(sizeof(T) <= sizeof(uint64_t));
+  const size_t first = threadIdx.x / kLanes * kLanes;
+  if (machine.fibres[first + from_lane].state == State::kDone) {
+    std::fprintf(stderr, "a shuffle asks thread %zu, which has left\n", first + from_lane);
+    std::abort();
+  }
+  std::memcpy(&machine.exchanged[threadIdx.x], &value, sizeof value);
+  wait(State::kAtWarp);
+  T result;
+  std::memcpy(&result, &machine.exchanged[first + from_lane], sizeof result);
+  wait(State::kAtWarp);
+  return result;
+}
+
+}  // namespace emulator
+
+inline void __syncthreads() { emulator::wait(emulator::State::kAtBlock); }
+inline void __syncwarp() { emulator::wait(emulator::State::kAtWarp); }
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int with) {
+  return emulator::exchange(value, threadIdx.x % 32u ^ static_cast<unsigned>(with));
+}
+template <class T>
+T __shfl_sync(unsigned, T value, int from) {
+  return emulator::exchange(value, static_cast<unsigned>(from));
+}
+template <class T>
+T __shfl_down_sync(unsigned, T value, int by) {
+  const unsigned lane = threadIdx.x % 32u;
+  const unsigned from = lane + static_cast<unsigned>(by);
+  return emulator::exchange(value, from < 32 ? from : lane);
+}

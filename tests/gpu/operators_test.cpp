@@ -1,0 +1,288 @@
+// Every operator on a device against the same operator on the CPU (which tests/trainer/ops holds
+// against formulas in double precision): results and gradients, in float32 and bfloat16.
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "tests/gpu/device.h"
+#include "tests/trainer/ops/compare.h"
+#include "trainer/ops/attention.h"
+#include "trainer/ops/embedding.h"
+#include "trainer/ops/head_cross_entropy.h"
+#include "trainer/ops/head_scores.h"
+#include "trainer/ops/linear.h"
+#include "trainer/ops/paged_attention.h"
+#include "trainer/ops/qk_norm.h"
+#include "trainer/ops/quantized.h"
+#include "trainer/ops/rms_norm.h"
+#include "trainer/ops/rope.h"
+#include "trainer/ops/scale_features.h"
+#include "trainer/ops/swiglu.h"
+#include "trainer/ops/token_log_probs.h"
+#include "trainer/ops/token_values.h"
+
+namespace temper::trainer {
+namespace {
+
+// Results of a computation, and then the gradients of what it was given.
+using Tensors = std::vector<at::Tensor>;
+using Computation = std::function<at::Tensor(const Tensors& leaves, at::Device device)>;
+
+// The result, then each leaf's gradient, for dy drawn once.
+Tensors run(const Computation& compute, const Tensors& values, at::Device device) {
+  Tensors leaves, found;
+  for (const at::Tensor& value : values)
+    leaves.push_back(value.to(device, value.scalar_type(), false, true).requires_grad_(true));
+  const at::Tensor y = compute(leaves, device);
+  found.push_back(y.detach().cpu());
+  at::manual_seed(5);
+  if (y.dim() == 0) {
+    y.backward();
+  } else {
+    (y * at::randn(y.sizes()).to(y.options())).sum().backward();
+  }
+  for (const at::Tensor& leaf : leaves)
+    found.push_back(leaf.grad().defined() ? leaf.grad().cpu() : at::zeros_like(leaf).cpu());
+  return found;
+}
+
+class Operators : public testing::TestWithParam<at::ScalarType> {
+ protected:
+  void SetUp() override {
+    TEMPER_NEEDS_DEVICE();
+    at::manual_seed(3);
+  }
+
+  void expect_same(const Computation& compute, const Tensors& values, const std::string& what) {
+    const Tensors expected = run(compute, values, at::kCPU);
+    const OnDevice here;
+    const Tensors found = run(compute, values, test_device());
+    for (size_t i = 0; i < found.size(); ++i)
+      EXPECT_LT(worst(found[i], expected[i]), 4 * tolerance(dtype)) << what << ", tensor " << i;
+  }
+
+  at::Tensor drawn(at::IntArrayRef shape) const { return at::randn(shape).to(dtype); }
+
+  at::ScalarType dtype = GetParam();
+};
+
+TEST_P(Operators, RmsNormWithItsResidual) {
+  for (const int64_t dim : {7, 64, 96, 1152, 2080}) {
+    expect_same(
+        [](const Tensors& in, at::Device) {
+          const auto [residual, y] = rms_norm(in[0], in[1], 1e-5);
+          return at::cat({residual, y}, 1);
+        },
+        {drawn({37, dim}), drawn({dim})}, "dim " + std::to_string(dim));
+  }
+}
+
+// More vectors than one pass of the backward's blocks takes.
+TEST_P(Operators, RmsNormOfManyRows) {
+  expect_same([](const Tensors& in, at::Device) { return rms_norm(in[0], in[1], 1e-5).second; },
+              {drawn({2100, 16}), drawn({16})}, "many rows");
+}
+
+TEST_P(Operators, QueryAndKeyNorm) {
+  for (const int64_t dim : {6, 32}) {
+    expect_same(
+        [](const Tensors& in, at::Device) { return qk_norm(in[0], in[1], in[2], 4, 2, 1e-6); },
+        {drawn({19, 8 * dim}), drawn({dim}), drawn({dim})}, "dim " + std::to_string(dim));
+  }
+}
+
+TEST_P(Operators, RotaryEmbedding) {
+  for (const int64_t dim : {6, 32}) {
+    const at::Tensor angles = at::randn({11, dim / 2});
+    expect_same(
+        [&](const Tensors& in, at::Device device) {
+          return rope(in[0] * 1, {angles.cos().to(device), angles.sin().to(device)}, 3, dim) * 1;
+        },
+        {drawn({11, 4 * dim})}, "dim " + std::to_string(dim));
+  }
+}
+
+TEST_P(Operators, Swiglu) {
+  for (const int64_t dim : {5, 48, 2064}) {
+    expect_same([](const Tensors& in, at::Device) { return swiglu(in[0]); }, {drawn({9, 2 * dim})},
+                "dim " + std::to_string(dim));
+  }
+}
+
+TEST_P(Operators, ScaledFeatures) {
+  expect_same([](const Tensors& in, at::Device) { return scale_features(in[0], in[1]); },
+              {drawn({9, 24}), drawn({24})}, "scale");
+}
+
+TEST_P(Operators, EmbeddingWithRepeatedTokens) {
+  const at::Tensor ids = at::randint(11, {40}, at::kLong);
+  expect_same([&](const Tensors& in,
+                  at::Device device) { return embed(ids.to(device), {.weight = in[0]}); },
+              {drawn({11, 12})}, "embedding");
+}
+
+// Documents of unequal lengths; a window; branches that share a prefix.
+struct Shape {
+  AttentionHeads heads;
+  std::vector<int32_t> ends, prefixes;
+};
+
+TEST_P(Operators, AttentionWithinDocuments) {
+  const std::vector<Shape> shapes = {
+      {{4, 2, 16, 0}, {0, 1, 35, 50}, {}},
+      {{2, 2, 40, 0}, {0, 33, 33, 40}, {}},
+      {{6, 2, 8, 5}, {0, 37, 44}, {}},
+      {{4, 2, 16, 0}, {0, 27, 36, 42, 45}, {-1, 0, 0, -1}},
+      {{4, 1, 16, 9}, {0, 12, 37, 40, 50}, {-1, 0, -1, 0}},
+  };
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const Shape& s = shapes[i];
+    const DocumentLayout layout{
+        at::tensor(s.ends, at::kInt),
+        s.prefixes.empty() ? at::Tensor() : at::tensor(s.prefixes, at::kInt)};
+    const int64_t width = (s.heads.heads + 2 * s.heads.kv_heads) * s.heads.head_dim;
+    expect_same([&](const Tensors& in, at::Device) { return attention(in[0], layout, s.heads); },
+                {drawn({s.ends.back(), width})}, "shape " + std::to_string(i));
+  }
+}
+
+// One sequence of 37 tokens, then one more token of it and of another.
+TEST_P(Operators, AttentionInPages) {
+  const AttentionHeads heads{4, 2, 16, 0};
+  const at::Tensor qkv = drawn({37, 8 * 16}), next = drawn({2, 8 * 16});
+  const auto decode = [&](at::Device device) {
+    const PageShape shape{.layers = 2, .kv_heads = 2, .head_dim = 16, .dtype = dtype};
+    const at::Tensor memory =
+        at::zeros({4, shape.bytes()}, at::TensorOptions(device).dtype(at::kByte));
+    std::vector<char*> pages;
+    for (int64_t p = 0; p < 4; ++p) pages.push_back(static_cast<char*>(memory[p].data_ptr()));
+    const std::span<char* const> all(pages);
+    const std::vector<PagedRun> first = {{all.subspan(0, 3), 0, 37}};
+    store_in_pages(qkv.to(device), first, shape, 1);
+    const std::vector<PagedRun> then = {{all.subspan(0, 3), 37, 1}, {all.subspan(3, 1), 0, 1}};
+    store_in_pages(next.to(device), then, shape, 1);
+    return attention_in_pages(next.to(device), then, shape, 1, heads).cpu();
+  };
+  const at::Tensor expected = decode(at::kCPU);
+  const OnDevice here;
+  EXPECT_LT(worst(decode(test_device()), expected), 4 * tolerance(dtype));
+}
+
+TEST_P(Operators, HeadAndCrossEntropy) {
+  for (const int64_t vocabulary : {30, 1031}) {
+    at::Tensor labels = at::randint(vocabulary, {5, 7}, at::kLong);
+    labels[0].fill_(-100);
+    for (const TokenLoss kind : {TokenLoss::kNll, TokenLoss::kDft}) {
+      HeadLoss loss;
+      const auto compute = [&](const Tensors& in, at::Device) {
+        loss = head_cross_entropy(in[0], {.weight = in[1]}, labels, kind);
+        return loss.sum;
+      };
+      const Tensors values = {drawn({5, 7, 16}), drawn({vocabulary, 16})};
+      run(compute, values, at::kCPU);
+      const HeadLoss expected = loss;
+      expect_same(compute, values, "vocabulary " + std::to_string(vocabulary));
+      EXPECT_EQ(loss.correct, expected.correct);
+      EXPECT_NEAR(loss.entropy, expected.entropy, 1e-3 * expected.entropy);
+    }
+  }
+}
+
+TEST_P(Operators, TokenLogProbabilitiesAndEntropy) {
+  const at::Tensor positions = at::tensor({0, 3, 3, 8, 9}, at::kLong);
+  const at::Tensor labels = at::tensor({1, 2, 3, 4, 99}, at::kLong);
+  const LogProbOptions options{
+      .temperature = 0.7, .entropy_gradient = true, .sum_of_squares = true};
+  expect_same(
+      [&](const Tensors& in, at::Device) {
+        const TokenLogProbs found =
+            token_log_probs(in[0], {.weight = in[1]}, positions, labels, options);
+        return at::cat({found.log_probs, found.entropy, found.mean_logits, found.correct,
+                        found.log_sum_squares});
+      },
+      {drawn({10, 16}), drawn({100, 16})}, "log probabilities");
+}
+
+TEST_P(Operators, ScoresAndValues) {
+  const at::Tensor positions = at::tensor({0, 3, 8}, at::kLong);
+  expect_same([&](const Tensors& in,
+                  at::Device) { return head_scores(in[0], {.weight = in[1]}, positions); },
+              {drawn({10, 16}), drawn({3, 16})}, "scores");
+}
+
+TEST_P(Operators, ValuesOfTokens) {
+  const at::Tensor positions = at::tensor({0, 3, 3}, at::kLong);
+  expect_same(
+      [&](const Tensors& in, at::Device device) {
+        const at::Tensor weight = at::linspace(-1, 1, 16).view({1, 16}).to(device);
+        return token_values(in[0], weight.requires_grad_(true),
+                            at::ones({1}).to(device).requires_grad_(true), positions);
+      },
+      {drawn({10, 16})}, "values");
+}
+
+// Two parts, the second with LoRA, and a residual.
+TEST_P(Operators, LinearWithLowRankAndBias) {
+  for (const double dropout : {0.0, 0.25}) {
+    auto context = std::make_shared<AdapterContext>();
+    context->training = true;
+    context->seed = 11;
+    expect_same(
+        [&](const Tensors& in, at::Device) {
+          Projection p;
+          p.weight = in[1].detach();
+          p.rows = {12, 20};
+          p.weights = {in[1]};
+          p.bias = in[2].detach();
+          p.biases = {in[2].detach().narrow(0, 0, 12), in[2].detach().narrow(0, 12, 20)};
+          auto lora = std::make_shared<LowRank>();
+          lora->a = in[3].detach();
+          lora->parts = {
+              {.part = 1, .module = "m", .a = in[3], .b = in[4], .bias = {}, .scale = 2}};
+          lora->dropout = dropout;
+          lora->context = context;
+          p.low_rank = lora;
+          return linear(in[0], p, in[5]);
+        },
+        {drawn({9, 16}), drawn({32, 16}), drawn({32}), drawn({4, 16}), drawn({20, 4}),
+         drawn({9, 32})},
+        "dropout " + std::to_string(dropout));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, Operators, testing::Values(at::kFloat, at::kBFloat16));
+
+QuantizedMatrix moved(QuantizedMatrix m, at::Device device) {
+  for (at::Tensor* part : {&m.codes, &m.absmax, &m.absmax_codes, &m.nested_absmax}) {
+    if (part->defined()) *part = part->to(device);
+  }
+  return m;
+}
+
+TEST(DeviceQuantized, DequantisesToTheCpusBitsAndMultiplies) {
+  TEMPER_NEEDS_DEVICE();
+  at::manual_seed(3);
+  for (const QuantKind kind : {QuantKind::kNf4, QuantKind::kFp4, QuantKind::kInt8}) {
+    for (const bool twice : {false, true}) {
+      if (twice && kind == QuantKind::kInt8) continue;
+      const QuantizedMatrix m = quantize(at::randn({37, 90}) * 0.02, kind, twice, "weight");
+      const at::Tensor x = at::randn({13, 90}).to(at::kBFloat16);
+      at::Tensor expected = at::empty({13, 37}, at::kBFloat16);
+      multiply_quantized(expected, x, m);
+      const at::Tensor wide = dequantize(m, at::kFloat), narrow = dequantize(m, at::kBFloat16);
+      const OnDevice here;
+      const QuantizedMatrix there = moved(m, test_device());
+      EXPECT_TRUE(dequantize(there, at::kFloat).cpu().equal(wide));
+      EXPECT_TRUE(dequantize(there, at::kBFloat16).cpu().equal(narrow));
+      at::Tensor y = at::empty({13, 37}, x.options().device(test_device()));
+      multiply_quantized(y, x.to(test_device()), there);
+      EXPECT_LT(worst(y.cpu(), expected), 2 * tolerance(at::kBFloat16));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace temper::trainer

@@ -1,0 +1,121 @@
+// RoPE, SwiGLU, dropout: a block a row (a token), or a thread a few elements.
+#include "trainer/ops/cuda/kernels.h"
+#include "trainer/ops/cuda/launch.h"
+
+namespace temper::trainer::cuda {
+
+namespace {
+
+template <class T, int kWide>
+__global__ void rope_kernel(RopeView v) {
+  const int packs = static_cast<int>(v.half) / kWide;
+  const int64_t row = blockIdx.x;
+  for (int p = static_cast<int>(threadIdx.x); p < static_cast<int>(v.heads) * packs;
+       p += kThreads) {
+    const int64_t i = p % packs * kWide;
+    T* a = static_cast<T*>(v.x) + row * v.stride + p / packs * v.dim + i;
+    T* b = a + v.half;
+    const auto first = load_pack<kWide>(a), second = load_pack<kWide>(b);
+    Pack<T, kWide> to_a, to_b;
+    for (int k = 0; k < kWide; ++k) {
+      const float cos = v.cos[row * v.half + i + k], sin = v.sin[row * v.half + i + k] * v.sign;
+      const float x = widened(first.at[k]), y = widened(second.at[k]);
+      rounded_store(&to_a.at[k], x * cos - y * sin);
+      rounded_store(&to_b.at[k], y * cos + x * sin);
+    }
+    store_pack(a, to_a);
+    store_pack(b, to_b);
+  }
+}
+
+template <class T, int kWide>
+__global__ void swiglu_kernel(const T* gate_up, T* out, int64_t dim) {
+  const T* gate = gate_up + blockIdx.x * 2 * dim;
+  for (int64_t i = threadIdx.x * kWide; i < dim; i += kThreads * kWide) {
+    const auto g = load_pack<kWide>(gate + i), up = load_pack<kWide>(gate + dim + i);
+    Pack<T, kWide> to;
+    for (int k = 0; k < kWide; ++k) {
+      const float x = widened(g.at[k]);
+      rounded_store(&to.at[k], x / (1.0f + expf(-x)) * widened(up.at[k]));
+    }
+    store_pack(out + blockIdx.x * dim + i, to);
+  }
+}
+
+template <class T, int kWide>
+__global__ void swiglu_backward_kernel(const T* dout, const T* gate_up, T* dgate_up, int64_t dim) {
+  const T* gate = gate_up + blockIdx.x * 2 * dim;
+  T* dgate = dgate_up + blockIdx.x * 2 * dim;
+  for (int64_t i = threadIdx.x * kWide; i < dim; i += kThreads * kWide) {
+    const auto g = load_pack<kWide>(gate + i), up = load_pack<kWide>(gate + dim + i);
+    const auto d = load_pack<kWide>(dout + blockIdx.x * dim + i);
+    Pack<T, kWide> to_gate, to_up;
+    for (int k = 0; k < kWide; ++k) {
+      const float x = widened(g.at[k]), dy = widened(d.at[k]);
+      const float sigmoid = 1.0f / (1.0f + expf(-x));
+      rounded_store(&to_gate.at[k],
+                    dy * widened(up.at[k]) * sigmoid * (1.0f + x * (1.0f - sigmoid)));
+      rounded_store(&to_up.at[k], dy * x * sigmoid);
+    }
+    store_pack(dgate + i, to_gate);
+    store_pack(dgate + dim + i, to_up);
+  }
+}
+
+// SplitMix64 of the pair's number, as on the CPU (ops/low_rank.cpp).
+template <class T>
+__global__ void dropout_kernel(DropoutView v) {
+  const int64_t pair = thread_number();
+  uint64_t z = v.seed + static_cast<uint64_t>(pair) + 0x9e3779b97f4a7c15;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  z ^= z >> 31;
+  for (int64_t i = 2 * pair; i < 2 * pair + 2 && i < v.count; ++i) {
+    const auto draw = static_cast<uint32_t>(z >> (32 * (i & 1)));
+    const float x = widened(static_cast<const T*>(v.from)[i]);
+    rounded_store(static_cast<T*>(v.to) + i, draw < v.limit ? 0.0f : x * v.scale);
+  }
+}
+
+}  // namespace
+
+int rope(Element type, const RopeView& v, CUstream_st* stream) {
+  return with_element(type, [&](auto element) {
+    using T = decltype(element);
+    return with_width<T>(aligned(v.x), v.stride | v.dim | v.half, [&](auto width) {
+      return launch(rope_kernel<T, decltype(width)::value>, v.rows, stream, v);
+    });
+  });
+}
+
+int swiglu(Element type, const void* gate_up, void* out, int64_t rows, int64_t dim,
+           CUstream_st* stream) {
+  return with_element(type, [&](auto element) {
+    using T = decltype(element);
+    return with_width<T>(aligned(gate_up) && aligned(out), dim, [&](auto width) {
+      return launch(swiglu_kernel<T, decltype(width)::value>, rows, stream,
+                    static_cast<const T*>(gate_up), static_cast<T*>(out), dim);
+    });
+  });
+}
+
+int swiglu_backward(Element type, const void* dout, const void* gate_up, void* dgate_up,
+                    int64_t rows, int64_t dim, CUstream_st* stream) {
+  return with_element(type, [&](auto element) {
+    using T = decltype(element);
+    const bool in_line = aligned(dout) && aligned(gate_up) && aligned(dgate_up);
+    return with_width<T>(in_line, dim, [&](auto width) {
+      return launch(swiglu_backward_kernel<T, decltype(width)::value>, rows, stream,
+                    static_cast<const T*>(dout), static_cast<const T*>(gate_up),
+                    static_cast<T*>(dgate_up), dim);
+    });
+  });
+}
+
+int dropout(Element type, const DropoutView& v, CUstream_st* stream) {
+  return with_element(type, [&](auto element) {
+    return launch(dropout_kernel<decltype(element)>, blocks_of((v.count + 1) / 2), stream, v);
+  });
+}
+
+}  // namespace temper::trainer::cuda

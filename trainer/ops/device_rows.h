@@ -1,0 +1,27 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace temper::trainer {
+
+/// What rows of logits on a device say of their labels: [n] float32 each, views of `all`. Operators
+/// that end in an output head give what they find to the host, where losses and metrics are made of
+/// it.
+struct LabelRows {
+  at::Tensor all;  // [5, n]
+  at::Tensor log_prob, entropy, log_sum_exp, mean, correct;
+};
+
+/// logits [n, V] float32, labels [n] int64, on one device.
+LabelRows label_rows(const at::Tensor& logits, const at::Tensor& labels);
+
+/// out [n, V] = d log p[label] / d logits * dlog_prob + d entropy / d logits * dentropy.
+/// log_sum_exp, dlog_prob, entropy and dentropy [n] float32 on the device; the last two may both be
+/// undefined. A float32 out may be logits itself.
+struct LabelGradient {
+  at::Tensor log_sum_exp, dlog_prob, entropy{}, dentropy{};
+};
+void label_gradient(const at::Tensor& logits, const at::Tensor& labels,
+                    const LabelGradient& gradient, const at::Tensor& out);
+
+}  // namespace temper::trainer
