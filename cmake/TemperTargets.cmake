@@ -14,7 +14,7 @@ endfunction()
 # One precompiled ATen header for every target that is full of tensors.
 function(temper_use_aten_pch target)
   if(NOT TARGET temper_aten_pch)
-    file(WRITE ${PROJECT_BINARY_DIR}/aten_pch.cpp "")
+    file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/aten_pch.cpp CONTENT "// Nothing but its precompiled header.\n")  # keeps the time of an unchanged file
     add_library(temper_aten_pch OBJECT ${PROJECT_BINARY_DIR}/aten_pch.cpp)
     temper_target(temper_aten_pch)
     target_link_libraries(temper_aten_pch PUBLIC LibTorch::cpu OpenMP::OpenMP_CXX)
