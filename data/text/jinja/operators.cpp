@@ -370,7 +370,7 @@ std::string percent_format(std::string_view format, const Value& arguments) {
   // Python lets what could be a mapping pass.
   const Sequence* list = arguments.sequence();
   const bool subscriptable =
-      arguments.is_dict() ||
+      arguments.is_dict() || arguments.is_undefined() ||
       (list && (list->kind == Sequence::Kind::kList || list->kind == Sequence::Kind::kRange));
   if (used < values.size() && !subscriptable)
     throw Error("not all arguments converted during string formatting");

@@ -120,8 +120,9 @@ Value truncate(const Value& input, const Arguments& arguments) {
   const int64_t leeway = bound[3] && !bound[3]->is_none() ? bound[3]->as_integer() : 5;
   const int64_t kept = limit - int64_t(utf8_count(end));
   if (kept < 0 || leeway < 0) throw Error("truncate: length and leeway are too small");
-  const std::string text = to_text(input);
-  if (int64_t(utf8_count(text)) <= limit + leeway) return text;
+  if (length(input) <= limit + leeway) return input;
+  if (!input.is_string()) throw Error("truncate needs a string, not '" + type_name(input) + "'");
+  const std::string& text = input.text();
   std::string cut = text.substr(0, utf8_offset(text, size_t(kept)));
   if (!kill_words) cut = cut.substr(0, cut.rfind(' '));
   return cut + end;
