@@ -3,8 +3,8 @@
 
     python tests/parity/check_tokenizers.py build-release/bin/temper [--seed N] [--texts N] [DIRECTORY ...]
 
-Every tokenizer.json in the directories (default: those that make_tokenizer.py makes, and ../shared/data/tokenizers where it is),
-and the old forms of vocabularies through transformers' own classes. 10,000 texts a tokenizer with TEMPER_LONG, else 300.
+Every tokenizer.json in the directories (default: those that make_tokenizer.py makes, and ../shared/data/tokenizers where it is).
+10,000 texts a tokenizer with TEMPER_LONG, else 300.
 """
 
 import argparse
