@@ -173,7 +173,8 @@ int tokenize(const std::vector<std::string>& arguments) {
                         "tokens of the tokenizer's post-processor.",
                         "echo 'Hello world' | temper tokenize models/stories260K");
   parser.positional("MODEL",
-                    "a directory with tokenizer.json (a model, run or checkpoint directory)");
+                    "a directory with tokenizer.json, tokenizer.model, vocab.json and merges.txt, vocab.txt "
+                    "or a .tiktoken file (a model, run or checkpoint directory)");
   parser.options().add_options()("json",
                                  "a line of text is a JSON string (input; with --decode output)")(
       "chat",

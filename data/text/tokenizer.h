@@ -30,8 +30,8 @@ struct Encoding {
 
 class Tokenizer {
  public:
-  /// Reads tokenizer.json and, where present, tokenizer_config.json of a model directory (a
-  /// directory with only tokenizer files is enough). Throws UserError naming file and component for
+  /// Reads tokenizer.json, or the older files of old_forms.h, and, where present,
+  /// tokenizer_config.json of a model directory (a directory with only tokenizer files is enough). Throws UserError naming file and component for
   /// what is missing, malformed or not supported.
   /// `added`: more special tokens; those that are no token yet get the next ids.
   static Tokenizer load(const std::filesystem::path& directory,

@@ -3,8 +3,8 @@
 
     python tests/parity/check_tokenizers.py build-release/bin/temper [--seed N] [--texts N] [DIRECTORY ...]
 
-Every tokenizer.json in the directories (default: those that make_tokenizer.py makes, and ../shared/data/tokenizers where it is),
-and the old forms of vocabularies through transformers' own classes. 10,000 texts a tokenizer with TEMPER_LONG, else 300.
+Every tokenizer.json in the directories (default: those that make_tokenizer.py makes, and ../shared/data/tokenizers where it is).
+10,000 texts a tokenizer with TEMPER_LONG, else 300.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def temper(program, directory, options, values):
     done = subprocess.run([program, "tokenize", str(directory), *options], input=lines, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{directory}: temper tokenize {' '.join(options)}: {done.stderr.strip()}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.split("\n")[:-1]]
 
 
 def compare(program, name, directory, texts, encode, decode):
@@ -88,7 +88,7 @@ def main():
         for directory in directories:
             if not (directory / "tokenizer.json").exists():
                 continue
-            alone = scratch / "alone" / directory.name  # without what tokenizer_config.json would change
+            alone = scratch / "alone" / directory.parent.name / directory.name  # without what tokenizer_config.json would change
             alone.mkdir(parents=True, exist_ok=True)
             (alone / "tokenizer.json").symlink_to((directory / "tokenizer.json").resolve())
             reference = Tokenizer.from_file(str(directory / "tokenizer.json"))
