@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <optional>
 
 #include "data/loader/loader.h"
 #include "launch/command.h"
@@ -7,6 +8,8 @@
 #include "recipes/diagnostic.h"
 #include "trainer/checkpoint/export.h"
 #include "trainer/memory_plan.h"
+#include "trainer/metrics/device_peak.h"
+#include "trainer/models/model.h"
 #include "trainer/run.h"
 #include "trainer/run_directory.h"
 
@@ -20,6 +23,17 @@ std::string mib(int64_t bytes) {
   return text;
 }
 
+// A step's model FLOPs at the product rate that doctor measured here with as many threads: what is no product comes on top.
+// Unset where doctor has not been.
+std::optional<double> step_seconds(const trainer::Run& run, int64_t tokens, int world) {
+  const bool bf16 = run.recipe.train.precision == recipes::Dtype::kBf16;
+  const auto peak = trainer::stored_peak_flops(run.world.threads, bf16);
+  if (!peak) return std::nullopt;
+  const double a_token = trainer::training_flops_per_token(
+      run.inputs.config, run.mean_attended_length, run.adapters != nullptr);
+  return a_token * static_cast<double>(tokens) / (*peak * world);
+}
+
 data::Json to_json(const trainer::Run& run, const trainer::MemoryPlan& plan, int world) {
   data::Json memory = {{"weights", plan.weights},
                        {"gradients", plan.gradients},
@@ -29,13 +43,19 @@ data::Json to_json(const trainer::Run& run, const trainer::MemoryPlan& plan, int
   if (plan.rollouts > 0) memory["rollouts"] = plan.rollouts;
   memory["buffers"] = plan.buffers;
   memory["total"] = plan.total();
+  const int64_t tokens = run.datasets.train_tokens * run.recipe.batch.global / run.loader->sequences();
+  data::Json time;
+  if (const auto seconds = step_seconds(run, tokens, world)) {
+    time = {{"step_seconds_at_least", *seconds}, {"run_seconds_at_least", *seconds * static_cast<double>(run.total_steps)}};
+  }
   return {{"model", {{"architecture", run.inputs.config.architecture}, {"parameters", plan.parameters}}},
           {"world", world},
           {"rows", run.datasets.train_rows},
           {"sequences", run.loader->sequences()},
           {"steps_per_epoch", run.steps_per_epoch},
           {"steps", run.total_steps},
-          {"tokens_per_step", run.datasets.train_tokens * run.recipe.batch.global / run.loader->sequences()},
+          {"tokens_per_step", tokens},
+          {"time", time},
           {"memory", memory},
           {"disk", {{"checkpoint", plan.checkpoint_bytes}, {"export", plan.export_bytes}}}};
 }
@@ -48,6 +68,12 @@ void print(const trainer::Run& run, const trainer::MemoryPlan& plan, int world) 
   std::printf("steps      %lld of %lld sequences, about %lld tokens each; %lld steps an epoch\n",
               static_cast<long long>(run.total_steps), static_cast<long long>(run.recipe.batch.global),
               static_cast<long long>(json["tokens_per_step"].get<int64_t>()), static_cast<long long>(run.steps_per_epoch));
+  if (const data::Json& time = json["time"]; !time.is_null()) {
+    std::printf("time       at least %.3g s a step, %.3g min in all: the products alone, at the rate that temper doctor measured here\n",
+                time["step_seconds_at_least"].get<double>(), time["run_seconds_at_least"].get<double>() / 60);
+  } else {
+    std::printf("time       unknown: temper doctor measures the rate of this machine\n");
+  }
   std::printf("\nmemory of each of %d rank%s\n", world, world == 1 ? "" : "s");
   for (const auto& [name, bytes] : json["memory"].items()) {
     std::printf("  %-12s %14s\n", name.c_str(), mib(bytes.get<int64_t>()).c_str());

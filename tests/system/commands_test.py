@@ -3,6 +3,7 @@
 import json
 import unittest
 import unittest.mock
+from pathlib import Path
 
 from harness import ENVIRONMENT, SOURCE, SystemTest
 
@@ -28,6 +29,23 @@ class Commands(SystemTest):
     def test_keep_is_obeyed(self):
         steps = sorted(p.name for p in (self.directory / "runs/test/checkpoints").glob("step-*"))
         self.assertEqual(steps, ["step-000008", "step-000012"])
+
+    def test_the_plan_predicts_time_from_what_doctor_has_measured(self):
+        model = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")).partition(": ")[2]
+        peaks = self.directory / ".cache/temper/peaks.json"
+        with unittest.mock.patch.dict(ENVIRONMENT, HOME=str(self.directory)):
+            plan = json.loads(self.run_temper("plan", "recipe.toml", "train.threads=1", "--json").stdout)
+            self.assertIsNone(plan["time"])
+            peaks.parent.mkdir(parents=True)
+            peaks.write_text(json.dumps({f"{model}, 1 threads": {"fp32_flops": 1e9}}))
+            one, two = (json.loads(self.run_temper("plan", "recipe.toml", "train.threads=1", "--json", "--world", world).stdout)["time"]
+                        for world in (1, 2))  # fmt: skip
+        # 6 FLOPs a matmul weight and token, and attention: weights of this model are 149504 with its head.
+        least = 6 * 149504 * plan["tokens_per_step"] / 1e9
+        self.assertGreater(one["step_seconds_at_least"], least)
+        self.assertLess(one["step_seconds_at_least"], 1.2 * least)
+        self.assertAlmostEqual(one["run_seconds_at_least"], 12 * one["step_seconds_at_least"])
+        self.assertAlmostEqual(two["step_seconds_at_least"], one["step_seconds_at_least"] / 2)
 
     def test_the_resolved_recipe_is_a_recipe(self):
         result = self.run_temper("plan", "runs/test/recipe.toml")

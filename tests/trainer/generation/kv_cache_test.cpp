@@ -12,7 +12,7 @@ namespace temper::trainer {
 namespace {
 
 // Two layers of two heads of four dims.
-constexpr PageShape kShape{.layers = 2, .kv_heads = 2, .head_dim = 4};
+const PageShape kShape{.layers = 2, .kv_heads = 2, .head_dim = 4};
 
 /// Appends tokens to a sequence; a page's first byte says who wrote there last.
 class KvCacheTest : public testing::Test {

@@ -1,0 +1,329 @@
+// What Temper reaches on the GPU it runs on, with random weights drawn there.
+//
+//   gpu_bench --what kernels
+//   gpu_bench --what step     [--shape 1b|8b|124m] [--method full|lora|qlora] [--tokens N] [--rows
+//   N]
+//                             [--checkpointing none|full|selective] [--optimizer adamw|adamw_8bit]
+//                             [--steps N]
+//   gpu_bench --what generate [--shape ...] [--samples N] [--tokens N]
+//
+// The last line has the figures. MFU by both formulas in use: 6 N + 12 L H T a token (PaLM's,
+// attention not halved) and 6 N + 6 L H T (of a causal model); with adapters 4 N. The peak is this
+// GPU's own: the rate of an 8192^3 product.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "data/loader/batch.h"
+#include "recipes/diagnostic.h"
+#include "recipes/recipe.h"
+#include "tests/bench/arguments.h"
+#include "tests/trainer/llama_shape.h"
+#include "trainer/adapters/adapters.h"
+#include "trainer/generation/kv_cache.h"
+#include "trainer/models/model.h"
+#include "trainer/ops/device.h"
+#include "trainer/ops/gemm.h"
+#include "trainer/ops/head_cross_entropy.h"
+#include "trainer/ops/rms_norm.h"
+#include "trainer/ops/rope.h"
+#include "trainer/ops/swiglu.h"
+#include "trainer/optimizers/optimizer.h"
+
+namespace {
+
+using namespace temper;
+using namespace temper::trainer;
+
+const at::Device kDevice(at::kCUDA, 0);
+const auto kBf16 = at::TensorOptions(kDevice).dtype(at::kBFloat16);
+
+void synchronize() { c10::impl::VirtualGuardImpl(at::kCUDA).synchronizeDevice(0); }
+
+// Median seconds of `repetitions` calls after two that warm up; each call is waited for.
+double seconds_of(int repetitions, const std::function<void()>& call) {
+  std::vector<double> seconds;
+  for (int i = -2; i < repetitions; ++i) {
+    synchronize();
+    const auto start = std::chrono::steady_clock::now();
+    call();
+    synchronize();
+    if (i >= 0) {
+      seconds.push_back(
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    }
+  }
+  std::nth_element(seconds.begin(), seconds.begin() + repetitions / 2, seconds.end());
+  return seconds[static_cast<size_t>(repetitions / 2)];
+}
+
+double peak_gib() {
+  const auto stats = at::getDeviceAllocator(at::kCUDA)->getDeviceStats(0);
+  return static_cast<double>(stats.allocated_bytes[0].peak) / (1 << 30);
+}
+
+double product_rate() {
+  const at::Tensor a = at::randn({8192, 8192}, kBf16), b = at::randn({8192, 8192}, kBf16);
+  at::Tensor c = at::empty({8192, 8192}, kBf16);
+  return 2.0 * 8192 * 8192 * 8192 / seconds_of(9, [&] { at::mm_out(c, a, b); });
+}
+
+ModelConfig shape_named(const std::string& name) {
+  ModelConfig config;
+  if (name == "1b") {
+    config = llama_of({.vocabulary = 128256,
+                       .hidden = 2048,
+                       .mlp = 8192,
+                       .layers = 16,
+                       .heads = 32,
+                       .kv_heads = 8,
+                       .context = 131072});
+    config.tie_word_embeddings = true;
+  } else if (name == "8b") {
+    config = llama_of({.vocabulary = 128256,
+                       .hidden = 4096,
+                       .mlp = 14336,
+                       .layers = 32,
+                       .heads = 32,
+                       .kv_heads = 8,
+                       .context = 131072});
+  } else if (name == "124m") {  // a Llama of GPT-2's size
+    config = llama_of({.vocabulary = 50304,
+                       .hidden = 768,
+                       .mlp = 2048,
+                       .layers = 12,
+                       .heads = 12,
+                       .kv_heads = 12,
+                       .context = 1024});
+    config.tie_word_embeddings = true;
+  } else {
+    throw UserError("gpu_bench: --shape '" + name + "': 1b, 8b or 124m");
+  }
+  config.rope.theta = 500000;
+  return config;
+}
+
+void draw(Model& model) {
+  const at::AutoGradMode off(false);
+  for (Parameter& parameter : model.parameters()) {
+    if (parameter.name.ends_with("norm.weight")) {
+      parameter.value.fill_(1);
+    } else {
+      parameter.value.normal_(0, 0.02);
+    }
+    if (!parameter.master.is_same(parameter.value)) parameter.master.copy_(parameter.value);
+  }
+  for (const LinearSlot& slot : model.linears()) {
+    if (slot.projection->quantized.empty()) continue;
+    QuantizedMatrix& m = slot.projection->quantized[slot.part];
+    const int64_t elements = m.rows * m.columns, blocks = (elements + 63) / 64;
+    const auto bytes = at::TensorOptions(kDevice).dtype(at::kByte);
+    m.codes = at::randint(256, {(elements + 1) / 2, 1}, bytes);
+    m.absmax_codes = at::randint(256, {blocks}, bytes);
+    m.nested_absmax = at::full({(blocks + 255) / 256}, 0.01, bytes.dtype(at::kFloat));
+    m.offset = 0.04F;
+  }
+}
+
+struct Prepared {
+  ModelConfig config;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Adapters> adapters;
+};
+
+Prepared prepare(std::map<std::string, std::string>& given) {
+  Prepared p{.config = shape_named(given["--shape"]), .model = {}, .adapters = {}};
+  const std::string method = given["--method"], checkpointing = given["--checkpointing"];
+  ModelOptions options{.compute = at::kBFloat16,
+                       .weights = at::kBFloat16,
+                       .activation_checkpointing = checkpointing == "full"        ? 1
+                                                   : checkpointing == "selective" ? 2
+                                                                                  : 0,
+                       .frozen = method != "full",
+                       .device = kDevice};
+  if (method == "qlora") options.quantize = QuantKind::kNf4;
+  p.model = build_model(p.config, options);
+  draw(*p.model);
+  if (method != "full") {
+    recipes::Peft peft;
+    peft.method = "lora";
+    peft.r = 16;
+    peft.lora_alpha = 32;
+    peft.target_modules = recipes::NamesOrPattern("all-linear");
+    p.adapters = std::make_unique<Adapters>(peft, *p.model, options);
+    p.adapters->initialize(1);
+  }
+  return p;
+}
+
+data::Batch batch_of(int64_t rows, int64_t length, int64_t vocabulary) {
+  data::Batch batch;
+  batch.token_ids = at::randint(vocabulary, {rows, length}, at::kLong);
+  batch.labels = at::randint(vocabulary, {rows, length}, at::kLong);
+  batch.positions = at::arange(length, at::kLong).expand({rows, length}).contiguous();
+  batch.document_ends = at::arange(0, (rows + 1) * length, length, at::kInt);
+  batch.rows = rows;
+  batch.input_tokens = batch.supervised = rows * length;
+  return batch;
+}
+
+void measure_step(std::map<std::string, std::string>& given) {
+  const double peak = product_rate();
+  Prepared p = prepare(given);
+  recipes::Optimizer settings;
+  settings.kind = given["--optimizer"];
+  settings.lr = 1e-5;
+  const auto optimizer = build_optimizer(settings, p.model->parameters());
+  const int64_t rows = std::stol(given["--rows"]), length = std::stol(given["--tokens"]);
+  const data::Batch batch = batch_of(rows, length, p.config.vocab_size);
+  const auto tokens = static_cast<double>(rows * length);
+  double loss = 0;
+  const double seconds = seconds_of(std::stoi(given["--steps"]), [&] {
+    std::vector<at::Tensor> gradients;
+    for (Parameter& parameter : p.model->parameters()) {
+      if (parameter.value.grad().defined()) parameter.value.mutable_grad().zero_();
+    }
+    const HeadLoss head =
+        head_cross_entropy(p.model->hidden(batch), p.model->head(), batch.labels, TokenLoss::kNll);
+    head.sum.backward();
+    loss = head.sum.item<double>() / tokens;
+    for (const Parameter& parameter : p.model->parameters()) {
+      if (parameter.trainable()) gradients.push_back(parameter.value.grad());
+    }
+    const double norm = global_norm(gradients) / tokens;
+    optimizer->step(1e-5, clip_factor(norm, 1.0) / tokens);
+  });
+  const bool frozen = given["--method"] != "full";
+  const double palm = training_flops_per_token(p.config, static_cast<double>(length), frozen);
+  const double causal =
+      training_flops_per_token(p.config, static_cast<double>(length + 1) / 2, frozen);
+  std::printf(
+      "temper %s %s %s: %.3f s, %.0f tokens/s, MFU %.3f (6N+12LHT) %.3f (6N+6LHT) of %.0f "
+      "TFLOP/s, loss %.4f, peak %.1f GiB\n",
+      given["--shape"].c_str(), given["--method"].c_str(), given["--optimizer"].c_str(), seconds,
+      tokens / seconds, palm * tokens / seconds / peak, causal * tokens / seconds / peak,
+      peak / 1e12, loss, peak_gib());
+}
+
+void measure_generation(std::map<std::string, std::string>& given) {
+  const at::AutoGradMode off(false);
+  Prepared p = prepare(given);
+  const int64_t samples = std::stol(given["--samples"]), tokens = std::stol(given["--tokens"]);
+  constexpr int64_t kPrompt = 64;
+  double decode = 0;
+  const double seconds = seconds_of(1, [&] {
+    KvCache cache({.layers = p.config.num_hidden_layers,
+                   .kv_heads = p.config.num_key_value_heads,
+                   .head_dim = p.config.head_dim,
+                   .dtype = at::kBFloat16,
+                   .device = kDevice});
+    std::vector<CachedRun> prompts, next;
+    for (int64_t s = 0; s < samples; ++s) {
+      prompts.push_back({cache.add(), kPrompt});
+      next.push_back({prompts.back().sequence, 1});
+    }
+    p.model->hidden_cached(at::randint(p.config.vocab_size, {samples * kPrompt}, at::kLong),
+                           prompts, cache);
+    at::Tensor ids = at::randint(p.config.vocab_size, {samples}, at::kLong);
+    synchronize();
+    const auto start = std::chrono::steady_clock::now();
+    for (int64_t t = 0; t < tokens; ++t) {
+      const at::Tensor hidden = p.model->hidden_cached(ids, next, cache);
+      const at::Tensor logits = head_logits(hidden, p.model->head());
+      ids = at::multinomial(at::softmax(logits, 1), 1).squeeze(1).cpu();
+    }
+    synchronize();
+    decode = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  });
+  const auto all = static_cast<double>(samples * tokens);
+  std::printf(
+      "temper generate %s: %lld x %lld tokens in %.1f s, %.0f tokens/s (decoding alone "
+      "%.0f), peak %.1f GiB\n",
+      given["--shape"].c_str(), static_cast<long long>(samples), static_cast<long long>(tokens),
+      seconds, all / seconds, all / decode, peak_gib());
+}
+
+void measure_kernels() {
+  const int64_t rows = 16384, dim = 4096;
+  const auto element = static_cast<double>(c10::elementSize(at::kBFloat16));
+  const at::Tensor x = at::randn({rows, dim}, kBf16), weight = at::ones({dim}, kBf16);
+  at::Tensor y = at::empty_like(x);
+  const double copy =
+      2 * element * static_cast<double>(x.numel()) / seconds_of(20, [&] { y.copy_(x); });
+  std::printf("copy              %8.0f GB/s\n", copy / 1e9);
+  const auto line = [&](const char* name, double elements, double seconds) {
+    const double rate = elements * element / seconds;
+    std::printf("%-17s %8.0f GB/s  %.2f of copy\n", name, rate / 1e9, rate / copy);
+  };
+  const auto n = static_cast<double>(x.numel());
+  {
+    const at::AutoGradMode off(false);
+    line("rms_norm", 2 * n, seconds_of(20, [&] { rms_norm_again(x, weight, 1e-5); }));
+    line("swiglu", 1.5 * n, seconds_of(20, [&] { swiglu_again(x); }));
+    const at::Tensor angles = at::randn({rows, 64}, kBf16.dtype(at::kFloat));
+    line("rope", 2 * n, seconds_of(20, [&] { rope(y, {angles, angles}, 32, 128); }));
+  }
+  const at::Tensor leaf = x.detach().requires_grad_(true);
+  const at::Tensor norm = weight.detach().requires_grad_(true);
+  line("rms_norm, both", 5 * n, seconds_of(20, [&] {
+         leaf.mutable_grad().reset();
+         rms_norm(leaf, norm, 1e-5).second.backward(x);
+       }));
+  line("swiglu, both", 4 * n, seconds_of(20, [&] {
+         leaf.mutable_grad().reset();
+         swiglu(leaf).backward(x.narrow(1, 0, dim / 2).contiguous());
+       }));
+
+  const at::Tensor hidden = at::randn({8192, 4096}, kBf16).requires_grad_(true);
+  const OutputHead head{.weight = (at::randn({131072, 4096}, kBf16) * 0.02).requires_grad_(true)};
+  const at::Tensor labels = at::randint(131072, {8192}, at::kLong);
+  const auto loss = [&] {
+    hidden.mutable_grad().reset();
+    head_cross_entropy(hidden, head, labels, TokenLoss::kNll).sum.backward();
+  };
+  loss();
+  at::getDeviceAllocator(at::kCUDA)->resetPeakStats(0);
+  const auto before = at::getDeviceAllocator(at::kCUDA)->getDeviceStats(0).allocated_bytes[0];
+  const double seconds = seconds_of(5, loss);
+  const auto after = at::getDeviceAllocator(at::kCUDA)->getDeviceStats(0).allocated_bytes[0];
+  std::printf("linear cross-entropy, 8192 x 4096 x 131072, both: %.1f ms, workspace %.0f MiB\n",
+              seconds * 1e3, static_cast<double>(after.peak - before.current) / (1 << 20));
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  auto given = arguments_of(count, arguments,
+                            {{"--what", "step"},
+                             {"--shape", "1b"},
+                             {"--method", "full"},
+                             {"--tokens", "4096"},
+                             {"--rows", "1"},
+                             {"--samples", "64"},
+                             {"--checkpointing", "none"},
+                             {"--optimizer", "adamw"},
+                             {"--steps", "5"}});
+  try {
+    use_cuda(0);
+    if (given["--what"] == "kernels") {
+      measure_kernels();
+    } else if (given["--what"] == "generate") {
+      measure_generation(given);
+    } else {
+      measure_step(given);
+    }
+    return 0;
+  } catch (const UserError& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 2;
+  }
+}
