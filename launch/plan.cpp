@@ -32,10 +32,10 @@ data::Json to_json(const trainer::Run& run, const trainer::MemoryPlan& plan, int
   return {{"model", {{"architecture", run.inputs.config.architecture}, {"parameters", plan.parameters}}},
           {"world", world},
           {"rows", run.datasets.train_rows},
-          {"sequences", run.loader->sequences()},
+          {"sequences", run.sequences},
           {"steps_per_epoch", run.steps_per_epoch},
           {"steps", run.total_steps},
-          {"tokens_per_step", run.datasets.train_tokens * run.recipe.batch.global / run.loader->sequences()},
+          {"tokens_per_step", run.datasets.train_tokens * run.recipe.batch.global / run.sequences},
           {"memory", memory},
           {"disk", {{"checkpoint", plan.checkpoint_bytes}, {"export", plan.export_bytes}}}};
 }
