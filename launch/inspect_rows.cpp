@@ -6,12 +6,15 @@
 
 #include "data/formats/row_encoder.h"
 #include "data/hub/repository.h"
-#include "data/readers/reader.h"
+#include "data/shards/first_rows.h"
 #include "data/shards/token_shard.h"
 #include "data/text/chat_template.h"
 #include "data/text/tokenizer.h"
 #include "launch/inspect.h"
+#include "launch/length_report.h"
+#include "launch/source.h"
 #include "recipes/parse.h"
+#include "recipes/resolve.h"
 
 namespace temper::launch {
 
@@ -63,42 +66,77 @@ Json document_of(data::Example document, int64_t max_length, const data::Tokeniz
           {"runs", runs_of(document, tokenizer)}};
 }
 
-Json rows_of(const recipes::Recipe& recipe, const recipes::DataSource& source, int64_t rows,
-             const data::Tokenizer& tokenizer,
-             const std::optional<data::ChatTemplate>& chat_template) {
-  Json shown = {{"path", source.path}, {"rows", Json::array()}};
-  std::optional<data::RowEncoder> encoder;
-  const auto reader = data::open_reader(data::data_files(source.path).front());
-  data::Row row;
-  for (int64_t n = 0; n < rows && reader->next(row); ++n) {
-    if (!encoder) {
-      encoder = data::RowEncoder::make({.format = recipe.data.format,
-                                        .loss_on = recipe.data.loss_on,
-                                        .kind = recipe.objective.kind},
-                                       source, row, tokenizer, chat_template);
-      shown["statement"] = encoder->statement();
-    }
-    const data::TokenizedRow tokens = encoder->encode(row);
-    Json entry = {{"where", row.where()}};
-    if (tokens.documents.size() == 1) {
-      entry.update(document_of(tokens.documents[0], recipe.data.max_length, tokenizer));
-      if (!tokens.columns.empty()) entry["columns"] = Json::parse(tokens.columns);
-    } else {
-      for (size_t d = 0; d < tokens.documents.size(); ++d) {
-        Json document = document_of(tokens.documents[d], recipe.data.max_length, tokenizer);
-        document["name"] = kNamesOfPair.at(d);
-        entry["documents"].push_back(std::move(document));
-      }
-    }
-    shown["rows"].push_back(std::move(entry));
+Json row_of(const data::TokenizedRow& tokens, const data::Row& row, int64_t max_length,
+            const data::Tokenizer& tokenizer) {
+  Json entry = {{"where", row.where()}};
+  if (tokens.documents.size() == 1) {
+    entry.update(document_of(tokens.documents[0], max_length, tokenizer));
+    if (!tokens.columns.empty()) entry["columns"] = Json::parse(tokens.columns);
+    return entry;
   }
-  return shown;
+  for (size_t d = 0; d < tokens.documents.size(); ++d) {
+    Json document = document_of(tokens.documents[d], max_length, tokenizer);
+    document["name"] = kNamesOfPair.at(d);
+    entry["documents"].push_back(std::move(document));
+  }
+  return entry;
+}
+
+/// The first rows of a source as they are trained on, and of as many as are checked before training
+/// what becomes of them.
+Json source_report(const recipes::Recipe& recipe, const recipes::DataSource& source, int64_t rows,
+                   const data::Tokenizer& tokenizer,
+                   const std::optional<data::ChatTemplate>& chat_template) {
+  Json report = {{"path", source.path}, {"rows", Json::array()}};
+  const data::EncoderFactory factory = [&](const recipes::DataSource& of, const data::Row& first) {
+    const auto encoder = data::RowEncoder::make({.format = recipe.data.format,
+                                                 .loss_on = recipe.data.loss_on,
+                                                 .kind = recipe.objective.kind},
+                                                of, first, tokenizer, chat_template);
+    return data::SourceEncoder{
+        .encode = [encoder](const data::Row& row) { return encoder.encode(row); },
+        .fingerprint = encoder.fingerprint(),
+        .format = encoder.format(),
+        .rules = encoder.rules(),
+        .statement = encoder.statement()};
+  };
+  data::PrepareReport counts;
+  std::vector<int32_t> lengths;
+  data::look_at_first_rows(
+      source, factory, data::settings_of(recipe.data),
+      [&](const data::Row& row, const data::TokenizedRow& tokens, const std::string& wrong,
+          const std::vector<data::SelectedPiece>& pieces) {
+        for (const data::SelectedPiece& taken : pieces) lengths.push_back(taken.piece.length);
+        if (std::ssize(report["rows"]) == rows) return;
+        report["rows"].push_back(wrong.empty()
+                                     ? row_of(tokens, row, recipe.data.max_length, tokenizer)
+                                     : Json({{"where", row.where()}, {"bad", wrong}}));
+      },
+      counts);
+  report["statement"] = counts.statements.front();
+  report["first_rows"] = {{"read", counts.rows},
+                          {"taken", lengths.size()},
+                          {"tokens", counts.tokens},
+                          {"supervised", counts.supervised},
+                          {"long_rows", counts.long_rows},
+                          {"split", counts.rows_split},
+                          {"tokens_cut", counts.tokens_cut},
+                          {"dropped", counts.rows_dropped},
+                          {"bad_rows", counts.bad_rows},
+                          {"first_bad", counts.first_bad}};
+  report["lengths"] = length_report(lengths);
+  // Rows whose documents are compared are neither packed nor padded.
+  if (recipe.objective.kind == "sft") {
+    report["fill"] = fill_report(lengths, recipe.data, recipe.batch.micro);
+  }
+  return report;
 }
 
 }  // namespace
 
 Json inspect_recipe(const fs::path& file, int64_t rows) {
-  const auto recipe = recipes::parse(file, {}, {.purpose = recipes::Purpose::kPrepare});
+  const auto recipe =
+      recipes::resolve(recipes::parse(file, {}, {.purpose = recipes::Purpose::kPrepare}));
   const fs::path model = data::model_directory(recipe.model.path, "model.path", recipe.model.download);
   const auto tokenizer = data::Tokenizer::load(model, recipe.model.add_tokens);
   const auto chat_template = data::ChatTemplate::load(model);
@@ -108,7 +146,7 @@ Json inspect_recipe(const fs::path& file, int64_t rows) {
                  {"sources", Json::array()}};
   for (const auto* sources : {&recipe.data.train, &recipe.data.eval}) {
     for (const recipes::DataSource& source : *sources) {
-      Json shown = rows_of(recipe, source, rows, tokenizer, chat_template);
+      Json shown = source_report(recipe, source, rows, tokenizer, chat_template);
       shown["set"] = sources == &recipe.data.train ? "train" : "eval";
       report["sources"].push_back(std::move(shown));
     }
@@ -116,20 +154,42 @@ Json inspect_recipe(const fs::path& file, int64_t rows) {
   return report;
 }
 
-Json inspect_shard(const fs::path& file, int64_t rows) {
+Json inspect_shard(const fs::path& file, int64_t rows, const std::string& model) {
   const data::TokenShard shard(file);
-  const int64_t tokens = shard.tokens();
-  int64_t supervised = 0;
-  for (int64_t i = 0; i < tokens; ++i) supervised += shard.supervised(i);
-  Json report = {{"kind", "token shard"},    {"path", file.string()},
-                 {"rows", shard.rows()},     {"tokens", tokens},
-                 {"supervised", supervised}, {"first_rows", Json::array()}};
+  std::optional<data::Tokenizer> tokenizer;
+  if (!model.empty()) {
+    const trainer::TokenizerFiles files = tokenizer_files(model);
+    tokenizer = data::Tokenizer::load(files.directory, files.added_tokens);
+  }
+  std::vector<int32_t> lengths;
+  for (int64_t row = 0; row < shard.rows(); ++row) {
+    const auto ends = shard.document_ends(row);
+    for (size_t d = 0; d + 1 < ends.size(); ++d)
+      lengths.push_back(static_cast<int32_t>(ends[d + 1] - ends[d]));
+  }
+  Json report = {{"kind", "token shard"},
+                 {"path", file.string()},
+                 {"rows", shard.rows()},
+                 {"tokens", shard.tokens()},
+                 {"supervised", shard.supervised_count(0, shard.tokens())}};
+  const fs::path record = fs::path(file).replace_extension("json");
+  if (fs::exists(record)) {
+    const Json known = data::read_json(record);
+    for (const char* key : {"bad_rows", "first_bad"}) report[key] = known.at(key);
+  }
+  report["lengths"] = length_report(lengths);
+  const recipes::Data defaults;  // a shard holds whole rows, for any max_length and packing
+  report["fill"] = fill_report(lengths, defaults, recipes::Batch{}.micro);
+  report["long_rows"] = std::count_if(lengths.begin(), lengths.end(),
+                                      [&](int32_t length) { return length > defaults.max_length; });
+  report["first_rows"] = Json::array();
   for (int64_t row = 0; row < std::min(rows, shard.rows()); ++row) {
     Json entry = {{"row_number", shard.row_number(row)}};
     const auto ends = shard.document_ends(row);
     for (size_t d = 0; d + 1 < ends.size(); ++d) {
       const data::Example example = shard.tokens(ends[d], ends[d + 1] - ends[d]);
       Json document = {{"ids", example.ids}, {"supervised", example.supervised}};
+      if (tokenizer) document["runs"] = runs_of(example, *tokenizer);
       if (ends.size() == 2) {
         entry.update(document);
       } else {

@@ -43,7 +43,7 @@ data::Json to_json(const trainer::Run& run, const trainer::MemoryPlan& plan, int
   if (plan.rollouts > 0) memory["rollouts"] = plan.rollouts;
   memory["buffers"] = plan.buffers;
   memory["total"] = plan.total();
-  const int64_t tokens = run.datasets.train_tokens * run.recipe.batch.global / run.loader->sequences();
+  const int64_t tokens = run.datasets.train_tokens * run.recipe.batch.global / run.sequences;
   data::Json time;
   if (const auto seconds = step_seconds(run, tokens, world)) {
     time = {{"step_seconds_at_least", *seconds}, {"run_seconds_at_least", *seconds * static_cast<double>(run.total_steps)}};
@@ -51,7 +51,7 @@ data::Json to_json(const trainer::Run& run, const trainer::MemoryPlan& plan, int
   return {{"model", {{"architecture", run.inputs.config.architecture}, {"parameters", plan.parameters}}},
           {"world", world},
           {"rows", run.datasets.train_rows},
-          {"sequences", run.loader->sequences()},
+          {"sequences", run.sequences},
           {"steps_per_epoch", run.steps_per_epoch},
           {"steps", run.total_steps},
           {"tokens_per_step", tokens},

@@ -297,9 +297,14 @@ void judge_data(const Filled& filled) {
   Judgement& judge = filled.judge;
   const bool distills = filled.kind.field("teacher") != nullptr;
   const bool samples = samples_completions(filled.objective());
-  if (filled.kind.name == "sft" || (distills && !samples)) return;
   const Data& written = judge.recipe.data;
   const std::string with = " with " + of_kind(filled.kind);
+  judge.require(!written.streaming || !(samples || filled.kind.samples), {"data.streaming"},
+                "must be false" + with + ": completions are sampled for prepared rows");
+  judge.require(!written.streaming || !filled.objective().precompute_ref_log_probs.value_or(false),
+                {"objective.precompute_ref_log_probs", "data.streaming"},
+                "needs prepared rows: data.streaming = false");
+  if (filled.kind.name == "sft" || (distills && !samples)) return;
   const std::string packs =
       distills ? ": rows are packed with objective.lmbda = 0 and seq_kd = false" : ": only sft packs rows";
   judge.require(written.packing == Packing::kNone || !judge.findings.place("data.packing"),

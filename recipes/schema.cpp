@@ -55,17 +55,22 @@ std::vector<Key> recipe_rows() {
           .unit = "tokens",
           .range = between(2, kLargestCount)),
       ROW(data.packing,
-          .meaning = "How examples share a row: one each (`none`), or best-fit decreasing (`bfd`); "
-                     "packed documents never attend to each other. Other kinds than sft, and gkd and "
-                     "distill where they sample: `none`.",
-          .works = {"none", "bfd"}),
+          .meaning = "How examples share a row: one each (`none`); best-fit decreasing (`bfd`), also "
+                     "with longer rows cut into pieces (`bfd_split`); or end to end, cut at every "
+                     "max_length (`wrapped`). Packed documents never attend to each other. Other kinds "
+                     "than sft, and gkd and distill where they sample: `none`."),
       ROW(data.packing_window, .meaning = "Bins are made once per window, in file order.",
           .unit = "rows", .range = at_least(1)),
-      ROW(data.streaming, .meaning = "Read rows as they come instead of preparing token shards.",
-          .works = {false}),
-      ROW(data.shuffle_buffer, .meaning = "Window in which streamed rows are shuffled.",
-          .unit = "rows", .range = at_least(1), .works = {100000}),
-      ROW(data.group_by_length, .meaning = "Batches of rows of similar length.", .works = {false}),
+      ROW(data.streaming,
+          .meaning = "Read training rows as they come, again and again, instead of preparing token "
+                     "shards; a weight is a source's share of the rows. Needs train.steps."),
+      ROW(data.shuffle_buffer,
+          .meaning = "Window in which streamed rows are shuffled and packed; it ends earlier after 32M "
+                     "tokens, and the first windows of a run are smaller.",
+          .unit = "rows", .range = at_least(1)),
+      ROW(data.group_by_length,
+          .meaning = "Steps of rows of similar length, out of 50 steps shuffled together; for "
+                     "`packing = \"none\"`, where short rows are padded."),
       ROW(data.drop_last, .meaning = "Leave out the last, smaller step of an epoch."),
       ROW(data.loss_on, .meaning = "sft: supervised tokens; `auto`: all of a text, the completion "
                                    "of a prompt-completion row, the assistant's turns of "

@@ -90,6 +90,23 @@ void judge_data(Judgement& judge) {
   // Of other objectives that pack nothing: objective_rules.cpp.
   judge.require(data.packing != Packing::kNone || data.packing_window == Data{}.packing_window,
                 {"data.packing_window"}, "has no effect with data.packing = \"none\"");
+  const std::vector<std::string> grouping = {"data.group_by_length"};
+  if (data.group_by_length) {
+    judge.require(resolve(judge.recipe).data.packing == Packing::kNone, grouping,
+                  "needs data.packing = \"none\": packed rows are all nearly full");
+    judge.require(data.shuffle, grouping, "contradicts data.shuffle = false: rows in file order");
+    judge.require(!data.streaming, grouping, "needs rows whose lengths are known: data.streaming = false");
+  }
+  const bool buffers = data.streaming && data.shuffle;
+  judge.require(buffers || data.shuffle_buffer == Data{}.shuffle_buffer, {"data.shuffle_buffer"},
+                no_effect(data.streaming ? "data.shuffle = false" : "data.streaming = false"));
+  if (!data.streaming) return;
+  const std::vector<std::string> streaming = {"data.streaming"};
+  judge.require(judge.recipe.train.steps.has_value(), streaming,
+                "needs train.steps: a stream has no last row");
+  judge.require(!data.drop_last, {"data.drop_last"}, no_effect("data.streaming = true"));
+  judge.require(judge.recipe.peft.init_lora_weights != BoolOrWord("eva"), streaming,
+                "must be false with peft.init_lora_weights = \"eva\", which looks at prepared rows first");
 }
 
 // ---- optimizer and schedule --------------------------------------------------------------------

@@ -8,6 +8,7 @@
 
 #include "data/formats/row_encoder.h"
 #include "data/hub/repository.h"
+#include "data/loader/stream_loader.h"
 #include "data/shards/first_rows.h"
 #include "data/shards/prepare.h"
 #include "data/shards/token_dataset.h"
@@ -44,26 +45,6 @@ at::ScalarType scalar_type(recipes::Dtype dtype) {
   return at::kFloat;
 }
 
-std::string count(int64_t n, const std::string& thing) { return std::to_string(n) + " " + thing + (n == 1 ? "" : "s"); }
-
-// What was read and what happened to it, in one line a set, before training.
-std::vector<std::string> describe(const std::string& set, const data::PrepareReport& report, int64_t max_length) {
-  std::vector<std::string> lines = report.statements;
-  std::string line = set + ": " + count(report.rows, "row") + ", " + count(report.tokens, "token") + ", " +
-                     std::to_string(report.supervised) + " supervised" + (report.from_cache ? " (from the cache)" : "");
-  if (report.long_rows > 0) {
-    line += "; " + count(report.long_rows, "row") + " above data.max_length = " + std::to_string(max_length);
-    if (report.rows_split > 0) line += ": " + std::to_string(report.rows_split) + " split";
-    if (report.tokens_cut > 0) line += ": " + count(report.tokens_cut, "token") + " cut";
-    if (report.rows_dropped > 0) line += ": " + std::to_string(report.rows_dropped) + " dropped";
-  }
-  lines.push_back(line);
-  if (report.bad_rows > 0) {
-    lines.push_back(set + ": " + count(report.bad_rows, "bad row") + " skipped: " + join(report.first_bad, "; "));
-  }
-  return lines;
-}
-
 // The model that the objective is for: a reward model has a head with one output.
 ModelConfig with_head_for(const std::string& kind, ModelConfig config, const data::Tokenizer& tokenizer, const fs::path& directory) {
   if (kind != "reward") {
@@ -88,6 +69,46 @@ void check_answered(const recipes::Recipe& recipe, const std::string& path) {
     throw UserError("data.on_long_row = \"truncate\": the rows of " + path +
                     " are prompts, and one without its end is another prompt: must be \"drop\" or \"error\"");
   }
+}
+
+data::EncoderFactory encoder_factory(const recipes::Recipe& recipe, const Inputs& inputs) {
+  std::optional<data::ChatTemplate> chat = data::ChatTemplate::load(inputs.tokenizer_files.directory);
+  if (!chat) chat = data::ChatTemplate::load(inputs.model_directory);
+  const data::RowEncoderOptions encoder{.format = recipe.data.format, .loss_on = recipe.data.loss_on, .kind = recipe.objective.kind};
+  return [&recipe, &inputs, encoder, chat](const recipes::DataSource& source, const data::Row& first_row) {
+    const data::RowEncoder made = data::RowEncoder::make(encoder, source, first_row, inputs.tokenizer, chat);
+    if (made.format() == "prompt") check_answered(recipe, source.path);
+    return data::SourceEncoder{.encode = [made](const data::Row& row) { return made.encode(row); },
+                               .fingerprint = made.fingerprint(),
+                               .format = made.format(),
+                               .rules = made.rules(),
+                               .statement = made.statement()};
+  };
+}
+
+data::PrepareOptions prepare_options(const recipes::Recipe& recipe, const parallel::World& world) {
+  data::PrepareOptions options = data::settings_of(recipe.data);
+  options.rank = world.rank;
+  options.ranks = world.size;
+  return options;
+}
+
+// An epoch is unknown: as transformers counts it, all steps are one.
+void open_stream(Run& run) {
+  const recipes::Data& data = run.recipe.data;
+  auto stream = std::make_unique<data::StreamLoader>(data.train, encoder_factory(run.recipe, run.inputs),
+                                                     prepare_options(run.recipe, run.world), run.loader_options,
+                                                     data.shuffle ? data.shuffle_buffer : data.packing_window);
+  const data::PrepareReport& first = stream->first_rows();
+  for (const std::string& line : data::statements_of("data.train, streamed, the first rows", first, data.max_length)) {
+    run.datasets.statements.push_back(line);
+  }
+  run.datasets.train_rows = first.rows;
+  run.datasets.train_tokens = first.tokens;
+  run.sequences = stream->first_sequences();
+  run.total_steps = run.steps_per_epoch = *run.recipe.train.steps;
+  run.mean_attended_length = stream->mean_length();
+  run.loader = std::move(stream);
 }
 
 }  // namespace
@@ -144,37 +165,21 @@ Inputs read_inputs(const recipes::Recipe& recipe) {
 }
 
 Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, const parallel::World& world) {
-  std::optional<data::ChatTemplate> chat = data::ChatTemplate::load(inputs.tokenizer_files.directory);
-  if (!chat) chat = data::ChatTemplate::load(inputs.model_directory);
-  const data::RowEncoderOptions encoder{.format = recipe.data.format, .loss_on = recipe.data.loss_on, .kind = recipe.objective.kind};
-  const data::EncoderFactory factory = [&](const recipes::DataSource& source, const data::Row& first_row) {
-    const data::RowEncoder made = data::RowEncoder::make(encoder, source, first_row, inputs.tokenizer, chat);
-    if (made.format() == "prompt") check_answered(recipe, source.path);
-    return data::SourceEncoder{.encode = [made](const data::Row& row) { return made.encode(row); },
-                               .fingerprint = made.fingerprint(),
-                               .format = made.format(),
-                               .rules = made.rules(),
-                               .statement = made.statement()};
-  };
-  const data::PrepareOptions options{.cache = recipe.data.cache,
-                                     .max_length = recipe.data.max_length,
-                                     .on_long_row = recipe.data.on_long_row,
-                                     .on_bad_row = recipe.data.on_bad_row,
-                                     .workers = recipe.data.workers,
-                                     .rank = world.rank,
-                                     .ranks = world.size};
+  const data::EncoderFactory factory = encoder_factory(recipe, inputs);
+  const data::PrepareOptions options = prepare_options(recipe, world);
   Datasets datasets;
   const auto prepare = [&](const std::string& set, const std::vector<recipes::DataSource>& sources, data::PrepareReport& report) {
     auto dataset = data::prepare(sources, factory, options, &report);
-    for (std::string& line : describe(set, report, recipe.data.max_length)) datasets.statements.push_back(std::move(line));
+    for (std::string& line : data::statements_of(set, report, recipe.data.max_length)) datasets.statements.push_back(std::move(line));
     return dataset;
   };
+  const bool prepares_train = !recipe.data.train.empty() && !recipe.data.streaming;
   // Of both sets, before any file is read as a whole.
-  std::vector<recipes::DataSource> sources = recipe.data.train;
-  sources.insert(sources.end(), recipe.data.eval.begin(), recipe.data.eval.end());
+  std::vector<recipes::DataSource> sources = recipe.data.eval;
+  if (prepares_train) sources.insert(sources.begin(), recipe.data.train.begin(), recipe.data.train.end());
   data::check_first_rows(sources, factory, options);
   data::PrepareReport train, eval;
-  if (!recipe.data.train.empty()) datasets.train = prepare("data.train", recipe.data.train, train);
+  if (prepares_train) datasets.train = prepare("data.train", recipe.data.train, train);
   if (!recipe.data.eval.empty()) datasets.eval = prepare("data.eval", recipe.data.eval, eval);
   datasets.train_rows = train.rows;
   datasets.train_tokens = train.tokens;
@@ -210,6 +215,7 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
                         .ranks = world.size,
                         .shuffle = r.data.shuffle,
                         .drop_last = r.data.drop_last,
+                        .group_by_length = r.data.group_by_length,
                         .seed = r.run.seed,
                         .max_length = r.data.max_length,
                         .packing = r.data.packing,
@@ -226,12 +232,16 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
     steps_of_a_row = plan.iterations;
   }
   if (rollouts || recipes::samples_completions(r.objective)) check_rollouts(run);
-  if (run.datasets.train) {
-    run.loader = std::make_unique<data::DataLoader>(run.datasets.train, run.loader_options);
-    run.steps_per_epoch = run.loader->steps_per_epoch() * steps_of_a_row;
+  if (r.data.streaming && !r.data.train.empty()) {
+    open_stream(run);
+  } else if (run.datasets.train) {
+    auto loader = std::make_unique<data::DataLoader>(run.datasets.train, run.loader_options);
+    run.sequences = loader->sequences();
+    run.steps_per_epoch = loader->steps_per_epoch() * steps_of_a_row;
+    run.loader = std::move(loader);
     run.total_steps = total_steps(r, run.steps_per_epoch);
     if (run.total_steps < 1) {
-      throw UserError("data.train: " + std::to_string(run.loader->sequences()) + " sequences make no step of batch.global = " +
+      throw UserError("data.train: " + std::to_string(run.sequences) + " sequences make no step of batch.global = " +
                       std::to_string(r.batch.global) + " with data.drop_last = true");
     }
     run.mean_attended_length = run.datasets.train->mean_length();

@@ -41,14 +41,15 @@ struct Inputs {
 Inputs read_inputs(const recipes::Recipe& recipe);
 
 struct Datasets {
-  std::shared_ptr<const data::TokenDataset> train;   // null without [[data.train]]
+  std::shared_ptr<const data::TokenDataset> train;   // null without [[data.train]], and of a stream
   std::shared_ptr<const data::TokenDataset> eval;    // null without [[data.eval]]
   std::vector<std::string> statements;               // what was recognised, truncated, dropped: a line each
   int64_t train_rows = 0;
   int64_t train_tokens = 0;
 };
 
-/// Tokenizes what the cache lacks, sharing the work with the other ranks; no collective. Throws UserError.
+/// Tokenizes what the cache lacks, sharing the work with the other ranks; no collective. Training rows that are streamed are left
+/// to assemble(). Throws UserError.
 Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, const parallel::World& world);
 
 ModelOptions model_options(const recipes::Recipe& recipe);
@@ -69,7 +70,7 @@ struct Run {
   std::unique_ptr<Objective> objective{};
   std::unique_ptr<Reference> reference{};                   // null unless the objective needs one
   std::unique_ptr<Reference> eval_reference{};              // of [[data.eval]], where that is another: stored log-probabilities
-  std::unique_ptr<data::DataLoader> loader{};               // null when only evaluating
+  std::unique_ptr<data::Loader> loader{};                   // null when only evaluating
   std::unique_ptr<StepSource> source{};                     // null when only evaluating
   std::unique_ptr<parallel::Mesh> mesh{};                   // null when only evaluating
   std::unique_ptr<parallel::GradientReducer> reducer{};     // null when only evaluating
@@ -77,7 +78,8 @@ struct Run {
   std::unique_ptr<ShardedParameters> sharded{};             // null unless parallel.shard is above 1
   std::unique_ptr<Optimizer> optimizer{};                   // null when only evaluating
   int64_t total_steps = 0;
-  int64_t steps_per_epoch = 0;
+  int64_t steps_per_epoch = 0;       // total_steps of a stream
+  int64_t sequences = 0;             // of an epoch, which train_tokens is of too; of a stream's first window
   double mean_attended_length = 0;   // tokens of the mean document, for FLOPs
 };
 

@@ -17,6 +17,8 @@ class Rows : public StepSource {
     prepare(run_, batches, step);
     return batches;
   }
+  data::Json state() const override { return run_.loader->state(); }
+  void restore(const data::Json& state, const NamedTensors& /*tensors*/) override { run_.loader->restore(state); }
 
  private:
   Run& run_;

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <future>
+#include <span>
 #include <utility>
 
-#include "data/loader/permutation.h"
 #include "data/loader/sequences.h"
-#include "parallel/seed.h"
+#include "data/loader/step_order.h"
 #include "recipes/diagnostic.h"
 
 namespace temper::data {
@@ -23,23 +23,13 @@ struct DataLoader::State {
 
 // Pure in (options, sequences, step), so the prefetching thread needs no lock.
 StepBatches DataLoader::State::make(int64_t step) const {
-  const int64_t epoch = step / steps_per_epoch;
-  const int64_t first = step % steps_per_epoch * options.global;
-  const int64_t taken = std::min(options.global, sequences.size() - first);
-  const int64_t accumulation = options.global / (options.micro * options.ranks);
-  const Permutation order(sequences.size(), parallel::seed_of(options.seed, "shuffle", 0, epoch));
-
+  const std::vector<int64_t> order =
+      step_order(sequences, step / steps_per_epoch, step % steps_per_epoch, options);
   StepBatches result;
-  std::vector<int64_t> numbers;
-  for (int64_t i = 0; i < accumulation; ++i) {
-    const int64_t begin = (options.rank * accumulation + i) * options.micro;
-    numbers.clear();
-    for (int64_t j = begin; j < std::min(begin + options.micro, taken); ++j) {
-      numbers.push_back(options.shuffle ? order(first + j) : first + j);
-    }
-    if (numbers.empty()) break;
-    result.micro_batches.push_back(sequences.batch(numbers));
-    result.micro_batches.back().number = options.rank * accumulation + i;
+  for (const RankShare& share : shares_of(options, std::ssize(order))) {
+    result.micro_batches.push_back(
+        sequences.batch(std::span(order).subspan(share.begin, share.count)));
+    result.micro_batches.back().number = share.number;
   }
   return result;
 }

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <cstring>
 
@@ -27,24 +28,53 @@ std::vector<fs::path> supported_files(const fs::path& directory) {
   return files;
 }
 
-// A hub data set keeps its files in data/, named after their split: without a split asked for,
-// training data is meant.
-std::vector<fs::path> data_set_directory(const fs::path& directory) {
-  std::vector<fs::path> files;
-  if (fs::is_directory(directory / "data")) files = supported_files(directory / "data");
-  if (files.empty()) files = supported_files(directory);
-  const auto is_train = [](const fs::path& file) {
-    return file.filename().string().starts_with("train");
+// Whether the name has the word "train" in it: train.csv, my-train-00000.parquet, not training.csv.
+bool is_train(const fs::path& file) {
+  const std::string name = file.filename().string();
+  const auto is_letter = [&](size_t i) {
+    return i < name.size() && std::isalpha(static_cast<unsigned char>(name[i])) != 0;
   };
-  if (std::any_of(files.begin(), files.end(), is_train)) {
-    std::erase_if(files, [&](const fs::path& file) { return !is_train(file); });
+  for (size_t at = name.find("train"); at != std::string::npos; at = name.find("train", at + 1)) {
+    if (!is_letter(at - 1) && !is_letter(at + 5)) return true;
   }
-  if (files.empty()) {
-    throw UserError(directory.string() +
-                    ": no data file in this directory; expected files that end in " +
-                    supported_suffixes());
+  return false;
+}
+
+std::vector<fs::path> folders(const fs::path& directory) {
+  std::vector<fs::path> found;
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+    if (entry.is_directory() && !entry.path().filename().string().starts_with('.'))
+      found.push_back(entry.path());
   }
-  return files;
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+// A hub data set keeps its files in data/ or beside its card, named after their split or in a
+// folder of that name; Parquet copies are in default/. Without a split asked for, training data is
+// meant.
+std::vector<fs::path> find_data_set(const fs::path& directory) {
+  for (const char* place : {"data", ".", "data/train", "train", "default/train", "default"}) {
+    if (!fs::is_directory(directory / place)) continue;
+    std::vector<fs::path> files = supported_files((directory / place).lexically_normal());
+    if (std::any_of(files.begin(), files.end(), is_train)) {
+      std::erase_if(files, [](const fs::path& file) { return !is_train(file); });
+    }
+    if (!files.empty()) return files;
+  }
+  return {};
+}
+
+std::vector<fs::path> data_set_directory(const fs::path& directory) {
+  const std::vector<fs::path> files = find_data_set(directory);
+  if (!files.empty()) return files;
+  std::vector<std::string> with_data;
+  for (const fs::path& folder : folders(directory)) {
+    if (!find_data_set(folder).empty()) with_data.push_back(folder.string());
+  }
+  throw UserError(directory.string() + ": no data file in this directory; expected " +
+                  (with_data.empty() ? "files that end in " + supported_suffixes()
+                                     : "one of its data sets: " + join(with_data)));
 }
 
 std::vector<fs::path> matches(const std::string& pattern) {

@@ -13,6 +13,15 @@ constexpr std::chrono::seconds kPatience{2};
 
 }  // namespace
 
+int64_t text_bytes(const Json& value) {
+  if (value.is_string()) return static_cast<int64_t>(value.get_ref<const std::string&>().size());
+  int64_t bytes = 0;
+  for (const Json& part : value) {
+    if (part.is_string() || part.is_structured()) bytes += text_bytes(part);
+  }
+  return bytes;
+}
+
 bool next_row(Reader& reader, Row& row, std::string& wrong) {
   wrong.clear();
   try {

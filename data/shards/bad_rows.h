@@ -22,6 +22,9 @@ bool next_row(Reader& reader, Row& row, std::string& wrong);
 /// The row's tokens. `wrong` is empty, or says why the row is bad.
 TokenizedRow encode_row(const SourceEncoder& encoder, const Row& row, std::string& wrong);
 
+/// Of all strings in it: what there is to tokenize.
+int64_t text_bytes(const Json& value);
+
 class BadRows {
  public:
   void add(const std::string& line);

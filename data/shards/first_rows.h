@@ -1,8 +1,11 @@
 #pragma once
 
+#include <functional>
+#include <string>
 #include <vector>
 
 #include "data/shards/prepare.h"
+#include "data/shards/select.h"
 
 namespace temper::data {
 
@@ -15,5 +18,16 @@ namespace temper::data {
 /// Throws UserError as prepare() does.
 void check_first_rows(const std::vector<recipes::DataSource>& sources,
                       const EncoderFactory& factory, const PrepareOptions& options);
+
+/// What a look at one of the first rows finds: the row, its tokens or why it is bad, and what of it
+/// a data set takes (nothing of a row without a supervised token).
+using LookedAt =
+    std::function<void(const Row& row, const TokenizedRow& tokens, const std::string& wrong,
+                       const std::vector<SelectedPiece>& pieces)>;
+
+/// The rows of a source that check_first_rows() would check, with on_bad_row = skip; `report` as
+/// prepare() gives it, of these rows. Throws UserError for a file that cannot be read.
+void look_at_first_rows(const recipes::DataSource& source, const EncoderFactory& factory,
+                        PrepareOptions options, const LookedAt& looked_at, PrepareReport& report);
 
 }  // namespace temper::data

@@ -36,14 +36,14 @@ struct Contents {
 };
 
 // Hashes and, for the line numbers of messages, counts lines in the same pass.
-Contents read_contents(const std::filesystem::path& file, bool cut_at_lines) {
+Contents read_contents(const std::filesystem::path& file, bool cut_at_lines, int64_t chunk_bytes) {
   std::FILE* stream = std::fopen(file.c_str(), "rb");
   if (stream == nullptr) throw UserError(file.string() + ": cannot read: " + std::strerror(errno));
   XXH3_state_t* state = XXH3_createState();
   XXH3_128bits_reset(state);
   Contents contents{.hash = "", .cuts = {{0, 1}}};
   std::vector<char> buffer(4 << 20);
-  int64_t position = 0, lines = 0, boundary = kChunkBytes;
+  int64_t position = 0, lines = 0, boundary = chunk_bytes;
   while (const size_t got = std::fread(buffer.data(), 1, buffer.size(), stream)) {
     XXH3_128bits_update(state, buffer.data(), got);
     const char* const end = buffer.data() + got;
@@ -54,7 +54,7 @@ Contents read_contents(const std::filesystem::path& file, bool cut_at_lines) {
       const int64_t line_start = position + (at + 1 - buffer.data());
       if (line_start < boundary) continue;
       contents.cuts.push_back({line_start, lines + 1});
-      boundary = (line_start / kChunkBytes + 1) * kChunkBytes;
+      boundary = (line_start / chunk_bytes + 1) * chunk_bytes;
     }
     position += static_cast<int64_t>(got);
   }
@@ -69,7 +69,7 @@ Contents read_contents(const std::filesystem::path& file, bool cut_at_lines) {
 }
 
 std::filesystem::path memo_path(const std::filesystem::path& file,
-                                const std::filesystem::path& cache) {
+                                const std::filesystem::path& cache, int64_t chunk_bytes) {
   struct stat status {};
   if (::stat(file.c_str(), &status) != 0) {
     throw UserError(file.string() + ": cannot read: " + std::strerror(errno));
@@ -77,7 +77,7 @@ std::filesystem::path memo_path(const std::filesystem::path& file,
   const std::string identity =
       std::filesystem::absolute(file).string() + "\n" + std::to_string(status.st_size) + " " +
       std::to_string(status.st_mtim.tv_sec) + " " + std::to_string(status.st_mtim.tv_nsec) + " " +
-      std::to_string(status.st_ino);
+      std::to_string(status.st_ino) + " " + std::to_string(chunk_bytes);
   return cache / "files" / (hash_of(identity) + ".json");
 }
 
@@ -96,8 +96,9 @@ std::optional<Contents> recall(const std::filesystem::path& memo) {
   return std::nullopt;
 }
 
-InputFile in_chunks(const std::filesystem::path& file, const Contents& contents) {
-  InputFile input{.path = file, .hash = contents.hash, .chunks = {}};
+InputFile in_chunks(const std::filesystem::path& file, const Contents& contents,
+                    int64_t chunk_bytes) {
+  InputFile input{.path = file, .hash = contents.hash, .chunk_bytes = chunk_bytes, .chunks = {}};
   for (size_t i = 0; i < contents.cuts.size(); ++i) {
     ReaderOptions chunk{.range = {.begin = contents.cuts[i].begin},
                         .first_line = contents.cuts[i].first_line};
@@ -113,23 +114,24 @@ std::string hash_of(std::string_view text) {
   return hexadecimal(XXH3_128bits(text.data(), text.size()));
 }
 
-InputFile inspect_file(const std::filesystem::path& file, const std::filesystem::path& cache) {
-  const std::filesystem::path memo = memo_path(file, cache);
-  if (const auto known = recall(memo)) return in_chunks(file, *known);
-  const Contents contents = read_contents(file, is_cut_at_lines(file));
+InputFile inspect_file(const std::filesystem::path& file, const std::filesystem::path& cache,
+                       int64_t chunk_bytes) {
+  const std::filesystem::path memo = memo_path(file, cache, chunk_bytes);
+  if (const auto known = recall(memo)) return in_chunks(file, *known, chunk_bytes);
+  const Contents contents = read_contents(file, is_cut_at_lines(file), chunk_bytes);
   Json cuts = Json::array();
   for (const auto& [begin, first_line] : contents.cuts) cuts.push_back({begin, first_line});
   std::filesystem::create_directories(memo.parent_path());
   write_file_atomically(
       memo, dump_json({{"file", file.string()}, {"hash", contents.hash}, {"cuts", cuts}}));
-  return in_chunks(file, contents);
+  return in_chunks(file, contents, chunk_bytes);
 }
 
 std::optional<InputFile> remembered_file(const std::filesystem::path& file,
-                                         const std::filesystem::path& cache) {
-  const auto known = recall(memo_path(file, cache));
+                                         const std::filesystem::path& cache, int64_t chunk_bytes) {
+  const auto known = recall(memo_path(file, cache, chunk_bytes));
   if (!known) return std::nullopt;
-  return in_chunks(file, *known);
+  return in_chunks(file, *known, chunk_bytes);
 }
 
 }  // namespace temper::data

@@ -41,10 +41,11 @@ void require_cache(const fs::path& cache) {
 }
 
 // All chunks of a source in file order, with the directories for their shards. Reads whole files.
-std::vector<Chunk> chunks_of_all(const Source& source, const fs::path& cache) {
+std::vector<Chunk> chunks_of_all(const Source& source, const PrepareOptions& options) {
   std::vector<Chunk> chunks;
   for (const fs::path& file : source.files) {
-    for (Chunk& chunk : chunks_of(source, inspect_file(file, cache), cache)) {
+    for (Chunk& chunk :
+         chunks_of(source, inspect_file(file, options.cache, options.chunk_bytes), options.cache)) {
       fs::create_directories(chunk.shard.parent_path());
       chunks.push_back(std::move(chunk));
     }
@@ -196,14 +197,24 @@ std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSourc
   std::vector<std::shared_ptr<const TokenShard>> shards;
   std::vector<TokenDataset::Piece> pieces;
   Selection selection(options);
+  const auto keep = [&](const std::vector<SelectedPiece>& selected) {
+    for (const SelectedPiece& one : selected) {
+      pieces.push_back(one.piece);
+      report->tokens += one.piece.length;
+      report->supervised += one.supervised;
+    }
+  };
   for (const recipes::DataSource& recipe : sources) {
     const Source source = open_source(recipe, factory);
-    const std::vector<Chunk> chunks = chunks_of_all(source, options.cache);
+    const std::vector<Chunk> chunks = chunks_of_all(source, options);
     if (!source.encoder.statement.empty()) report->statements.push_back(source.encoder.statement);
     report->files += static_cast<int64_t>(source.files.size());
     const std::vector<ChunkRecord> records =
         Work(source.encoder, chunks, options).run(report->statements, tokenized);
-    std::vector<SelectedPiece> taken;
+    // A weight is a share among several sources: alone it means nothing.
+    const bool weighted = sources.size() > 1 && recipe.weight != 1.0;
+    const bool together = weighted || source.encoder.rules.unpaired;
+    std::vector<SelectedPiece> taken;  // of the whole source, where they are not kept as they come
     int64_t rows_before = 0;
     for (size_t i = 0; i < records.size(); ++i) {
       report->rows += records[i].rows + records[i].bad_rows;
@@ -216,23 +227,22 @@ std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSourc
       const std::vector<SelectedPiece> part =
           selection.take(*shards.back(), static_cast<int32_t>(shards.size() - 1), rows_before,
                          chunks[i].file, source.encoder.rules);
-      taken.insert(taken.end(), part.begin(), part.end());
+      if (together) {
+        taken.insert(taken.end(), part.begin(), part.end());
+      } else {
+        keep(part);
+      }
       rows_before += shards.back()->rows();
     }
     if (source.encoder.rules.unpaired) order_unpaired(taken);
-    // A weight is a share among several sources: alone it means nothing.
-    if (sources.size() > 1 && recipe.weight != 1.0) {
+    if (weighted) {
       const size_t before = taken.size();
       taken = weigh(taken, recipe.weight);
       report->statements.push_back(recipe.path + ": weight " + std::to_string(recipe.weight) +
                                    ": " + std::to_string(taken.size()) + " examples a pass from " +
                                    std::to_string(before));
     }
-    for (const SelectedPiece& selected : taken) {
-      pieces.push_back(selected.piece);
-      report->tokens += selected.piece.length;
-      report->supervised += selected.supervised;
-    }
+    keep(taken);
   }
   // Rows that an earlier run skipped, if this one wants them refused.
   if (options.on_bad_row == recipes::OnBadRow::kError && report->bad_rows > 0) {

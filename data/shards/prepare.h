@@ -26,20 +26,27 @@ struct SourceEncoder {
   std::string fingerprint;  // of everything that decides the tokens: part of the cache's key
   std::string format;       // "text", "messages", ...
   RowRules rules{};
-  std::string statement;    // what was recognised, for the log; may be empty
+  std::string statement;  // what was recognised, for the log; may be empty
 };
 using EncoderFactory =
     std::function<SourceEncoder(const recipes::DataSource&, const Row& first_row)>;
+
+inline constexpr int64_t kChunkBytes = 64 << 20;
 
 struct PrepareOptions {
   std::filesystem::path cache;
   int64_t max_length = 1024;
   recipes::OnLongRow on_long_row = recipes::OnLongRow::kAuto;
+  bool packing_splits = false;  // packing cuts long rows itself: "auto" leaves them whole
   recipes::OnBadRow on_bad_row = recipes::OnBadRow::kError;
-  int64_t workers = 1;  // threads of this rank
+  int64_t chunk_bytes = kChunkBytes;  // of a file, to a shard
+  int64_t workers = 1;                // threads of this rank
   int rank = 0;
   int ranks = 1;
 };
+
+/// As [data] says, on one rank.
+PrepareOptions settings_of(const recipes::Data& data);
 
 struct PrepareReport {
   int64_t files = 0;
@@ -56,6 +63,10 @@ struct PrepareReport {
   std::vector<std::string> statements;  // formats recognised, shards made again, weights applied
   double seconds = 0;
 };
+
+/// What was read and what happened to it, a line or two, for the log. `set`: "data.train".
+std::vector<std::string> statements_of(const std::string& set, const PrepareReport& report,
+                                       int64_t max_length);
 
 /// Throws UserError: files that cannot be read; with on_bad_row = error the first ten bad rows (as
 /// soon as ten are known, or the first 10,000 rows are read, or a few seconds after the first) and

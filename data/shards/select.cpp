@@ -98,16 +98,18 @@ void Selection::find_unsupervised(const Place& place, int64_t needed) {
 template <typename AnyRow, typename Keep>
 void Selection::choose(const AnyRow& row, int64_t number, const std::filesystem::path& file,
                        const RowRules& rules, const Keep& keep) {
+  const bool whole = options_.on_long_row == OnLongRow::kAuto && options_.packing_splits;
   const OnLongRow on_long_row =
       options_.on_long_row == OnLongRow::kAuto ? rules.on_long_row : options_.on_long_row;
   const Place place{file, number};
   const auto choose_document = [&](int32_t d) {
     const auto document = row.document(d);
     const int64_t length = document.length();
-    if (!pass_long(length, place, on_long_row)) return;
+    if (!pass_long(length, place, whole ? OnLongRow::kSplit : on_long_row)) return;
+    const int64_t longest = whole ? length : options_.max_length;
     int64_t kept = 0;
-    for (int64_t begin = 0; begin < length; begin += options_.max_length) {
-      const int64_t taken = std::min(options_.max_length, length - begin);
+    for (int64_t begin = 0; begin < length; begin += longest) {
+      const int64_t taken = std::min(longest, length - begin);
       const int64_t supervised = targets(document, begin, taken);
       if (supervised > 0 || !rules.needs_targets) {
         kept += taken;
@@ -118,7 +120,7 @@ void Selection::choose(const AnyRow& row, int64_t number, const std::filesystem:
     if (kept == 0) return find_unsupervised(place, length_to_first_target(document));
     if (length <= options_.max_length) return;
     counts_.tokens_cut += length - kept;
-    counts_.rows_split += on_long_row == OnLongRow::kSplit;
+    counts_.rows_split += whole || on_long_row == OnLongRow::kSplit;
   };
   if (row.documents() == 1 || rules.unpaired) {
     for (int32_t d = 0; d < row.documents(); ++d) choose_document(d);
@@ -167,10 +169,33 @@ std::vector<SelectedPiece> Selection::take(const TokenShard& shard, int32_t shar
   return pieces;
 }
 
+std::vector<SelectedPiece> Selection::take(const TokenizedRow& row, int64_t number,
+                                           const std::filesystem::path& file,
+                                           const RowRules& rules) {
+  std::vector<int64_t> starts;
+  for (int64_t start = 0; const Example& document : row.documents) {
+    starts.push_back(start);
+    start += std::ssize(document.ids);
+  }
+  std::vector<SelectedPiece> pieces;
+  choose(SingleRow{row}, number, file, rules,
+         [&](int32_t document, int64_t begin, int64_t length, int64_t supervised) {
+           pieces.push_back(
+               {.piece = {.start = starts[static_cast<size_t>(std::max(document, 0))] + begin,
+                          .length = static_cast<int32_t>(length),
+                          .shard = 0,
+                          .row = 0,
+                          .document = document},
+                .supervised = supervised,
+                .row = 0});
+         });
+  return pieces;
+}
+
 void Selection::look_at(const TokenizedRow& row, int64_t number, const std::filesystem::path& file,
                         const RowRules& rules) {
   ++looked_at_;
-  choose(SingleRow{row}, number, file, rules, [](int32_t, int64_t, int64_t, int64_t) {});
+  take(row, number, file, rules);
 }
 
 void Selection::refuse() const {

@@ -27,7 +27,10 @@ class Selection {
   std::vector<SelectedPiece> take(const TokenShard& shard, int32_t shard_number,
                                   int64_t rows_before, const std::filesystem::path& file,
                                   const RowRules& rules);
-  /// One of the first rows, before there is a shard: only for what is wrong with it.
+  /// A row that is in no shard yet: pieces start at its own first token.
+  std::vector<SelectedPiece> take(const TokenizedRow& row, int64_t number,
+                                  const std::filesystem::path& file, const RowRules& rules);
+  /// One of the first rows: only for what is wrong with it.
   void look_at(const TokenizedRow& row, int64_t number, const std::filesystem::path& file,
                const RowRules& rules);
 

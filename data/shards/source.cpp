@@ -45,7 +45,7 @@ Source open_source(const recipes::DataSource& recipe, const EncoderFactory& fact
 std::vector<Chunk> chunks_of(const Source& source, const InputFile& input, const fs::path& cache) {
   std::string key = std::string(kLayout) + "\n" + source.encoder.fingerprint + "\n" +
                     source.encoder.format + "\n" + input.path.extension().string() + "\n" +
-                    input.hash;
+                    input.hash + "\n" + std::to_string(input.chunk_bytes);
   for (const auto& [ours, theirs] : source.recipe->columns) key += "\n" + ours + "=" + theirs;
   const fs::path directory = cache / "tokens" / hash_of(key);
   std::vector<Chunk> chunks;

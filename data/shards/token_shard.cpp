@@ -6,6 +6,7 @@
 #include <limits>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -202,7 +203,20 @@ TokenShard::TokenShard(const std::filesystem::path& path) {
   }
 }
 
-TokenShard::~TokenShard() { ::munmap(mapping_, bytes_); }
+TokenShard::TokenShard(TokenShardWriter rows)
+    : in_memory_(std::move(rows)),
+      wide_(true),
+      ids_(reinterpret_cast<const unsigned char*>(in_memory_.ids_.data())),
+      supervised_(in_memory_.supervised_.data()),
+      columns_(in_memory_.columns_.data()),
+      offsets_(std::move(in_memory_.offsets_)),
+      documents_(std::move(in_memory_.documents_)),
+      row_numbers_(std::move(in_memory_.row_numbers_)),
+      column_ends_(std::move(in_memory_.column_ends_)) {}
+
+TokenShard::~TokenShard() {
+  if (mapping_ != nullptr) ::munmap(mapping_, bytes_);
+}
 
 Example TokenShard::tokens(int64_t start, int64_t length) const {
   TEMPER_CHECK(start >= 0 && length >= 0 && start + length <= offsets_.back(), "within the shard");

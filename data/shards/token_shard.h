@@ -32,6 +32,7 @@ class TokenShardWriter {
   int64_t tokens() const { return static_cast<int64_t>(ids_.size()); }
 
  private:
+  friend class TokenShard;
   std::vector<int32_t> ids_;
   std::vector<uint8_t> supervised_;  // bits
   std::vector<int64_t> offsets_ = {0};
@@ -47,6 +48,8 @@ class TokenShard {
  public:
   /// Throws RunError naming the path for a file that is not a whole shard.
   explicit TokenShard(const std::filesystem::path& path);
+  /// Of rows that are in memory alone.
+  explicit TokenShard(TokenShardWriter rows);
   ~TokenShard();
   TokenShard(const TokenShard&) = delete;
   TokenShard& operator=(const TokenShard&) = delete;
@@ -74,7 +77,8 @@ class TokenShard {
   bool supervised(int64_t token) const { return (supervised_[token / 8] >> (token % 8) & 1) != 0; }
 
  private:
-  void* mapping_ = nullptr;
+  TokenShardWriter in_memory_;  // empty where the shard is a file
+  void* mapping_ = nullptr;     // null where it is in memory
   size_t bytes_ = 0;
   bool wide_ = false;  // ids are int32
   const unsigned char* ids_ = nullptr;

@@ -14,8 +14,9 @@ TEST(Packing, EqualsTrl) {
   ASSERT_FALSE(cases.empty());
   for (const Json& expected : cases) {
     const auto lengths = expected["lengths"].get<std::vector<int32_t>>();
-    const auto packing =
-        expected["strategy"] == "bfd" ? recipes::Packing::kBfd : recipes::Packing::kBfdSplit;
+    const auto packing = expected["strategy"] == "bfd"         ? recipes::Packing::kBfd
+                         : expected["strategy"] == "bfd_split" ? recipes::Packing::kBfdSplit
+                                                               : recipes::Packing::kWrapped;
     const PackedRows packed = pack(lengths, expected["capacity"].get<int64_t>(), packing, 1000);
     ASSERT_EQ(packed.size(), static_cast<int64_t>(expected["bins"].size()));
     for (int64_t i = 0; i < packed.size(); ++i) {

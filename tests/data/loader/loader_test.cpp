@@ -147,6 +147,33 @@ TEST(DataLoader, EpochsDifferAndSeedsDiffer) {
   EXPECT_NE(step_tokens(dataset, small(), 1, 0), step_tokens(dataset, other, 1, 0));
 }
 
+TEST(DataLoader, GroupsRowsOfSimilarLengthOnAnyNumberOfRanks) {
+  const auto dataset = numbered_rows(445);  // 56 steps; the last has 5 rows
+  LoaderOptions options = small();
+  LoaderOptions grouped = options;
+  grouped.group_by_length = true;
+  const auto padding = [&](const LoaderOptions& how) {
+    int64_t count = 0;
+    DataLoader loader(dataset, how);
+    for (int64_t k = 0; k < loader.steps_per_epoch(); ++k) {
+      for (const Batch& batch : loader.step(k).micro_batches)
+        count += batch.token_ids.numel() - batch.input_tokens;
+    }
+    return count;
+  };
+  EXPECT_LT(10 * padding(grouped), padding(options));
+  for (const int64_t step : {0, 17, 49, 50, 55, 56, 111}) {
+    const std::vector<int64_t> alone = step_tokens(dataset, grouped, 1, step);
+    EXPECT_EQ(step_tokens(dataset, grouped, 4, step), alone) << step;
+  }
+  EXPECT_NE(step_tokens(dataset, grouped, 1, 3), step_tokens(dataset, grouped, 1, 59));
+  // Not from the longest to the shortest.
+  std::vector<size_t> tokens_of_steps;
+  for (int64_t step = 0; step < 50; ++step)
+    tokens_of_steps.push_back(step_tokens(dataset, grouped, 1, step).size());
+  EXPECT_FALSE(std::is_sorted(tokens_of_steps.rbegin(), tokens_of_steps.rend()));
+}
+
 TEST(DataLoader, CountsStepsWithAndWithoutTheShortLastOne) {
   LoaderOptions options = small();
   EXPECT_EQ(DataLoader(numbered_rows(45), options).steps_per_epoch(), 6);

@@ -47,6 +47,45 @@ TEST(DataFiles, AHubDataSetGivesItsTrainingFiles) {
                                                                "train-00001-of-00002.parquet"}));
 }
 
+TEST(DataFiles, KnowsTheLayoutsOfHubDataSets) {
+  const std::vector<std::vector<std::string>> layouts = {
+      {"train.csv", "test.csv"},
+      {"my_dataset-train-0.jsonl", "my_dataset-validation-0.jsonl"},
+      {"data/train/0.parquet", "data/test/0.parquet"},
+      {"train/0.parquet", "validation/0.parquet"},
+      {"default/train/0000.parquet", "default/test/0000.parquet"},
+      {"default/train-0.parquet", "default/test-0.parquet"},
+  };
+  for (const std::vector<std::string>& layout : layouts) {
+    const TemporaryDirectory directory;
+    for (const std::string& file : layout) directory.file(file, "x");
+    directory.file("README.md", "x");
+    EXPECT_EQ(data_files(directory.path()),
+              (std::vector<std::filesystem::path>{directory.path() / layout[0]}));
+  }
+}
+
+TEST(DataFiles, FollowsTheLinksOfTheHubsCache) {
+  const TemporaryDirectory directory;
+  directory.file("blobs/0123", "{}");
+  std::filesystem::create_directories(directory.path() / "snapshots/main/data");
+  const auto link = directory.path() / "snapshots/main/data/train.jsonl";
+  std::filesystem::create_symlink("../../../blobs/0123", link);
+  EXPECT_EQ(data_files(directory.path() / "snapshots/main"),
+            std::vector<std::filesystem::path>{link});
+}
+
+TEST(DataFiles, ADirectoryOfSeveralDataSetsNamesThem) {
+  const TemporaryDirectory directory;
+  directory.file("de/train.csv", "x");
+  directory.file("en/train.csv", "x");
+  directory.file("images/x.png", "x");
+  const std::string path = directory.path().string();
+  EXPECT_EQ(refusal(path),
+            path + ": no data file in this directory; expected one of its data sets: " + path +
+                "/de, " + path + "/en");
+}
+
 TEST(DataFiles, AMissingFileIsRefusedWithTheNearestName) {
   const TemporaryDirectory directory;
   directory.file("train.jsonl", "{}");

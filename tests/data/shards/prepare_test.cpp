@@ -210,6 +210,19 @@ TEST_F(Prepare, SplitsLongRowsOfText) {
   EXPECT_EQ(report.tokens_cut, 1);
 }
 
+TEST_F(Prepare, LeavesLongRowsWholeForPackingThatSplits) {
+  PrepareOptions how = options();
+  how.packing_splits = true;
+  const std::vector<recipes::DataSource> sources = {jsonl("a.jsonl", {"abcdefghijKLM", "xA"})};
+  const auto dataset = run(sources, how);
+  ASSERT_EQ(dataset->size(), 2);
+  EXPECT_EQ(text(*dataset, 0), "abcdefghijKLM");
+  EXPECT_EQ(report.rows_split, 1);
+  EXPECT_EQ(report.tokens_cut, 0);
+  how.on_long_row = recipes::OnLongRow::kDrop;
+  EXPECT_EQ(run(sources, how)->size(), 1);
+}
+
 TEST_F(Prepare, DropsOrRefusesLongRowsWhenAsked) {
   const std::vector<recipes::DataSource> sources = {jsonl("a.jsonl", {"xABCDEFGHI", "yB"})};
   PrepareOptions how = options();
