@@ -195,7 +195,6 @@ int tokenize(const std::vector<std::string>& arguments) {
   std::optional<data::Tokenizer> tokenizer;  // --chat --text renders only
   if (!text) tokenizer = data::Tokenizer::load(files.directory, files.added_tokens);
   std::optional<data::ChatTemplate> chat_template;
-  if (chat) chat_template = load_template(files.directory);
 
   InputLines lines;
   int64_t number = 0;
@@ -203,6 +202,7 @@ int tokenize(const std::vector<std::string>& arguments) {
     const std::string where = "stdin:" + std::to_string(++number);
     if (chat) {
       const data::ChatInput input = chat_input(data::parse_json(*line, where), where);
+      if (!chat_template) chat_template = load_template(files.directory);
       const std::string rendered = chat_template->render(input).text;
       if (text) {
         std::cout << Json(rendered).dump() << "\n";

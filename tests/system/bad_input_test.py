@@ -26,7 +26,7 @@ RECIPE_CASES = [
     ("later tensor axis", ["parallel.tensor=2"], r"parallel\.tensor"),
     ("later precision", ["train.precision=fp16"], r"train\.precision"),
     ("later export", ['export.format=["gguf"]'], r"export\.format.*safetensors"),
-    ("stream of epochs", ["data.streaming=true"], r"data\.streaming=true: needs train\.steps"),
+    ("end of a stream", ["data.streaming=true", "data.drop_last=true"], r"data\.drop_last.*data\.streaming = true"),
     ("buffer without a stream", ["data.shuffle_buffer=10"], r"data\.shuffle_buffer.*data\.streaming = false"),
     ("packed groups", ["data.group_by_length=true"], r"data\.group_by_length.*data\.packing = \"none\""),
     ("global not a multiple", ["batch.global=7"], r"batch\.global=7.*6.*8"),
