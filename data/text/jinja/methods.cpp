@@ -12,6 +12,7 @@ namespace {
 Value dict_method(const Dict& dict, std::string_view name, const Arguments& arguments) {
   if (name == "get") {
     const auto bound = bind("get", arguments, {"key", "default"}, 1);
+    require_hashable(*bound[0]);
     if (const Value* found = dict.find(*bound[0])) return *found;
     return bound[1].value_or(None{});
   }

@@ -90,6 +90,7 @@ Value force_escape(const Value& input, const Arguments& arguments) {
 }
 
 Value indent(const Value& input, const Arguments& arguments) {
+  if (!input.is_string()) throw Error("indent: needs a string, not '" + type_name(input) + "'");
   const auto bound = bind("indent", arguments, {"width", "first", "blank"});
   const Value width = bound[0].value_or(4);
   if (!width.is_string()) check_text_size(size_t(std::max<int64_t>(0, width.as_integer())));
@@ -98,7 +99,7 @@ Value indent(const Value& input, const Arguments& arguments) {
                         : std::string(size_t(std::max<int64_t>(0, width.as_integer())), ' ');
   const bool first = bound[1] && truthy(*bound[1]);
   const bool blank = bound[2] && truthy(*bound[2]);
-  const std::string text = to_text(input) + "\n";  // so that a last line break indents too
+  const std::string text = input.text() + "\n";  // so that a last line break indents too
   const std::vector<Value> lines =
       iterate(find_string_method("splitlines")->call("splitlines", text, {}));
   std::string out;

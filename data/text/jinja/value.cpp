@@ -317,7 +317,10 @@ bool contains(const Value& haystack, const Value& needle) {
     spend_on_text(haystack.text().size());
     return haystack.text().find(needle.text()) != std::string::npos;
   }
-  if (haystack.is_dict()) return haystack.dict().find(needle) != nullptr;
+  if (haystack.is_dict()) {
+    require_hashable(needle);
+    return haystack.dict().find(needle) != nullptr;
+  }
   const std::vector<Value> items = iterate(haystack);
   return std::any_of(items.begin(), items.end(),
                      [&](const Value& item) { return equal(item, needle); });

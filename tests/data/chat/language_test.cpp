@@ -102,6 +102,16 @@ TEST(Jinja, FiltersTakeWhatIsFalseForNothing) {
             "t:1:20: a filter block must make text, not 'int'");
 }
 
+TEST(Jinja, IndentTakesTextAlone) {
+  EXPECT_EQ(render("{{ 'a\nb' | indent(2) }}"), "a\n  b");
+  EXPECT_EQ(error_of("{{ true | indent }}"), "t:1:11: indent: needs a string, not 'bool'");
+}
+
+TEST(Jinja, WhatCannotBeAKeyIsNotLookedUp) {
+  EXPECT_EQ(error_of("{{ [1] in {} }}"), "t:1:4: unhashable type: 'list'");
+  EXPECT_EQ(error_of("{{ {}.get({}) }}"), "t:1:7: unhashable type: 'dict'");
+}
+
 TEST(Jinja, MacrosTakeDefaultsKeywordsAndCallers) {
   EXPECT_EQ(render("{% macro m(a, b=a ~ '!', c='x') %}{{ a }}{{ b }}{{ c }}{{ varargs }}{{ kwargs "
                    "}}{% endmacro %}{{ m('1', c=2, d=3) }}"),
