@@ -22,6 +22,7 @@
 #include "recipes/recipe.h"
 #include "tests/bench/arguments.h"
 #include "tests/bench/llama_58m.h"
+#include "tests/bench/synthetic_batch.h"
 #include "trainer/metrics/memory.h"
 #include "trainer/models/model.h"
 #include "trainer/ops/cpu_allocator.h"
@@ -52,17 +53,6 @@ double gemm_rate(at::ScalarType dtype) {
   std::vector<double> seconds;
   for (int i = 0; i < 9; ++i) seconds.push_back(seconds_of([&] { at::mm_out(c, a, b); }));
   return 2.0 * kSize * kSize * kSize / median(seconds);
-}
-
-data::Batch synthetic_batch(int64_t rows, int64_t length, int64_t vocabulary) {
-  data::Batch batch;
-  batch.token_ids = at::randint(vocabulary, {rows, length}, at::kLong);
-  batch.labels = at::randint(vocabulary, {rows, length}, at::kLong);
-  batch.positions = at::arange(length, at::kLong).expand({rows, length}).contiguous();
-  batch.document_ends = at::arange(0, (rows + 1) * length, length, at::kInt);
-  batch.rows = rows;
-  batch.input_tokens = batch.supervised = rows * length;
-  return batch;
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ class OnDevice {
 
 }  // namespace temper::trainer
 
+// The same tests run in emulation where there is no device (gpu_emulated_test).
 #define TEMPER_NEEDS_DEVICE()                       \
   if (!::temper::trainer::missing_device().empty()) \
   GTEST_SKIP() << ::temper::trainer::missing_device()

@@ -48,7 +48,7 @@ mkdir -p "$tree/etc/openmpi"
 for directory in /usr/lib/*/pmix2/lib/pmix; do
   [ ! -d "$directory" ] || cp "$directory"/*.so "$tree/lib/pmix/"
 done
-cp -rL /usr/share/pmix "$tree/share/pmix" 2>/dev/null || true
+[ ! -d /usr/share/pmix ] || cp -rL /usr/share/pmix "$tree/share/pmix"  # texts of its messages
 
 # Libraries: what all of that needs, but for those that every machine has in a version of its own (glibc, libstdc++) and those
 # of torch and the driver.

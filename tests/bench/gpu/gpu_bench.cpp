@@ -27,6 +27,7 @@
 #include "recipes/diagnostic.h"
 #include "recipes/recipe.h"
 #include "tests/bench/arguments.h"
+#include "tests/bench/synthetic_batch.h"
 #include "tests/trainer/llama_shape.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/generation/kv_cache.h"
@@ -165,17 +166,6 @@ Prepared prepare(std::map<std::string, std::string>& given) {
   return p;
 }
 
-data::Batch batch_of(int64_t rows, int64_t length, int64_t vocabulary) {
-  data::Batch batch;
-  batch.token_ids = at::randint(vocabulary, {rows, length}, at::kLong);
-  batch.labels = at::randint(vocabulary, {rows, length}, at::kLong);
-  batch.positions = at::arange(length, at::kLong).expand({rows, length}).contiguous();
-  batch.document_ends = at::arange(0, (rows + 1) * length, length, at::kInt);
-  batch.rows = rows;
-  batch.input_tokens = batch.supervised = rows * length;
-  return batch;
-}
-
 void measure_step(std::map<std::string, std::string>& given) {
   const double peak = product_rate();
   Prepared p = prepare(given);
@@ -184,7 +174,7 @@ void measure_step(std::map<std::string, std::string>& given) {
   settings.lr = 1e-5;
   const auto optimizer = build_optimizer(settings, p.model->parameters());
   const int64_t rows = std::stol(given["--rows"]), length = std::stol(given["--tokens"]);
-  const data::Batch batch = batch_of(rows, length, p.config.vocab_size);
+  const data::Batch batch = synthetic_batch(rows, length, p.config.vocab_size);
   const auto tokens = static_cast<double>(rows * length);
   double loss = 0;
   const double seconds = seconds_of(std::stoi(given["--steps"]), [&] {

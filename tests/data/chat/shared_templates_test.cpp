@@ -25,6 +25,8 @@ std::string read(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(stream), {}};
 }
 
+// The cases are no part of the checkout: where they are absent the test says so, and the goldens of
+// tests/parity stand for them.
 TEST(SharedTemplates, RenderAsTransformersDoes) {
   const auto directory = templates_directory();
   if (!std::filesystem::is_directory(directory)) GTEST_SKIP() << directory << " is absent";

@@ -89,6 +89,8 @@ std::string test_name(const ::testing::TestParamInfo<const char*>& tokenizer) {
   return name;
 }
 
+// The cases are no part of the checkout: where they are absent the tests say so, and the goldens of
+// tests/parity stand for them.
 class SharedTokenizer : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(SharedTokenizer, GivesTheReferencesIdsOffsetsAndText) {
