@@ -39,11 +39,11 @@ PY
   if [ -n "$found" ]; then echo "$found"; else echo "$packages/libtorch-$torch_version/torch"; fi
 }
 
-# build [PRESET]: configures and builds a preset (release) into build-PRESET. The configuration is only shown when it fails.
+# build [PRESET [TARGET]]: configures and builds a preset (release), or a target of it, into build-PRESET. The configuration is only shown when it fails.
 build() {
   local preset=${1:-release} output
   say "Building ($preset)"
   output=$(cd "$root" && cmake --preset "$preset" -DLibTorch_ROOT="$(find_libtorch)" 2>&1) ||
     fail "$output"
-  cmake --build "$root/build-$preset"
+  cmake --build "$root/build-$preset" --target "${2:-all}"
 }

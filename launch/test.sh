@@ -3,7 +3,7 @@
 #
 #   launch/test.sh            unit, MPI, parity (golden files) and system tests; also the live parity where the reference
 #                             packages are installed
-#   launch/test.sh --peers    installs the reference packages first (several GB)
+#   launch/test.sh --peers    installs the reference packages first (several GB); fuzzers, 20 seconds each under ASan/UBSan
 #   launch/test.sh --long     also what takes long: the unit tests and fuzzers under ASan/UBSan, all kill-and-resume seeds, and a real Slurm
 #                             where it is installed (as root: apt-get install slurm-wlm munge)
 set -euo pipefail
@@ -38,5 +38,9 @@ if [ "$long" = yes ]; then
   build asan
   say "Unit tests, and 20 seconds of each fuzzer, under ASan and UBSan"
   ctest --preset asan -L 'unit|fuzz'
+elif [ "$peers" = yes ]; then
+  build asan fuzzers
+  say "20 seconds of each fuzzer, under ASan and UBSan"
+  ctest --preset asan -L fuzz
 fi
 say "All tests passed"

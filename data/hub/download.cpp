@@ -14,9 +14,9 @@
 
 #include "data/hub/transfer.h"
 #include "data/io/atomic_file.h"
+#include "data/io/claim.h"
 #include "data/io/json.h"
 #include "data/io/module.h"
-#include "data/shards/claim.h"
 #include "parallel/log.h"
 #include "recipes/diagnostic.h"
 

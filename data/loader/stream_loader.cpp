@@ -4,7 +4,6 @@
 #include <atomic>
 #include <deque>
 #include <future>
-#include <thread>
 #include <utility>
 
 #include "data/loader/permutation.h"
@@ -12,6 +11,7 @@
 #include "data/loader/sequences.h"
 #include "data/loader/step_order.h"
 #include "data/shards/bad_rows.h"
+#include "data/shards/on_threads.h"
 #include "data/shards/select.h"
 #include "data/shards/source.h"
 #include "parallel/log.h"
@@ -27,9 +27,6 @@ namespace {
 constexpr int64_t kWindowTokens = 32 << 20;
 constexpr int64_t kFirstWindowRows = 1 << 10;
 constexpr int64_t kFirstWindowTokens = 256 << 10;
-// Rows that are read before threads share in tokenizing them.
-constexpr int64_t kBatchRows = 256;
-constexpr int64_t kBatchBytes = 1 << 20;
 
 struct Stopped {};
 
@@ -85,24 +82,16 @@ struct StreamLoader::State {
   StepBatches batches(int64_t step);
 };
 
-// From `workers` threads.
 void StreamLoader::State::encode(const std::vector<StreamedRow>& batch,
                                  std::vector<TokenizedRow>& tokens,
                                  std::vector<std::string>& wrong) const {
   tokens.assign(batch.size(), {});
   wrong.assign(batch.size(), "");
-  std::atomic<size_t> next = 0;
-  const auto work = [&] {
-    for (size_t i = next++; i < batch.size(); i = next++) {
-      wrong[i] = batch[i].wrong;
-      if (wrong[i].empty())
-        tokens[i] = encode_row(sources[batch[i].source].encoder, batch[i].row, wrong[i]);
-    }
-  };
-  std::vector<std::thread> threads;
-  for (int64_t t = 1; t < prepare.workers; ++t) threads.emplace_back(work);
-  work();
-  for (std::thread& thread : threads) thread.join();
+  on_threads(prepare.workers, batch.size(), [&](size_t i) {
+    wrong[i] = batch[i].wrong;
+    if (wrong[i].empty())
+      tokens[i] = encode_row(sources[batch[i].source].encoder, batch[i].row, wrong[i]);
+  });
 }
 
 Window StreamLoader::State::make(const Start& start) {
@@ -121,8 +110,8 @@ Window StreamLoader::State::make(const Start& start) {
   while (window.report.rows < most_rows && writer.tokens() < most_tokens) {
     if (stopped) throw Stopped();
     batch.clear();
-    for (int64_t bytes = 0;
-         bytes < kBatchBytes && std::ssize(batch) < kBatchRows && window.report.rows < most_rows;
+    for (int64_t bytes = 0; bytes < kTogetherBytes && std::ssize(batch) < kTogetherRows &&
+                            window.report.rows < most_rows;
          ++window.report.rows) {
       stream->next(batch.emplace_back());
       if (batch.back().wrong.empty()) bytes += text_bytes(batch.back().row.columns);

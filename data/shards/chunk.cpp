@@ -3,34 +3,72 @@
 #include "data/io/atomic_file.h"
 #include "data/shards/bad_rows.h"
 #include "data/shards/input_file.h"
+#include "data/shards/on_threads.h"
 #include "data/shards/token_shard.h"
 
 namespace temper::data {
 
+namespace {
+
+struct ReadRow {
+  Row row;
+  std::string wrong;  // why the row is bad, or empty
+  TokenizedRow tokens;
+};
+
+// False at the end of the file.
+bool read_together(Reader& reader, std::vector<ReadRow>& rows) {
+  rows.clear();
+  for (int64_t bytes = 0; bytes < kTogetherBytes && std::ssize(rows) < kTogetherRows;) {
+    ReadRow& read = rows.emplace_back();
+    if (!next_row(reader, read.row, read.wrong)) {
+      rows.pop_back();
+      break;
+    }
+    if (read.wrong.empty()) bytes += text_bytes(read.row.columns);
+  }
+  return !rows.empty();
+}
+
+}  // namespace
+
 void tokenize_chunk(const Chunk& chunk, const SourceEncoder& encoder, recipes::OnBadRow on_bad_row,
-                    const std::function<void()>& tick) {
+                    int64_t threads, const std::function<void()>& tick) {
   const bool refuses = on_bad_row == recipes::OnBadRow::kError;
   const std::unique_ptr<Reader> reader = open_reader(chunk.file, chunk.part);
+  const std::filesystem::path cache = chunk.stem.parent_path().parent_path().parent_path();
+  ChunkRecord record;
   TokenShardWriter writer;
+  const auto end_shard = [&] {
+    const std::filesystem::path shard = chunk.shard(record.hashes.size());
+    writer.write(shard);
+    record.hashes.push_back(inspect_file(shard, cache).hash);
+    record.rows += writer.rows();
+    record.tokens += writer.tokens();
+    writer = {};
+  };
   BadRows bad;
-  Row row;
-  std::string wrong;
-  for (int64_t read = 0;; ++read) {
-    tick();
-    if (refuses) bad.refuse_early(read);
-    if (!next_row(*reader, row, wrong)) break;
-    if (wrong.empty()) {
-      const TokenizedRow tokenized = encode_row(encoder, row, wrong);
-      if (wrong.empty()) writer.add(tokenized, row.number);
+  int64_t read = 0;
+  std::vector<ReadRow> rows;
+  for (tick(); read_together(*reader, rows); tick()) {
+    on_threads(threads, rows.size(), [&](size_t i) {
+      if (rows[i].wrong.empty()) rows[i].tokens = encode_row(encoder, rows[i].row, rows[i].wrong);
+    });
+    for (const ReadRow& row : rows) {
+      if (row.wrong.empty()) {
+        writer.add(row.tokens, row.row.number);
+        if (writer.bytes() >= chunk.shard_bytes) end_shard();
+      } else {
+        bad.add(row.wrong);
+      }
+      if (refuses) bad.refuse_early(++read);
     }
-    if (!wrong.empty()) bad.add(wrong);
   }
   if (refuses) bad.refuse();
-  writer.write(chunk.shard);
-  const std::filesystem::path cache = chunk.shard.parent_path().parent_path().parent_path();
-  write_file_atomically(chunk.record(), dump_json({{"hash", inspect_file(chunk.shard, cache).hash},
-                                                   {"rows", writer.rows()},
-                                                   {"tokens", writer.tokens()},
+  if (writer.rows() > 0 || record.hashes.empty()) end_shard();
+  write_file_atomically(chunk.record(), dump_json({{"hashes", record.hashes},
+                                                   {"rows", record.rows},
+                                                   {"tokens", record.tokens},
                                                    {"bad_rows", bad.count()},
                                                    {"first_bad", bad.first()}}));
 }
@@ -38,18 +76,24 @@ void tokenize_chunk(const Chunk& chunk, const SourceEncoder& encoder, recipes::O
 std::optional<ChunkRecord> finished(const Chunk& chunk, const std::filesystem::path& cache,
                                     std::vector<std::string>& statements) {
   if (!std::filesystem::exists(chunk.record())) return std::nullopt;
+  std::filesystem::path damaged = chunk.record();
   try {
     const Json json = read_json(chunk.record());
-    ChunkRecord record{.hash = json.at("hash").get<std::string>(),
+    ChunkRecord record{.hashes = json.at("hashes").get<std::vector<std::string>>(),
                        .rows = json.at("rows").get<int64_t>(),
                        .tokens = json.at("tokens").get<int64_t>(),
                        .bad_rows = json.at("bad_rows").get<int64_t>(),
                        .first_bad = json.at("first_bad").get<std::vector<std::string>>()};
-    if (inspect_file(chunk.shard, cache).hash == record.hash) return record;
+    bool whole = true;
+    for (size_t i = 0; i < record.hashes.size() && whole; ++i) {
+      damaged = chunk.shard(i);
+      whole = inspect_file(damaged, cache).hash == record.hashes[i];
+    }
+    if (whole) return record;
   } catch (const UserError&) {  // missing or unreadable: as damaged
   } catch (const Json::exception&) {
   }
-  statements.push_back(chunk.shard.string() +
+  statements.push_back(damaged.string() +
                        ": damaged (its bytes are not those that were written): made again");
   std::filesystem::remove(chunk.record());
   return std::nullopt;

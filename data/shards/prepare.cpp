@@ -16,9 +16,9 @@
 #include <unistd.h>
 
 #include "data/io/atomic_file.h"
+#include "data/io/claim.h"
 #include "data/shards/bad_rows.h"
 #include "data/shards/chunk.h"
-#include "data/shards/claim.h"
 #include "data/shards/select.h"
 #include "data/shards/source.h"
 
@@ -46,7 +46,7 @@ std::vector<Chunk> chunks_of_all(const Source& source, const PrepareOptions& opt
   for (const fs::path& file : source.files) {
     for (Chunk& chunk :
          chunks_of(source, inspect_file(file, options.cache, options.chunk_bytes), options.cache)) {
-      fs::create_directories(chunk.shard.parent_path());
+      fs::create_directories(chunk.stem.parent_path());
       chunks.push_back(std::move(chunk));
     }
   }
@@ -55,7 +55,7 @@ std::vector<Chunk> chunks_of_all(const Source& source, const PrepareOptions& opt
 
 // A chunk that is wrong ends the work of all ranks: its lines are left beside it for those that are
 // still busy.
-fs::path refusal(const Chunk& chunk) { return chunk.shard.parent_path() / "refused.json"; }
+fs::path refusal(const Chunk& chunk) { return chunk.stem.parent_path() / "refused.json"; }
 
 void stop_if_refused(const std::vector<Chunk>& chunks) {
   fs::path last;
@@ -81,6 +81,9 @@ class Work {
     if (all_finished()) return take();
     tokenized = true;
     for (const Chunk& chunk : chunks_) fs::remove(refusal(chunk));  // of an earlier run
+    // Where there are fewer chunks than threads, several share in one.
+    const int64_t left = std::count(records_.begin(), records_.end(), std::nullopt);
+    threads_a_chunk_ = std::max<int64_t>(options_.workers / left, 1);
     std::vector<std::thread> threads;
     for (int64_t i = 0; i < options_.workers; ++i) threads.emplace_back([&] { work(); });
     for (std::thread& thread : threads) thread.join();
@@ -142,7 +145,7 @@ class Work {
       stop_if_refused(chunks_);
     };
     try {
-      tokenize_chunk(chunk, encoder_, options_.on_bad_row, tick);
+      tokenize_chunk(chunk, encoder_, options_.on_bad_row, threads_a_chunk_, tick);
     } catch (const UserError& error) {
       if (options_.ranks > 1) write_file_atomically(refusal(chunk), dump_json(error.lines()));
       throw;
@@ -153,6 +156,7 @@ class Work {
   const std::vector<Chunk>& chunks_;
   const PrepareOptions& options_;
   std::vector<std::optional<ChunkRecord>> records_;
+  int64_t threads_a_chunk_ = 1;
   std::atomic<bool> stopped_ = false;
   std::mutex mutex_;
   std::exception_ptr failure_;
@@ -223,16 +227,18 @@ std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSourc
         if (static_cast<int64_t>(report->first_bad.size()) < kListedRows)
           report->first_bad.push_back(line);
       }
-      shards.push_back(std::make_shared<const TokenShard>(chunks[i].shard));
-      const std::vector<SelectedPiece> part =
-          selection.take(*shards.back(), static_cast<int32_t>(shards.size() - 1), rows_before,
-                         chunks[i].file, source.encoder.rules);
-      if (together) {
-        taken.insert(taken.end(), part.begin(), part.end());
-      } else {
-        keep(part);
+      for (size_t part = 0; part < records[i].hashes.size(); ++part) {
+        shards.push_back(std::make_shared<const TokenShard>(chunks[i].shard(part)));
+        const std::vector<SelectedPiece> selected =
+            selection.take(*shards.back(), static_cast<int32_t>(shards.size() - 1), rows_before,
+                           chunks[i].file, source.encoder.rules);
+        if (together) {
+          taken.insert(taken.end(), selected.begin(), selected.end());
+        } else {
+          keep(selected);
+        }
+        rows_before += shards.back()->rows();
       }
-      rows_before += shards.back()->rows();
     }
     if (source.encoder.rules.unpaired) order_unpaired(taken);
     if (weighted) {

@@ -14,8 +14,8 @@
 #include "recipes/recipe.h"
 
 /// Data files to a data set of tokens, through the cache: each file is cut into chunks, each chunk
-/// becomes one token shard, made by whichever rank claims it first. No collective: ranks meet in
-/// the file system, and each returns when all shards are there.
+/// becomes a token shard or several, made by whichever rank claims it first. No collective: ranks
+/// meet in the file system, and each returns when all shards are there.
 namespace temper::data {
 
 /// How rows of one source become tokens: what data/formats makes of a source, its columns, the
@@ -39,7 +39,8 @@ struct PrepareOptions {
   recipes::OnLongRow on_long_row = recipes::OnLongRow::kAuto;
   bool packing_splits = false;  // packing cuts long rows itself: "auto" leaves them whole
   recipes::OnBadRow on_bad_row = recipes::OnBadRow::kError;
-  int64_t chunk_bytes = kChunkBytes;  // of a file, to a shard
+  int64_t chunk_bytes = kChunkBytes;  // of a file, to one claim; a shard has at most about twice as
+                                      // many of tokens
   int64_t workers = 1;                // threads of this rank
   int rank = 0;
   int ranks = 1;

@@ -13,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kLayout = "temper token shards 2";
+constexpr const char* kLayout = "temper token shards 3";
 
 // The first row that can be read tells the format.
 Row first_row(const std::vector<fs::path>& files, const std::string& path) {
@@ -51,8 +51,11 @@ std::vector<Chunk> chunks_of(const Source& source, const InputFile& input, const
   std::vector<Chunk> chunks;
   for (size_t i = 0; i < input.chunks.size(); ++i) {
     char name[32];
-    std::snprintf(name, sizeof name, "%05zu.h5", i);
-    chunks.push_back({.file = input.path, .part = input.chunks[i], .shard = directory / name});
+    std::snprintf(name, sizeof name, "%05zu", i);
+    chunks.push_back({.file = input.path,
+                      .part = input.chunks[i],
+                      .stem = directory / name,
+                      .shard_bytes = 2 * input.chunk_bytes});
   }
   return chunks;
 }

@@ -9,7 +9,7 @@
 
 #include "data/formats/example.h"
 
-/// One chunk of input as tokens, in one HDF5 file that anything can read:
+/// Rows of one chunk of input as tokens, in one HDF5 file that anything can read:
 ///     ids         uint16, or int32 where an id needs it   [tokens]
 ///     supervised  uint8, 8 tokens a byte, lowest bit first [ceil(tokens / 8)]
 ///     offsets     int64, of each document's first token    [documents + 1]
@@ -30,6 +30,8 @@ class TokenShardWriter {
   void write(const std::filesystem::path& path) const;
   int64_t rows() const { return static_cast<int64_t>(row_numbers_.size()); }
   int64_t tokens() const { return static_cast<int64_t>(ids_.size()); }
+  /// Of memory, nearly: ids and what rows keep beside them.
+  int64_t bytes() const { return 4 * tokens() + static_cast<int64_t>(columns_.size()); }
 
  private:
   friend class TokenShard;

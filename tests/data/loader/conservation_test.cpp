@@ -57,15 +57,17 @@ Layout random_layout(uint64_t seed, const TemporaryDirectory& directory) {
   for (int64_t s = draw(1, 3); s > 0; --s) {
     const std::string folder = "source" + std::to_string(s);
     for (int64_t f = draw(1, 3); f > 0; --f) {
-      std::string content;
+      const bool array = draw(0, 2) == 0;  // not cut at lines: one chunk, several shards
+      std::string content = array ? "[" : "";
       for (int64_t r = draw(1, 40); r > 0; --r) {
         const int64_t length = draw(2, splits ? 90 : 24);
-        content += row_text(next, length);
+        content += (array && content.size() > 1 ? "," : "") + row_text(next, length);
         for (int64_t t = 0; t < length; ++t) layout.tokens.push_back(next++);
         ++next;  // so that no row begins where another ends
         ++layout.rows;
       }
-      directory.file(folder + "/" + std::to_string(f) + ".jsonl", content);
+      directory.file(folder + "/" + std::to_string(f) + (array ? ".json" : ".jsonl"),
+                     content + (array ? "]" : ""));
     }
     layout.sources.push_back(
         {.path = (directory.path() / folder).string(), .weight = 1, .columns = {}});

@@ -117,6 +117,55 @@ TEST(JsonArray, RefusesASingleObject) {
                   "[{\"column\": value, ...}, ...] (one object a line is .jsonl)"}));
 }
 
+TEST(JsonArray, CutsAtCommasAndBracketsOutsideOfStringsAlone) {
+  const TemporaryDirectory directory;
+  EXPECT_EQ(read(directory.file(
+                "a.json", "\xEF\xBB\xBF [ {\"a\":\"],\\\"}\\\\\"} ,{\"b\":[[1,{}],\"[\"]}\n]\n")),
+            (Rows{R"(1 {"a":"],\"}\\"})", R"(2 {"b":[[1,{}],"["]})"}));
+  EXPECT_EQ(read(directory.file("b.json", " [ \n] ")), Rows{});
+}
+
+TEST(JsonArray, ReadsRowsLargerThanItsBufferAndMoreOfThem) {
+  const TemporaryDirectory directory;
+  std::string text = "[";
+  Rows expected;
+  for (int i = 1; i <= 40; ++i) {
+    const std::string row =
+        "{\"a\":\"" + std::string(static_cast<size_t>(i % 8) * 300'000, 'x') + "\"}";
+    text += (i == 1 ? "" : " ,\n") + row;
+    expected.push_back(std::to_string(i) + " " + row);
+  }
+  EXPECT_TRUE(read(directory.file("a.json", text + "]")) == expected);
+  EXPECT_TRUE(read(directory.file("a.json.gz", gzip(text + "]"))) == expected);
+}
+
+TEST(JsonArray, TellsWhereAnArrayIsBroken) {
+  const TemporaryDirectory directory;
+  EXPECT_EQ(
+      read(directory.file("a.json", "[{\"a\":1},\n{\"a\":\n2")),
+      (Rows{R"(1 {"a":1})",
+            "refused: a.json: ends within its array, after 1 rows: the file is truncated, or a "
+            "quote or bracket is missing"}));
+  EXPECT_EQ(read(directory.file("b.json", "[{\"a\":1}]\n]")),
+            (Rows{R"(1 {"a":1})", "refused: b.json: goes on after the end of its array"}));
+  const Rows malformed = read(directory.file("c.json", "[{\"a\":1},\n\n{\"a\" 2}]"));
+  ASSERT_EQ(malformed.size(), 2U);
+  EXPECT_EQ(
+      malformed[1].rfind("refused: c.json:2 (from line 3 of the file): not valid JSON: column ", 0),
+      0U)
+      << malformed[1];
+  const Rows gap = read(directory.file("d.json", "[{\"a\":1},]"));
+  ASSERT_EQ(gap.size(), 2U);
+  EXPECT_EQ(gap[1].rfind("refused: d.json:2 (from line 1 of the file): not valid JSON: ", 0), 0U)
+      << gap[1];
+  EXPECT_EQ(read(directory.file("e.json", "5")),
+            (Rows{"refused: e.json: is no JSON array; expected an array of objects "
+                  "[{\"column\": value, ...}, ...] (one object a line is .jsonl)"}));
+  EXPECT_EQ(read(directory.file("f.json", "[{\"a\":\"\xFF\"}, {\"a\":1}]")),
+            (Rows{"bad: f.json:1: is not UTF-8; expected UTF-8 text (iconv -t UTF-8 converts)",
+                  R"(2 {"a":1})"}));
+}
+
 TEST(Csv, ReadsQuotesCommasAndLineEndsWithinQuotes) {
   const TemporaryDirectory directory;
   EXPECT_EQ(read(directory.file("a.csv",

@@ -1,5 +1,6 @@
 #include "data/shards/prepare.h"
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
@@ -28,24 +29,24 @@ struct Letters {
   RowRules rules{};
   EncoderFactory factory() {
     return [this](const recipes::DataSource&, const Row&) {
-      return SourceEncoder{.encode =
-                               [this](const Row& row) {
-                                 ++encoded;
-                                 const auto text = row.columns.at("text").get<std::string>();
-                                 const size_t bar = text.find('|');
-                                 TokenizedRow tokens;
-                                 tokens.documents = {letters_of(row, text.substr(0, bar))};
-                                 if (bar != std::string::npos) {
-                                   tokens.documents.push_back(
-                                       letters_of(row, text.substr(bar + 1)));
-                                   tokens.columns = "good\nbad";
-                                 }
-                                 return tokens;
-                               },
-                           .fingerprint = "letters",
-                           .format = "letters",
-                           .rules = rules,
-                           .statement = ""};
+      return SourceEncoder{
+          .encode =
+              [this](const Row& row) {
+                ++encoded;
+                const auto text = row.columns.at("text").get<std::string>();
+                const size_t bar = text.find('|');
+                TokenizedRow tokens;
+                tokens.documents = {letters_of(row, text.substr(0, bar))};
+                if (bar != std::string::npos) {
+                  tokens.documents.push_back(letters_of(row, text.substr(bar + 1)));
+                  tokens.columns = "good\nbad";
+                }
+                return tokens;
+              },
+          .fingerprint = "letters",
+          .format = "letters",
+          .rules = rules,
+          .statement = ""};
     };
   }
 };
@@ -300,6 +301,34 @@ TEST_F(Prepare, MakesADamagedShardAgainAndSaysSo) {
     EXPECT_FALSE(report.from_cache);
     ASSERT_EQ(report.statements.size(), 1U);
     EXPECT_NE(report.statements[0].find("damaged"), std::string::npos);
+  }
+}
+
+TEST_F(Prepare, MakesSeveralSmallShardsOfALargeFileThatIsNotCut) {
+  std::string text = "text\n";
+  for (char c = 'A'; c <= 'Z'; ++c) text += std::string("x") + c + "\n";
+  const std::vector<recipes::DataSource> sources = {
+      {.path = directory.file("a.csv", text).string(), .weight = 1.0, .columns = {}}};
+  PrepareOptions how = options();
+  how.chunk_bytes = 16;  // 8 tokens, 4 rows a shard
+  run(sources, how);
+  std::vector<std::filesystem::path> shards;
+  for (const auto& entry :
+       std::filesystem::recursive_directory_iterator(directory.path() / "cache")) {
+    if (entry.path().extension() == ".h5") shards.push_back(entry.path());
+  }
+  EXPECT_EQ(shards.size(), 7U);
+  std::sort(shards.begin(), shards.end());
+  std::filesystem::resize_file(shards[3], std::filesystem::file_size(shards[3]) - 1);
+  for (const bool from_cache : {false, true}) {
+    const auto dataset = run(sources, how);
+    EXPECT_EQ(report.from_cache, from_cache);
+    EXPECT_EQ(report.statements.size(), from_cache ? 0U : 1U);
+    EXPECT_EQ(report.rows, 26);
+    ASSERT_EQ(dataset->size(), 26);
+    for (int i = 0; i < 26; ++i) {
+      EXPECT_EQ(Prepare::text(*dataset, i), std::string("x") + static_cast<char>('A' + i));
+    }
   }
 }
 

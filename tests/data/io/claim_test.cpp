@@ -1,4 +1,4 @@
-#include "data/shards/claim.h"
+#include "data/io/claim.h"
 
 #include <chrono>
 
