@@ -16,10 +16,10 @@ struct ReadRow {
   TokenizedRow tokens;
 };
 
-// False at the end of the file.
-bool read_together(Reader& reader, std::vector<ReadRow>& rows) {
+// At most `most`. False at the end of the file.
+bool read_together(Reader& reader, int64_t most, std::vector<ReadRow>& rows) {
   rows.clear();
-  for (int64_t bytes = 0; bytes < kTogetherBytes && std::ssize(rows) < kTogetherRows;) {
+  for (int64_t bytes = 0; bytes < kTogetherBytes && std::ssize(rows) < most;) {
     ReadRow& read = rows.emplace_back();
     if (!next_row(reader, read.row, read.wrong)) {
       rows.pop_back();
@@ -50,7 +50,8 @@ void tokenize_chunk(const Chunk& chunk, const SourceEncoder& encoder, recipes::O
   BadRows bad;
   int64_t read = 0;
   std::vector<ReadRow> rows;
-  for (tick(); read_together(*reader, rows); tick()) {
+  const int64_t together = threads > 1 ? kTogetherRows : 1;
+  for (tick(); read_together(*reader, together, rows); tick()) {
     on_threads(threads, rows.size(), [&](size_t i) {
       if (rows[i].wrong.empty()) rows[i].tokens = encode_row(encoder, rows[i].row, rows[i].wrong);
     });
