@@ -86,19 +86,21 @@ def settings(rng):
         yield truncation, rng.choice([None, padding, padding]), pairs
 
 
-def described(encoding, texts, windows=True):
-    """As `temper tokenize --encoding` prints it: offsets count bytes."""
+def described(encoding, texts, processed, windows=True):
+    """As `temper tokenize --encoding` prints it: offsets count bytes. Without a post-processor, the package does not know of a window's
+    tokens which text they are from, but their types say it."""
     positions = []
     for text in texts:
         positions.append([0])
         for character in text:
             positions[-1].append(positions[-1][-1] + len(character.encode()))
-    offsets = [[0, 0] if sequence is None else [positions[sequence][begin], positions[sequence][end]]
-               for sequence, (begin, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True)]
+    sequences = encoding.sequence_ids if processed else encoding.type_ids
+    offsets = [[0, 0] if word is None else [positions[sequence][begin], positions[sequence][end]]
+               for word, sequence, (begin, end) in zip(encoding.word_ids, sequences, encoding.offsets, strict=True)]
     return {"ids": encoding.ids, "tokens": encoding.tokens, "offsets": offsets, "word_ids": encoding.word_ids,
             "type_ids": encoding.type_ids, "special_tokens_mask": encoding.special_tokens_mask,
             "attention_mask": encoding.attention_mask,
-            "overflowing": [described(part, texts, False) for part in encoding.overflowing] if windows else []}
+            "overflowing": [described(part, texts, processed, False) for part in encoding.overflowing] if windows else []}
 
 
 def compare_whole(program, name, scratch, definition, rng, texts, count):
@@ -118,10 +120,10 @@ def compare_whole(program, name, scratch, definition, rng, texts, count):
                 refused.append(value)
         answers = temper(program, scratch, ["--json", "--encoding"], fitting)
         for value, encoding, got in zip(fitting, reference.encode_batch(fitting), answers, strict=True):
-            want = described(encoding, (value,) if isinstance(value, str) else value)
+            want = described(encoding, (value,) if isinstance(value, str) else value, definition["post_processor"] is not None)
             for key in want:
                 if want[key] != got[key]:
-                    sys.exit(f"{name}: {truncation}, {padding}: {value!r}: {key}: expected {want[key]}, got {got[key]}")
+                    sys.exit(f"{name}: {truncation}, {padding}: {value!r}: {key}: expected\n{want[key]}\ngot\n{got[key]}")
         for value in refused[:2]:
             done = subprocess.run([program, "tokenize", str(scratch), "--json", "--encoding"], input=json.dumps(value), text=True,
                                   capture_output=True)
