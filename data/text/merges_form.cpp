@@ -44,7 +44,7 @@ TokenizerDefinition from_vocabulary_and_merges(const fs::path& directory,
                                                     {"cls_token", "<s>"},
                                                     {"mask_token", "<mask>"}}) {
       if (!known.contains(content)) continue;
-      add_token(result.json, content, true, content == "<mask>");
+      add_token(result.json, content, true);
       result.special_tokens.emplace_back(token, content);
     }
     const std::string cls = settings.token("cls_token", "<s>");

@@ -70,27 +70,28 @@ Json definition_of(Json model, Json normalizer, Json pre_tokenizer, Json decoder
           {"model", std::move(model)}};
 }
 
-void add_token(Json& definition, const std::string& content, bool special, bool lstrip) {
+void add_token(Json& definition, const std::string& content, bool special) {
   definition["added_tokens"].push_back({{"content", content},
                                         {"single_word", false},
-                                        {"lstrip", lstrip},
+                                        {"lstrip", false},
                                         {"rstrip", false},
                                         {"normalized", false},
                                         {"special", special}});
 }
 
-Json surround_template(const Json& vocabulary, const NamedTokens& pieces) {
+Json surround_template(const Json& vocabulary, const NamedTokens& pieces, int type_of_second) {
   Json result = {{"type", "TemplateProcessing"},
                  {"single", Json::array()},
                  {"pair", Json::array()},
                  {"special_tokens", Json::object()}};
   for (const auto& [name, content] : pieces) {
-    const int type = name == "B" || name == "after B" ? 1 : 0;
+    const bool is_second = name.ends_with('B');
+    const int type = is_second ? type_of_second : 0;
     const bool is_text = name == "A" || name == "B";
     const Json piece = {{is_text ? "Sequence" : "SpecialToken",
                          {{"id", is_text ? name : content}, {"type_id", type}}}};
     result["pair"].push_back(piece);
-    if (type == 0) result["single"].push_back(piece);
+    if (!is_second) result["single"].push_back(piece);
     if (!is_text) {
       result["special_tokens"][content] = {{"id", content},
                                            {"ids", Json::array({vocabulary.at(content)})},

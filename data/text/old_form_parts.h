@@ -32,9 +32,10 @@ bool is_one_of(const std::string& name, std::initializer_list<const char*> names
 std::string read_tokenizer_file(const std::filesystem::path& path);
 
 Json definition_of(Json model, Json normalizer, Json pre_tokenizer, Json decoder);
-void add_token(Json& definition, const std::string& content, bool special, bool lstrip = false);
-/// TemplateProcessing of [before] A [after] and [before] A [between] B [after].
-Json surround_template(const Json& vocabulary, const NamedTokens& pieces);
+void add_token(Json& definition, const std::string& content, bool special);
+/// TemplateProcessing of pieces like "before A", "A", "after B": those of A alone make the form for
+/// a single text.
+Json surround_template(const Json& vocabulary, const NamedTokens& pieces, int type_of_second = 1);
 Json byte_level_step(bool add_prefix_space, bool use_regex);
 Json split_and_spell(const std::string& pattern);
 /// A post-processor that changes nothing.

@@ -26,7 +26,7 @@ NamedTokens named_pieces(const SentencePieceModel& model) {
   return named;
 }
 
-Json unigram_definition(const SentencePieceModel& model) {
+Json unigram_definition(const SentencePieceModel& model, bool is_t5) {
   Json pieces = Json::array();
   for (const auto& piece : model.pieces) {
     pieces.push_back(Json::array({piece.text, static_cast<double>(piece.score)}));
@@ -36,14 +36,21 @@ Json unigram_definition(const SentencePieceModel& model) {
     steps.push_back(
         {{"type", "Precompiled"}, {"precompiled_charsmap", encode_base64(model.charsmap)}});
   }
-  steps.push_back({{"type", "Replace"}, {"pattern", {{"Regex", " {2,}"}}}, {"content", " "}});
   const Json spaces = {
       {"type", "Metaspace"}, {"replacement", kMark}, {"prepend_scheme", "always"}, {"split", true}};
+  Json pre_tokenizer = spaces;
+  if (is_t5) {  // no blanks at all
+    pre_tokenizer = {{"type", "Sequence"},
+                     {"pretokenizers", Json::array({{{"type", "WhitespaceSplit"}}, spaces})}};
+  } else {
+    steps.push_back({{"type", "Replace"}, {"pattern", {{"Regex", " {2,}"}}}, {"content", " "}});
+  }
   return definition_of({{"type", "Unigram"},
                         {"unk_id", model.unknown_id},
                         {"vocab", std::move(pieces)},
                         {"byte_fallback", model.byte_fallback}},
-                       {{"type", "Sequence"}, {"normalizers", std::move(steps)}}, spaces, spaces);
+                       {{"type", "Sequence"}, {"normalizers", std::move(steps)}},
+                       std::move(pre_tokenizer), spaces);
 }
 
 Json bpe_definition(const SentencePieceModel& model, const OldSettings& settings) {
@@ -96,8 +103,9 @@ TokenizerDefinition from_sentencepiece(const fs::path& path, std::string bytes,
   if (!is_bpe && model.kind != SentencePieceModel::Kind::kUnigram) {
     throw UserError(path.string() + ": neither a BPE nor a Unigram model");
   }
+  const bool is_t5 = name == "T5Tokenizer";
   TokenizerDefinition result{
-      .json = is_bpe ? bpe_definition(model, settings) : unigram_definition(model),
+      .json = is_bpe ? bpe_definition(model, settings) : unigram_definition(model, is_t5),
       .where = path.string(),
       .source = std::move(bytes),
       .special_tokens = named_pieces(model)};
@@ -110,7 +118,7 @@ TokenizerDefinition from_sentencepiece(const fs::path& path, std::string bytes,
     const bool special = piece.type == Type::kUnknown || piece.type == Type::kControl;
     if (special || piece.type == Type::kUserDefined) add_token(result.json, piece.text, special);
   }
-  if (name == "T5Tokenizer") {
+  if (is_t5) {
     // 100 tokens for spans, the last one first.
     for (int64_t i = settings.config.value("extra_ids", 100); i-- > 0;) {
       add_token(result.json, "<extra_id_" + std::to_string(i) + ">", true);
@@ -118,12 +126,13 @@ TokenizerDefinition from_sentencepiece(const fs::path& path, std::string bytes,
     const std::string eos = model.text(model.eos_id);
     if (!eos.empty()) {
       result.json["post_processor"] =
-          surround_template(ids, {{"A", ""}, {"after A", eos}, {"B", ""}, {"after B", eos}});
+          surround_template(ids, {{"A", ""}, {"after A", eos}, {"B", ""}, {"after B", eos}},
+                            /*type_of_second=*/0);
     }
   } else if (is_bpe && !model.text(model.bos_id).empty()) {
     const std::string bos = model.text(model.bos_id);
     result.json["post_processor"] =
-        surround_template(ids, {{"before A", bos}, {"A", ""}, {"after B", bos}, {"B", ""}});
+        surround_template(ids, {{"before A", bos}, {"A", ""}, {"before B", bos}, {"B", ""}});
   }
   return result;
 }
