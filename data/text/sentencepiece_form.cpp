@@ -57,9 +57,11 @@ Json bpe_definition(const SentencePieceModel& model, const OldSettings& settings
   Json vocabulary = Json::object();
   for (size_t id = 0; id < model.pieces.size(); ++id) append(vocabulary, model.pieces[id].text, id);
   const Json replace = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", kMark}};
-  // "legacy" puts the mark before every text; later versions not after a control token.
-  const bool legacy = settings.flag("legacy", true);
-  const bool prefix = settings.flag("add_prefix_space", true);
+  // "legacy" puts the mark before every text; later versions not after a control token, Gemma
+  // nowhere.
+  const bool is_gemma = settings.tokenizer_class() == "GemmaTokenizer";
+  const bool legacy = is_gemma || settings.flag("legacy", true);
+  const bool prefix = !is_gemma && settings.flag("add_prefix_space", true);
   Json normalizer;
   Json pre_tokenizer;
   if (legacy) {
@@ -97,7 +99,7 @@ TokenizerDefinition from_sentencepiece(const fs::path& path, std::string bytes,
   const std::string name = settings.tokenizer_class();
   if (!is_one_of(name, {"", "LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer",
                         "MistralTokenizer", "T5Tokenizer"})) {
-    settings.fail_class(path, "LlamaTokenizer, T5Tokenizer");
+    settings.fail_class(path, "LlamaTokenizer, GemmaTokenizer, T5Tokenizer");
   }
   const bool is_bpe = model.kind == SentencePieceModel::Kind::kBpe;
   if (!is_bpe && model.kind != SentencePieceModel::Kind::kUnigram) {
@@ -115,7 +117,8 @@ TokenizerDefinition from_sentencepiece(const fs::path& path, std::string bytes,
   }
   using Type = SentencePieceModel::Type;
   for (const auto& piece : model.pieces) {
-    const bool special = piece.type == Type::kUnknown || piece.type == Type::kControl;
+    const bool special = piece.type == Type::kUnknown || piece.type == Type::kControl ||
+                         (name == "GemmaTokenizer" && piece.text == "<mask>");
     if (special || piece.type == Type::kUserDefined) add_token(result.json, piece.text, special);
   }
   if (is_t5) {

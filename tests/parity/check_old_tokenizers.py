@@ -85,6 +85,11 @@ def forms(scratch, corpus):
     write_sentencepiece(path / "tokenizer.model", corpus, "bpe", byte_fallback=True, normalization_rule_name="identity",
                         remove_extra_whitespaces=False)
     yield "LlamaTokenizer", *loaded(path)
+    path = directory("GemmaTokenizer", tokenizer_class="GemmaTokenizer", add_bos_token=True)
+    write_sentencepiece(path / "tokenizer.model", corpus, "bpe", byte_fallback=True, normalization_rule_name="identity",
+                        remove_extra_whitespaces=False, add_dummy_prefix=False, user_defined_symbols=["<mask>"], pad_id=0, eos_id=1,
+                        bos_id=2, unk_id=3, pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>")
+    yield "GemmaTokenizer", *loaded(path)
     path = directory("T5Tokenizer", tokenizer_class="T5Tokenizer", extra_ids=10)
     write_sentencepiece(path / "spiece.model", corpus, "unigram", pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
     yield "T5Tokenizer", *loaded(path)
