@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <iostream>
 #include <optional>
@@ -12,6 +14,7 @@
 
 #include "data/io/json.h"
 #include "data/text/chat_template.h"
+#include "data/text/padding.h"
 #include "data/text/tokenizer.h"
 #include "launch/arguments.h"
 #include "launch/command.h"
@@ -77,11 +80,63 @@ class InputLines {
 void print_ids(const std::vector<int32_t>& ids) {
   std::string line = "[";
   for (const int32_t id : ids) {
-    if (line.size() > 1) line += ",";
-    line += std::to_string(id);
+    if (line.size() > 1) line += ',';
+    std::array<char, 12> digits;
+    const auto end = std::to_chars(digits.begin(), digits.end(), id).ptr;
+    line.append(digits.begin(), end);
   }
   line += "]\n";
   std::cout << line;
+}
+
+Json json_of(const data::Encoding& encoding) {
+  Json words = Json::array();
+  for (const int32_t word : encoding.words) {
+    words.push_back(word == data::kNoWord ? Json() : Json(word));
+  }
+  Json overflowing = Json::array();
+  for (const data::Encoding& window : encoding.overflowing) overflowing.push_back(json_of(window));
+  return {{"ids", encoding.ids},
+          {"tokens", encoding.tokens},
+          {"offsets", encoding.offsets},
+          {"word_ids", std::move(words)},
+          {"type_ids", encoding.type_ids},
+          {"special_tokens_mask", encoding.special_tokens_mask},
+          {"attention_mask", encoding.attention_mask},
+          {"overflowing", std::move(overflowing)}};
+}
+
+// Padding may be to the longest of a batch, which is all of the input.
+void print_encodings(std::vector<data::Encoding>& batch, const data::Tokenizer& tokenizer) {
+  if (tokenizer.padding()) data::pad(batch, *tokenizer.padding());
+  for (const data::Encoding& encoding : batch) std::cout << json_of(encoding).dump() << "\n";
+  batch.clear();
+}
+
+/// A text, or a pair of texts.
+struct Texts {
+  std::string first;
+  std::optional<std::string> second;
+};
+
+Texts texts_of(Json value, const std::string& where) {
+  if (value.is_string()) return {std::move(value.get_ref<std::string&>()), std::nullopt};
+  if (value.is_array() && value.size() == 2 && value[0].is_string() && value[1].is_string()) {
+    return {value[0].get<std::string>(), value[1].get<std::string>()};
+  }
+  throw UserError(where + ": expected a JSON string, found " + value.type_name());
+}
+
+data::Encoding encode(const data::Tokenizer& tokenizer, const Texts& texts,
+                      const std::optional<data::Truncation>& truncation, const std::string& where) {
+  constexpr bool kAddSpecialTokens = true;
+  try {
+    return texts.second
+               ? tokenizer.encode_pair(texts.first, *texts.second, kAddSpecialTokens, truncation)
+               : tokenizer.encode_with_offsets(texts.first, kAddSpecialTokens, truncation);
+  } catch (const UserError& error) {
+    throw UserError(where + ": " + error.what());
+  }
 }
 
 std::vector<int32_t> ids_of(const Json& value, const data::Tokenizer& tokenizer,
@@ -162,6 +217,8 @@ void refuse_contradictions(const po::variables_map& given) {
   needs("text", "chat");
   needs("skip-special-tokens", "decode");
   excludes("chat", "decode");
+  excludes("encoding", "chat");
+  excludes("encoding", "decode");
 }
 
 }  // namespace
@@ -172,11 +229,16 @@ int tokenize(const std::vector<std::string>& arguments) {
                         "--decode. Ids include the special\n"
                         "tokens of the tokenizer's post-processor.",
                         "echo 'Hello world' | temper tokenize models/stories260K");
-  parser.positional("MODEL",
-                    "a directory with tokenizer.json, tokenizer.model, vocab.json and merges.txt, vocab.txt "
-                    "or a .tiktoken file (a model, run or checkpoint directory)");
+  parser.positional(
+      "MODEL",
+      "a directory with tokenizer.json, tokenizer.model, vocab.json and merges.txt, vocab.txt "
+      "or a .tiktoken file (a model, run or checkpoint directory)");
   parser.options().add_options()("json",
-                                 "a line of text is a JSON string (input; with --decode output)")(
+                                 "a line of text is a JSON string (input; with --decode output), "
+                                 "or a list of two: a pair of texts")(
+      "encoding",
+      "all that is known of each token as a JSON object a line, cut and padded as tokenizer.json's "
+      "truncation and padding say; offsets are bytes")(
       "chat",
       "a line is a JSON list of messages, or an object with messages, tools, "
       "add_generation_prompt, "
@@ -187,8 +249,9 @@ int tokenize(const std::vector<std::string>& arguments) {
   const auto given = parser.parse(arguments);
   if (!given) return kDone;
   refuse_contradictions(*given);
-  const bool json = given->count("json") != 0, chat = given->count("chat") != 0,
-             text = given->count("text") != 0, decode = given->count("decode") != 0,
+  const bool json = given->count("json") != 0, whole = given->count("encoding") != 0,
+             chat = given->count("chat") != 0, text = given->count("text") != 0,
+             decode = given->count("decode") != 0,
              skip_special = given->count("skip-special-tokens") != 0;
 
   const auto files = tokenizer_files((*given)["MODEL"].as<std::string>());
@@ -197,6 +260,7 @@ int tokenize(const std::vector<std::string>& arguments) {
   std::optional<data::ChatTemplate> chat_template;
 
   InputLines lines;
+  std::vector<data::Encoding> batch;
   int64_t number = 0;
   while (const auto line = lines.next()) {
     const std::string where = "stdin:" + std::to_string(++number);
@@ -213,17 +277,22 @@ int tokenize(const std::vector<std::string>& arguments) {
       const auto ids = ids_of(data::parse_json(*line, where), *tokenizer, where);
       const std::string decoded = tokenizer->decode(ids, skip_special);
       std::cout << (json ? Json(decoded).dump() : decoded) << "\n";
-    } else if (json) {
-      const Json value = data::parse_json(*line, where);
-      if (!value.is_string())
-        throw UserError(where + ": expected a JSON string, found " + value.type_name());
-      print_ids(tokenizer->encode(value.get_ref<const std::string&>()));
     } else {
-      if (!simdjson::validate_utf8(line->data(), line->size()))
+      if (!json && !simdjson::validate_utf8(line->data(), line->size()))
         throw UserError(where + ": not UTF-8");
-      print_ids(tokenizer->encode(*line));
+      const Texts texts = json ? texts_of(data::parse_json(*line, where), where)
+                               : Texts{std::string(*line), std::nullopt};
+      if (whole) {
+        batch.push_back(encode(*tokenizer, texts, tokenizer->truncation(), where));
+        if (!tokenizer->padding()) print_encodings(batch, *tokenizer);
+      } else if (texts.second) {
+        print_ids(encode(*tokenizer, texts, std::nullopt, where).ids);
+      } else {
+        print_ids(tokenizer->encode(texts.first));
+      }
     }
   }
+  if (!batch.empty()) print_encodings(batch, *tokenizer);
   return kDone;
 }
 

@@ -1,5 +1,7 @@
 #include "data/text/component.h"
 
+#include <algorithm>
+
 #include "data/text/unicode.h"
 #include "recipes/diagnostic.h"
 
@@ -51,6 +53,14 @@ uint32_t Component::character(const char* name) const {
     fail("'" + std::string(name) + "' must be one character");
   }
   return decode_utf8(found, 0).value;
+}
+
+size_t Component::choice(const char* name, std::initializer_list<const char*> values) const {
+  const std::string found = text(name);
+  const auto place = std::find(values.begin(), values.end(), found);
+  if (place != values.end()) return static_cast<size_t>(place - values.begin());
+  fail(std::string(name) + " '" + found + "' is not supported; there are " +
+       join(std::vector<std::string>(values.begin(), values.end())));
 }
 
 std::vector<Component> Component::children(const char* name) const {

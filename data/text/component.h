@@ -1,8 +1,11 @@
 #pragma once
 
-#include <functional>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "data/io/json.h"
 
@@ -25,6 +28,8 @@ struct Component {
   std::string text_or_empty(const char* name) const;
   /// The one character of a text field.
   uint32_t character(const char* name) const;
+  /// The place in the list of a text field's value.
+  size_t choice(const char* name, std::initializer_list<const char*> values) const;
   const Json& field(const char* name) const;
   /// The elements of an array field, each a component of its own.
   std::vector<Component> children(const char* name) const;

@@ -33,6 +33,8 @@ class Model {
   /// Where the word's first `part` bytes may be cut off and tokenized by themselves, with the same
   /// tokens in the end; the whole size where the model knows no such place.
   virtual size_t independent_part(std::string_view word) const { return word.size(); }
+  /// Whether a token of this id is spelled as the text that it stands for.
+  virtual bool spells_as_text(int32_t) const { return false; }
 
  private:
   Vocabulary vocabulary_;

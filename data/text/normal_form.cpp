@@ -113,24 +113,14 @@ void decompose(uint32_t c, bool compatible, std::vector<Moving>& out) {
   const auto put = [&](uint32_t value, bool first) {
     out.push_back({{value, first ? 0 : 1}, combining_class(value)});
   };
-  if (c - kSyllables < kSyllableCount) {
-    const uint32_t index = c - kSyllables;
-    put(kLeads + index / (kVowelCount * kTailCount), true);
-    put(kVowels + index / kTailCount % kVowelCount, false);
-    if (index % kTailCount != 0) put(kTails + index % kTailCount, false);
-    return;
-  }
   if (compatible) {
     if (const CompatibleDecomposition* row = find_row(compatible_decompositions(), c)) {
       for (uint32_t i = 0; i < row->count; ++i) put(compatible_parts()[row->begin + i], i == 0);
       return;
     }
   }
-  if (const Decomposition* row = find_row(canonical_decompositions(), c)) {
-    for (size_t i = 0; i < 4 && row->parts[i] != 0; ++i) put(row->parts[i], i == 0);
-  } else {
-    put(c, true);
-  }
+  const CanonicalParts parts = canonical_parts(c);
+  for (size_t i = 0; i < parts.size() && (i == 0 || parts[i] != 0); ++i) put(parts[i], i == 0);
 }
 
 void order_marks(std::vector<Moving>& run) {
@@ -185,6 +175,18 @@ void normalize_run(std::string_view text, Span span, NormalForm form, Rewrite& r
 }
 
 }  // namespace
+
+CanonicalParts canonical_parts(uint32_t c) {
+  if (c - kSyllables < kSyllableCount) {
+    const uint32_t index = c - kSyllables;
+    const uint32_t tail = index % kTailCount;
+    return {kLeads + index / (kVowelCount * kTailCount), kVowels + index / kTailCount % kVowelCount,
+            tail == 0 ? 0 : kTails + tail, 0};
+  }
+  const Decomposition* row = find_row(canonical_decompositions(), c);
+  if (row == nullptr) return {c, 0, 0, 0};
+  return {row->parts[0], row->parts[1], row->parts[2], row->parts[3]};
+}
 
 void apply_normal_form(NormalForm form, Passage& passage) {
   const CharacterSet& restless = restless_of(form);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <functional>
 
 #include "data/text/component.h"
@@ -17,6 +19,10 @@ enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 /// Unicode's normal forms as the package makes them, alignment included (see unicode_tables.h for
 /// its Unicode version).
 void apply_normal_form(NormalForm form, Passage& passage);
+/// The full canonical decomposition of one character, which may be that itself; the ones after
+/// the last are 0.
+using CanonicalParts = std::array<uint32_t, 4>;
+CanonicalParts canonical_parts(uint32_t character);
 
 /// SentencePiece's compiled rules ("precompiled_charsmap", base64). Throws UserError for damaged
 /// ones.

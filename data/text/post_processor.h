@@ -1,40 +1,37 @@
 #pragma once
 
-#include <cstdint>
 #include <functional>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "data/text/component.h"
-#include "data/text/passage.h"
+#include "data/text/encoding.h"
 
-/// Post-processors: special tokens around the text, and offsets without the blanks at a token's
-/// ends.
+/// Post-processors: special tokens around a text or a pair of texts, and offsets without the blanks
+/// at a token's ends.
 namespace temper::data {
 
-/// Spaces at a token's ends, in characters: the letters that ByteLevel gives a space, and any
-/// whitespace.
-struct Blanks {
-  uint32_t leading = 0;
-  uint32_t trailing = 0;
-};
-Blanks count_blanks(std::string_view token);
-
-/// A text's tokens on their way out. offsets (bytes of `text`) and blanks are empty when nobody
-/// asked for offsets.
-struct Tokens {
-  std::string_view text;
-  std::vector<int32_t> ids;
-  std::vector<Span> offsets;
-  std::vector<Blanks> blanks;
+/// A piece of the answer: a text's tokens, with those that were put around them, or special tokens
+/// alone.
+struct Part {
+  Encoding encoding;
+  std::string_view text;  // that the offsets point into; of special tokens none
 };
 
-using PostProcessor = std::function<void(Tokens&, bool add_special_tokens)>;
+/// Takes one part for each text and leaves those of the answer in order. Throws UserError for a
+/// pair where the file has no form for one.
+using PostProcessor = std::function<void(std::vector<Part>& parts, bool add_special_tokens)>;
 
 /// From tokenizer.json's "post_processor"; null gives one that does nothing (and tests false).
 PostProcessor build_post_processor(const Component& component);
 
-/// What bos and eos flags of tokenizer_config.json make: `before`, the text, `after`.
-PostProcessor surround(std::vector<int32_t> before, std::vector<int32_t> after);
+/// A special token: its spelling and its id.
+using SpecialToken = std::pair<std::string, int32_t>;
+/// What bos and eos flags of tokenizer_config.json make of each text: `before`, the text, `after`,
+/// of type 0 around the first and 1 around the second.
+PostProcessor surround(const std::vector<SpecialToken>& before,
+                       const std::vector<SpecialToken>& after);
 
 }  // namespace temper::data

@@ -8,7 +8,6 @@
 #include "data/text/byte_level.h"
 #include "data/text/pattern.h"
 #include "data/text/unicode.h"
-#include "recipes/diagnostic.h"
 
 namespace temper::data {
 
@@ -16,22 +15,9 @@ namespace {
 
 enum class Behavior { kRemoved, kIsolated, kMergedWithPrevious, kMergedWithNext, kContiguous };
 
-constexpr std::pair<const char*, Behavior> kBehaviors[] = {
-    {"Removed", Behavior::kRemoved},
-    {"Isolated", Behavior::kIsolated},
-    {"MergedWithPrevious", Behavior::kMergedWithPrevious},
-    {"MergedWithNext", Behavior::kMergedWithNext},
-    {"Contiguous", Behavior::kContiguous},
-};
-
 Behavior parse_behavior(const Component& component) {
-  const std::string name = component.text("behavior");
-  std::vector<std::string> known;
-  for (const auto& [spelling, behavior] : kBehaviors) {
-    if (name == spelling) return behavior;
-    known.push_back(spelling);
-  }
-  component.fail("behavior '" + name + "' is not supported; there are " + join(known));
+  return static_cast<Behavior>(component.choice(
+      "behavior", {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"}));
 }
 
 struct Part {
@@ -125,6 +111,7 @@ enum class Cut { kBegin, kContinue, kDrop };
 template <typename Decide>
 void cut_where(Passage& passage, Decide decide) {
   std::vector<Span> words;
+  words.reserve(passage.words().size() + passage.text().size() / 4);
   for (const Span word : passage.words()) {
     for (uint32_t at = word.begin; at < word.end;) {
       const CodePoint c = decode_utf8(passage.text(), at);
@@ -221,15 +208,23 @@ Steps build_whitespace_split(const Component&) {
   return split_at(Behavior::kRemoved, is_whitespace);
 }
 
-Steps build_bert(const Component&) {
-  Steps steps = split_at(Behavior::kRemoved, is_whitespace);
-  steps.steps.push_back(split_at(Behavior::kIsolated, is_punctuation).steps[0]);
-  return steps;
-}
-
 Steps build_char_delimiter_split(const Component& component) {
   return split_at(Behavior::kRemoved, [delimiter = component.character("delimiter")](uint32_t c) {
     return c == delimiter;
+  });
+}
+
+// Punctuation marks, and what lies between them and whitespace.
+Steps build_bert(const Component&) {
+  return one_step([](Passage& passage) {
+    cut_where(passage, [in_word = false](uint32_t c, bool is_first) mutable {
+      const bool continues = in_word && !is_first;
+      in_word = false;
+      if (is_whitespace(c)) return Cut::kDrop;
+      if (is_punctuation(c)) return Cut::kBegin;
+      in_word = true;
+      return continues ? Cut::kContinue : Cut::kBegin;
+    });
   });
 }
 
@@ -309,12 +304,7 @@ Prepend parse_prepend_scheme(const Component& component) {
   if (!component.value.contains("prepend_scheme")) {
     return component.flag("add_prefix_space", true) ? Prepend::kAlways : Prepend::kNever;
   }
-  const std::string scheme = component.text("prepend_scheme");
-  if (scheme == "always") return Prepend::kAlways;
-  if (scheme == "first") return Prepend::kFirst;
-  if (scheme == "never") return Prepend::kNever;
-  component.fail("prepend_scheme '" + scheme +
-                 "' is not supported; there are always, first, never");
+  return static_cast<Prepend>(component.choice("prepend_scheme", {"always", "first", "never"}));
 }
 
 Steps build_metaspace(const Component& component) {

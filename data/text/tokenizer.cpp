@@ -6,25 +6,16 @@
 
 #include "data/io/atomic_file.h"
 #include "data/io/json.h"
-#include "data/text/added_tokens.h"
 #include "data/text/component.h"
 #include "data/text/decoder.h"
-#include "data/text/normalizer.h"
 #include "data/text/old_forms.h"
-#include "data/text/passage.h"
-#include "data/text/post_processor.h"
-#include "data/text/pre_tokenizer.h"
+#include "data/text/pipeline.h"
 #include "data/text/tokenizer_config.h"
-#include "data/text/unicode.h"
-#include "data/text/word_encoder.h"
 #include "recipes/diagnostic.h"
 
 namespace temper::data {
 
 namespace {
-
-// Offsets are 32 bits wide, and byte-level text is up to twice as long as what it spells.
-constexpr size_t kLongestText = size_t{1} << 30;
 
 std::string hex_hash(const std::string& text) {
   const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
@@ -41,13 +32,10 @@ std::string hex_hash(const std::string& text) {
 }  // namespace
 
 struct Tokenizer::State {
-  PreTokenizer pre_tokenizer;
-  WordEncoder words;
-  AddedTokens added;
-  Normalizer normalizer;
-  PostProcessor post_processor;
+  Pipeline pipeline;
   Decoder decoder;
-  std::vector<Blanks> blanks;  // of the model's tokens, by id
+  std::optional<Truncation> truncation;
+  std::optional<Padding> padding;
   TokenizerConfig config;
   std::optional<int32_t> bos_id, eos_id, pad_id;
   std::vector<AddedToken> added_later;  // load()'s own
@@ -57,17 +45,14 @@ struct Tokenizer::State {
   void add_tokens(const std::vector<AddedToken>& tokens);
   void add_later(const std::vector<std::string>& contents);
   void apply_config(const std::string& where);
-  const Vocabulary& vocabulary() const { return words.model().vocabulary(); }
+  const Vocabulary& vocabulary() const { return pipeline.words.model().vocabulary(); }
   std::optional<int32_t> model_id(const std::string& token) const;
   std::optional<int32_t> find(const std::string& token) const;
-
-  Tokens encode(std::string_view text, bool add_special_tokens, bool track) const;
-  void encode_passage(Passage& passage, bool track, Tokens& tokens) const;
 };
 
 void Tokenizer::State::add_tokens(const std::vector<AddedToken>& tokens) {
   for (const AddedToken& token : tokens) {
-    added.add(token, model_id(token.content), vocabulary().entries());
+    pipeline.added.add(token, model_id(token.content), vocabulary().entries());
   }
 }
 
@@ -75,11 +60,11 @@ void Tokenizer::State::add_tokens(const std::vector<AddedToken>& tokens) {
 // special where it is.
 void Tokenizer::State::add_later(const std::vector<std::string>& contents) {
   for (const std::string& content : contents) {
-    if (added.token_to_id(content)) continue;
+    if (pipeline.added.token_to_id(content)) continue;
     const bool is_new = !model_id(content);
     added_later.push_back({.content = content, .normalized = false, .special = true});
     add_tokens({added_later.back()});
-    if (is_new) added_ids.push_back(*added.token_to_id(content));
+    if (is_new) added_ids.push_back(*pipeline.added.token_to_id(content));
   }
 }
 
@@ -89,7 +74,7 @@ std::optional<int32_t> Tokenizer::State::model_id(const std::string& token) cons
 }
 
 std::optional<int32_t> Tokenizer::State::find(const std::string& token) const {
-  const std::optional<int32_t> id = added.token_to_id(token);
+  const std::optional<int32_t> id = pipeline.added.token_to_id(token);
   return id ? id : model_id(token);
 }
 
@@ -103,17 +88,17 @@ void Tokenizer::State::apply_config(const std::string& where) {
   eos_id = id_of("eos_token");
   pad_id = id_of("pad_token");
   if (!config.sets_surroundings) return;
-  std::vector<int32_t> before;
-  std::vector<int32_t> after;
   if (config.add_bos && !bos_id) {
     throw UserError(where + ": add_bos_token is true but there is no bos_token");
   }
   if (config.add_eos && !eos_id) {
     throw UserError(where + ": add_eos_token is true but there is no eos_token");
   }
-  if (config.add_bos) before.push_back(*bos_id);
-  if (config.add_eos) after.push_back(*eos_id);
-  post_processor = surround(std::move(before), std::move(after));
+  std::vector<SpecialToken> before;
+  std::vector<SpecialToken> after;
+  if (config.add_bos) before.emplace_back(*config.special_token("bos_token"), *bos_id);
+  if (config.add_eos) after.emplace_back(*config.special_token("eos_token"), *eos_id);
+  pipeline.post_processor = surround(before, after);
 }
 
 Tokenizer::Tokenizer(std::shared_ptr<const State> state) : state_(std::move(state)) {}
@@ -131,25 +116,32 @@ Tokenizer Tokenizer::load(const std::filesystem::path& directory,
     const auto found = definition.find(name);
     return Component{found == definition.end() ? nothing : *found, root.where + ": " + name};
   };
-  // Truncation and padding of the file are left to the data loader, as transformers leaves them to
-  // each call.
+  Normalizer normalizer = build_normalizer(part("normalizer"));
   PreTokenizer pre_tokenizer = build_pre_tokenizer(part("pre_tokenizer"));
   const bool spells_bytes = pre_tokenizer.spells_bytes;
-  auto state = std::make_shared<State>(
-      State{.pre_tokenizer = std::move(pre_tokenizer),
-            .words = {build_model({root.field("model"), root.where + ": model"}), spells_bytes},
-            .added = {},
-            .normalizer = build_normalizer(part("normalizer")),
-            .post_processor = build_post_processor(part("post_processor")),
-            .decoder = build_decoder(part("decoder")),
-            .blanks = {},
-            .config = {},
-            .bos_id = {},
-            .eos_id = {},
-            .pad_id = {},
-            .added_later = {},
-            .added_ids = {},
-            .fingerprint = {}});
+  WordEncoder words(build_model({root.field("model"), root.where + ": model"}), spells_bytes);
+  PostProcessor post_processor = build_post_processor(part("post_processor"));
+  Decoder decoder = build_decoder(part("decoder"));
+  const auto truncation = parse_truncation(part("truncation"));
+  const auto padding = parse_padding(part("padding"));
+  auto state =
+      std::make_shared<State>(State{.pipeline = {.added = {},
+                                                 .normalizer = std::move(normalizer),
+                                                 .pre_tokenizer = std::move(pre_tokenizer),
+                                                 .words = std::move(words),
+                                                 .post_processor = std::move(post_processor),
+                                                 .before = {},
+                                                 .after = {}},
+                                    .decoder = std::move(decoder),
+                                    .truncation = truncation,
+                                    .padding = padding,
+                                    .config = {},
+                                    .bos_id = {},
+                                    .eos_id = {},
+                                    .pad_id = {},
+                                    .added_later = {},
+                                    .added_ids = {},
+                                    .fingerprint = {}});
   std::vector<AddedToken> tokens;
   if (definition.contains("added_tokens") && !definition["added_tokens"].is_null()) {
     for (const Component& token : root.children("added_tokens")) {
@@ -160,12 +152,9 @@ Tokenizer Tokenizer::load(const std::filesystem::path& directory,
   state->config = read_tokenizer_config(directory, tokens, source.special_tokens);
   state->add_tokens(state->config.added_tokens);
   state->add_later(added);
-  state->added.prepare(state->normalizer);
+  state->pipeline.added.prepare(state->pipeline.normalizer);
   state->apply_config((directory / "tokenizer_config.json").string());
-  for (int64_t id = 0; id < state->vocabulary().end_id(); ++id) {
-    const std::string* token = state->vocabulary().token(static_cast<int32_t>(id));
-    state->blanks.push_back(token == nullptr ? Blanks{} : count_blanks(*token));
-  }
+  state->pipeline.find_surroundings();
 
   std::string decisive = source.source;
   std::vector<AddedToken> beside = state->config.added_tokens;
@@ -187,89 +176,32 @@ Tokenizer Tokenizer::load(const std::filesystem::path& directory,
   return Tokenizer(std::move(state));
 }
 
-void Tokenizer::State::encode_passage(Passage& passage, bool track, Tokens& tokens) const {
-  thread_local std::vector<Span> spans;
-  pre_tokenizer(passage);
-  for (const Span word : passage.words()) {
-    const size_t before = tokens.ids.size();
-    spans.clear();
-    words.encode(passage.text(word), tokens.ids, track ? &spans : nullptr);
-    for (size_t i = 0; i < spans.size(); ++i) {
-      tokens.offsets.push_back(
-          passage.original({word.begin + spans[i].begin, word.begin + spans[i].end}));
-      tokens.blanks.push_back(blanks[static_cast<size_t>(tokens.ids[before + i])]);
-    }
-  }
-}
-
-Tokens Tokenizer::State::encode(std::string_view text, bool add_special_tokens, bool track) const {
-  if (text.size() > kLongestText) {
-    throw UserError("a text of " + std::to_string(text.size()) +
-                    " bytes: at most 1 GiB can be encoded at once; split it");
-  }
-  Tokens tokens{.text = text, .ids = {}, .offsets = {}, .blanks = {}};
-  tokens.ids.reserve(text.size() / 3);
-  const auto put_added = [&](int32_t id, Span original, std::string_view content) {
-    tokens.ids.push_back(id);
-    if (!track) return;
-    tokens.offsets.push_back(original);
-    tokens.blanks.push_back(count_blanks(content));
-  };
-  std::vector<Piece> outer;
-  std::vector<Piece> inner;
-  added.split(text, /*normalized=*/false, outer);
-  for (const Piece& piece : outer) {
-    const std::string_view content = text.substr(piece.span.begin, piece.span.size());
-    if (piece.id) {
-      put_added(*piece.id, piece.span, content);
-      continue;
-    }
-    Passage passage(content, piece.span.begin, track);
-    if (normalizer) normalizer(passage);
-    added.split(passage.text(), /*normalized=*/true, inner);
-    for (const Piece& part : inner) {
-      if (part.id) {
-        put_added(*part.id, passage.original(part.span), passage.text(part.span));
-      } else if (inner.size() == 1) {
-        encode_passage(passage, track, tokens);
-      } else {
-        Passage slice = passage.slice(part.span);
-        encode_passage(slice, track, tokens);
-      }
-    }
-  }
-  if (post_processor) post_processor(tokens, add_special_tokens);
-  return tokens;
-}
-
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
-  if (is_valid_utf8(text)) return state_->encode(text, add_special_tokens, false).ids;
-  return state_->encode(repair_utf8(text), add_special_tokens, false).ids;
+  return state_->pipeline.encode_ids(text, add_special_tokens);
 }
 
-Encoding Tokenizer::encode_with_offsets(std::string_view text, bool add_special_tokens) const {
-  std::string repaired;
-  std::vector<uint32_t> origin;
-  const bool valid = is_valid_utf8(text);
-  if (!valid) repaired = repair_utf8(text, &origin);
-  Tokens tokens = state_->encode(valid ? text : repaired, add_special_tokens, true);
-  Encoding encoding{.ids = std::move(tokens.ids), .offsets = {}};
-  encoding.offsets.reserve(tokens.offsets.size());
-  for (const Span span : tokens.offsets) {
-    encoding.offsets.emplace_back(valid ? span.begin : origin[span.begin],
-                                  valid ? span.end : origin[span.end]);
-  }
-  return encoding;
+Encoding Tokenizer::encode_with_offsets(std::string_view text, bool add_special_tokens,
+                                        const std::optional<Truncation>& truncation) const {
+  return state_->pipeline.encode({text}, add_special_tokens, truncation);
 }
+
+Encoding Tokenizer::encode_pair(std::string_view first, std::string_view second,
+                                bool add_special_tokens,
+                                const std::optional<Truncation>& truncation) const {
+  return state_->pipeline.encode({first, second}, add_special_tokens, truncation);
+}
+
+const std::optional<Truncation>& Tokenizer::truncation() const { return state_->truncation; }
+const std::optional<Padding>& Tokenizer::padding() const { return state_->padding; }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_tokens) const {
   std::vector<std::string> tokens;
   tokens.reserve(ids.size());
   for (const int32_t id : ids) {
-    const std::string* token = state_->added.spelling(id);
+    const std::string* token = state_->pipeline.added.spelling(id);
     if (token == nullptr) token = state_->vocabulary().token(id);
     if (token == nullptr) continue;
-    if (skip_special_tokens && state_->added.is_special(*token)) continue;
+    if (skip_special_tokens && state_->pipeline.added.is_special(*token)) continue;
     tokens.push_back(*token);
   }
   if (state_->decoder) {
@@ -285,7 +217,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
 }
 
 int64_t Tokenizer::size() const {
-  return std::max(state_->vocabulary().end_id(), state_->added.end_id());
+  return std::max(state_->vocabulary().end_id(), state_->pipeline.added.end_id());
 }
 
 std::optional<int32_t> Tokenizer::token_to_id(std::string_view token) const {
@@ -293,13 +225,13 @@ std::optional<int32_t> Tokenizer::token_to_id(std::string_view token) const {
 }
 
 std::string Tokenizer::id_to_token(int32_t id) const {
-  if (const std::string* spelling = state_->added.spelling(id)) return *spelling;
+  if (const std::string* spelling = state_->pipeline.added.spelling(id)) return *spelling;
   const std::string* token = state_->vocabulary().token(id);
   return token == nullptr ? "" : *token;
 }
 
 bool Tokenizer::is_special(int32_t id) const {
-  const AddedToken* token = state_->added.find(id);
+  const AddedToken* token = state_->pipeline.added.find(id);
   return token != nullptr && token->special;
 }
 
@@ -327,7 +259,7 @@ void Tokenizer::add_to_files(const std::filesystem::path& directory) const {
       return entry.value("content", "") == token.content;
     });
     if (known) continue;
-    const int32_t id = *state_->added.token_to_id(token.content);
+    const int32_t id = *state_->pipeline.added.token_to_id(token.content);
     Json entry = {{"id", id}};
     entry.update(flags(token));
     tokens.push_back(std::move(entry));

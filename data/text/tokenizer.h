@@ -10,6 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include "data/text/encoding.h"
+#include "data/text/padding.h"
+#include "data/text/truncation.h"
+
 /// Text to token ids and back, exactly as PyPI's `tokenizers` 0.23.3 does from the same
 /// tokenizer.json.
 ///
@@ -21,25 +25,30 @@
 /// called from several threads.
 namespace temper::data {
 
-struct Encoding {
-  std::vector<int32_t> ids;
-  /// [start, end) of each token in bytes of the text that was encoded; (0, 0) for tokens of the
-  /// post-processor.
-  std::vector<std::pair<uint32_t, uint32_t>> offsets;
-};
-
 class Tokenizer {
  public:
   /// Reads tokenizer.json, or the older files of old_forms.h, and, where present,
-  /// tokenizer_config.json of a model directory (a directory with only tokenizer files is enough). Throws UserError naming file and component for
-  /// what is missing, malformed or not supported.
+  /// tokenizer_config.json of a model directory (a directory with only tokenizer files is enough).
+  /// Throws UserError naming file and component for what is missing, malformed or not supported.
   /// `added`: more special tokens; those that are no token yet get the next ids.
   static Tokenizer load(const std::filesystem::path& directory,
                         const std::vector<std::string>& added = {});
 
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens = true) const;
-  Encoding encode_with_offsets(std::string_view text, bool add_special_tokens = true) const;
+  /// With all that is known of each token. Throws UserError for a `truncation` that cannot be had
+  /// (see truncation.h; its max_length must leave room for the special tokens).
+  Encoding encode_with_offsets(std::string_view text, bool add_special_tokens = true,
+                               const std::optional<Truncation>& truncation = std::nullopt) const;
+  /// Two texts as one input, as cross-encoders and question answering take them.
+  Encoding encode_pair(std::string_view first, std::string_view second,
+                       bool add_special_tokens = true,
+                       const std::optional<Truncation>& truncation = std::nullopt) const;
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens) const;
+
+  /// The settings of tokenizer.json. No function here applies them: transformers, too, leaves them
+  /// to each call.
+  const std::optional<Truncation>& truncation() const;
+  const std::optional<Padding>& padding() const;
 
   /// Number of ids, added tokens included (`len(tokenizer)`): one above the largest id.
   int64_t size() const;

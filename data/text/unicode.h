@@ -33,7 +33,15 @@ struct CodePoint {
 };
 
 /// The character that begins at text[at].
-CodePoint decode_utf8(std::string_view text, size_t at);
+inline CodePoint decode_utf8(std::string_view text, size_t at) {
+  const auto byte = [&](size_t i) -> uint32_t { return static_cast<uint8_t>(text[at + i]); };
+  const uint32_t first = byte(0);
+  if (first < 0x80) return {first, 1};
+  if (first < 0xE0) return {(first & 0x1F) << 6 | (byte(1) & 0x3F), 2};
+  if (first < 0xF0) return {(first & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F), 3};
+  return {(first & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F),
+          4};
+}
 void append_utf8(std::string& text, uint32_t code_point);
 
 /// Bytes of the character whose first byte this is.

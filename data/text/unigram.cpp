@@ -3,11 +3,11 @@
 #include <limits>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <utility>
 
 #include "data/text/byte_fallback.h"
 #include "data/text/model.h"
+#include "data/text/piece_tree.h"
 #include "data/text/unicode.h"
 #include "recipes/diagnostic.h"
 
@@ -20,51 +20,14 @@ namespace {
 
 constexpr double kUnknownPenalty = 10;
 
-/// A tree over the bytes of all pieces.
-class PieceTree {
- public:
-  void add(const std::string& piece, int32_t id) {
-    uint32_t node = 0;
-    for (const char byte : piece) {
-      const auto [place, is_new] = next_.try_emplace(key(node, byte), end_);
-      if (is_new) {
-        ++end_;
-        ids_.push_back(kNoToken);
-      }
-      node = place->second;
-    }
-    ids_[node] = id;
-  }
-  /// found(id, end) for every piece that begins at text[begin], shortest first.
-  template <typename Found>
-  void find_all(std::string_view text, size_t begin, const Found& found) const {
-    uint32_t node = 0;
-    for (size_t at = begin; at < text.size(); ++at) {
-      const auto child = next_.find(key(node, text[at]));
-      if (child == next_.end()) return;
-      node = child->second;
-      if (ids_[node] != kNoToken) found(ids_[node], at + 1);
-    }
-  }
-
- private:
-  static uint64_t key(uint32_t node, char byte) {
-    return uint64_t{node} << 8 | static_cast<uint8_t>(byte);
-  }
-  std::unordered_map<uint64_t, uint32_t> next_;
-  std::vector<int32_t> ids_ = {kNoToken};
-  uint32_t end_ = 1;
-};
-
 class Unigram : public Model {
  public:
   Unigram(Vocabulary vocabulary, std::vector<double> scores, int32_t unknown, bool byte_fallback)
-      : Model(std::move(vocabulary)), scores_(std::move(scores)), unknown_(unknown) {
+      : Model(std::move(vocabulary)),
+        tree_(list_pieces(this->vocabulary())),
+        scores_(std::move(scores)),
+        unknown_(unknown) {
     if (byte_fallback) bytes_.emplace(this->vocabulary());
-    for (size_t id = 0; id < scores_.size(); ++id) {
-      const std::string& piece = *this->vocabulary().token(static_cast<int32_t>(id));
-      if (!piece.empty()) tree_.add(piece, static_cast<int32_t>(id));
-    }
     const auto lowest = std::min_element(scores_.begin(), scores_.end());
     unknown_score_ = (lowest == scores_.end() ? 0 : *lowest) - kUnknownPenalty;
   }
@@ -84,6 +47,7 @@ class Unigram : public Model {
     }
     std::reverse(tokens.begin() + static_cast<std::ptrdiff_t>(before), tokens.end());
   }
+  bool spells_as_text(int32_t id) const override { return id == unknown_; }
 
  private:
   struct Step {

@@ -94,6 +94,14 @@ void WordEncoder::encode(std::string_view word, std::vector<int32_t>& ids,
   }
 }
 
+std::string WordEncoder::spelling(int32_t id, std::string_view part) const {
+  if (!model_->spells_as_text(id)) return *model_->vocabulary().token(id);
+  if (!spells_bytes_) return std::string(part);
+  std::string letters;
+  for (const char byte : part) letters += byte_letter(static_cast<uint8_t>(byte));
+  return letters;
+}
+
 void WordEncoder::encode_part(std::string_view part, uint32_t at, std::vector<int32_t>& ids,
                               std::vector<Span>* spans) const {
   Slot* slot = nullptr;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -22,6 +23,8 @@ class WordEncoder {
   /// Appends the ids of the word's tokens and, where `spans` is not null, the bytes of the word
   /// that each stands for. The word must not be empty.
   void encode(std::string_view word, std::vector<int32_t>& ids, std::vector<Span>* spans) const;
+  /// How the token of this part of a word is spelled.
+  std::string spelling(int32_t id, std::string_view part) const;
 
  private:
   void encode_part(std::string_view part, uint32_t at, std::vector<int32_t>& ids,

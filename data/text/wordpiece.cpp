@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "data/text/model.h"
+#include "data/text/piece_tree.h"
 #include "data/text/unicode.h"
 #include "recipes/diagnostic.h"
 
@@ -24,7 +25,8 @@ class WordPiece : public Model {
       : Model(std::move(vocabulary)),
         unknown_token_(component.text("unk_token")),
         unknown_(this->vocabulary().find(unknown_token_)),
-        prefix_(component.text("continuing_subword_prefix")),
+        first_(list_pieces(this->vocabulary())),
+        next_(list_pieces(this->vocabulary(), component.text("continuing_subword_prefix"))),
         longest_word_(component.integer("max_input_chars_per_word")) {}
 
   void tokenize(std::string_view word, std::vector<WordToken>& tokens) const override {
@@ -33,9 +35,14 @@ class WordPiece : public Model {
                                           [](char byte) { return !continues_character(byte); });
     bool known = characters <= longest_word_;
     for (size_t begin = 0; known && begin < word.size();) {
-      const size_t end = longest_match(word, begin, tokens);
-      known = end > begin;
-      begin = end;
+      WordToken longest{kNoToken, static_cast<uint32_t>(begin), 0};
+      (begin == 0 ? first_ : next_).find_all(word, begin, [&](int32_t id, size_t end) {
+        longest.id = id;
+        longest.end = static_cast<uint32_t>(end);
+      });
+      known = longest.id != kNoToken;
+      tokens.push_back(longest);
+      begin = longest.end;
     }
     if (known) return;
     tokens.resize(before);
@@ -44,27 +51,10 @@ class WordPiece : public Model {
   }
 
  private:
-  // The end of the longest token that begins there, or `begin`.
-  size_t longest_match(std::string_view word, size_t begin, std::vector<WordToken>& tokens) const {
-    thread_local std::string candidate;
-    candidate = begin > 0 ? prefix_ : "";
-    candidate += word.substr(begin);
-    for (size_t end = word.size(); end > begin;) {
-      if (const int32_t id = vocabulary().find(candidate); id != kNoToken) {
-        tokens.push_back({id, static_cast<uint32_t>(begin), static_cast<uint32_t>(end)});
-        return end;
-      }
-      const size_t last = end;
-      do --end;
-      while (continues_character(word[end]));
-      candidate.resize(candidate.size() - (last - end));
-    }
-    return begin;
-  }
-
   std::string unknown_token_;
   int32_t unknown_;
-  std::string prefix_;  // of every token but a word's first
+  PieceTree first_;  // what a word may begin with
+  PieceTree next_;   // and go on with
   int64_t longest_word_;
 };
 

@@ -2,9 +2,9 @@
 """Megabytes of text a CPU second to ids: `temper tokenize` and PyPI's tokenizers' encode_batch, one thread each, in turns on the same
 texts.
 
-    python tests/bench/tokenizer_throughput.py build-release/bin/temper DIRECTORY... [--english FILE] [--rounds N]
+    python tests/bench/tokenizer_throughput.py build-release/bin/temper [DIRECTORY...] [--english FILE] [--rounds N]
 
-DIRECTORY holds a tokenizer.json. English text is FILE (default: ../shared's tinyshakespeare.txt), mixed Unicode text is made here.
+DIRECTORY holds a tokenizer.json (default: one of each kind in ../shared/data/tokenizers). English text is FILE (default: ../shared's tinyshakespeare.txt), mixed Unicode text is made here.
 CPU time, not that of the clock, so that others on the machine change little. temper's includes reading JSON lines and printing ids; that
 of a run on a single line is taken off. The ratio is that of the medians.
 """
@@ -25,6 +25,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from tokenizers import Tokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+SHARED = pathlib.Path(os.environ.get("TEMPER_SHARED", ROOT / ".." / "shared")) / "data"
+KINDS = ["tiny-llama3-like", "phi-3-mini", "roberta-base", "bert-base-uncased", "t5-small"]
 sys.path.insert(0, str(ROOT / "tests" / "parity"))
 import make_tokenizer
 
@@ -54,8 +56,8 @@ def package_seconds(tokenizer, lines):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("program")
-    parser.add_argument("directories", nargs="+", type=pathlib.Path)
-    parser.add_argument("--english", type=pathlib.Path, default=ROOT / ".." / "shared" / "data" / "lm" / "tinyshakespeare.txt")
+    parser.add_argument("directories", nargs="*", type=pathlib.Path, default=[SHARED / "tokenizers" / kind for kind in KINDS])
+    parser.add_argument("--english", type=pathlib.Path, default=SHARED / "lm" / "tinyshakespeare.txt")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     rng = random.Random(0)

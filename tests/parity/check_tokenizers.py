@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Fuzzed texts through `temper tokenize` and through PyPI's tokenizers: ids and decoded texts must be equal.
+"""Fuzzed texts through `temper tokenize` and through PyPI's tokenizers: ids and decoded texts must be equal, and of texts and pairs,
+whole, cut and filled, all that is known of each token.
 
     python tests/parity/check_tokenizers.py build-release/bin/temper [--seed N] [--texts N] [DIRECTORY ...]
 
 Every tokenizer.json in the directories (default: those that make_tokenizer.py makes, and ../shared/data/tokenizers where it is).
-10,000 texts a tokenizer with TEMPER_LONG, else 300.
+10,000 texts a tokenizer with TEMPER_LONG, else 300; a twentieth as many pairs for each of some settings of truncation and padding.
 """
 
 import argparse
@@ -71,6 +72,66 @@ def compare(program, name, directory, texts, encode, decode):
     print(f"{name}: {len(texts)} texts equal")
 
 
+def settings(rng):
+    """Values of tokenizer.json's truncation and padding, and whether pairs may be cut so: with a stride, a text of a pair may become
+    shorter than that, at which the package ends in a panic."""
+    yield None, None, True
+    for pairs in (True, True, False):
+        truncation = {"max_length": rng.randint(5, 20), "stride": 0 if pairs else rng.randint(0, 2),
+                      "strategy": rng.choice(["LongestFirst", "LongestFirst", "OnlyFirst", "OnlySecond"]) if pairs else "LongestFirst",
+                      "direction": rng.choice(["Left", "Right"])}
+        padding = {"strategy": rng.choice(["BatchLongest", {"Fixed": rng.randint(1, 24)}]), "direction": rng.choice(["Left", "Right"]),
+                   "pad_to_multiple_of": rng.choice([None, 8]), "pad_id": rng.randint(0, 5), "pad_type_id": rng.randint(0, 1),
+                   "pad_token": "[PAD]"}
+        yield truncation, rng.choice([None, padding, padding]), pairs
+
+
+def described(encoding, texts, processed, windows=True):
+    """As `temper tokenize --encoding` prints it: offsets count bytes. Without a post-processor, the package does not know of a window's
+    tokens which text they are from, but their types say it."""
+    positions = []
+    for text in texts:
+        positions.append([0])
+        for character in text:
+            positions[-1].append(positions[-1][-1] + len(character.encode()))
+    sequences = encoding.sequence_ids if processed else encoding.type_ids
+    offsets = [[0, 0] if word is None else [positions[sequence][begin], positions[sequence][end]]
+               for word, sequence, (begin, end) in zip(encoding.word_ids, sequences, encoding.offsets, strict=True)]
+    return {"ids": encoding.ids, "tokens": encoding.tokens, "offsets": offsets, "word_ids": encoding.word_ids,
+            "type_ids": encoding.type_ids, "special_tokens_mask": encoding.special_tokens_mask,
+            "attention_mask": encoding.attention_mask,
+            "overflowing": [described(part, texts, processed, False) for part in encoding.overflowing] if windows else []}
+
+
+def compare_whole(program, name, scratch, definition, rng, texts, count):
+    cut = 0
+    for truncation, padding, pairs in settings(rng):
+        file = scratch / "tokenizer.json"
+        file.write_text(json.dumps({**definition, "truncation": truncation, "padding": padding}))
+        reference = Tokenizer.from_file(str(file))
+        fitting, refused = [], []
+        for _ in range(count):
+            first, second = rng.choice(texts), rng.choice(texts) if pairs and rng.random() < 0.7 else None
+            value = first if second is None else (first, second)
+            try:
+                cut += bool(reference.encode(first, second).overflowing)
+                fitting.append(value)
+            except Exception:  # too short to be cut
+                refused.append(value)
+        answers = temper(program, scratch, ["--json", "--encoding"], fitting)
+        for value, encoding, got in zip(fitting, reference.encode_batch(fitting), answers, strict=True):
+            want = described(encoding, (value,) if isinstance(value, str) else value, definition["post_processor"] is not None)
+            for key in want:
+                if want[key] != got[key]:
+                    sys.exit(f"{name}: {truncation}, {padding}: {value!r}: {key}: expected\n{want[key]}\ngot\n{got[key]}")
+        for value in refused[:2]:
+            done = subprocess.run([program, "tokenize", str(scratch), "--json", "--encoding"], input=json.dumps(value), text=True,
+                                  capture_output=True)
+            if done.returncode != 2:
+                sys.exit(f"{name}: {truncation}: {value!r}: expected a refusal, got {done.stdout}")
+    print(f"{name}: {4 * count} texts and pairs equal, {cut} of them cut")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("program")
@@ -97,6 +158,11 @@ def main():
             texts = [fuzzed(rng, specials) for _ in range(arguments.texts)]
             compare(arguments.program, directory.name, alone, texts, lambda text: reference.encode(text).ids,
                     lambda ids, skip: reference.decode(ids, skip_special_tokens=skip))
+            whole = scratch / "whole" / directory.parent.name / directory.name
+            whole.mkdir(parents=True)
+            definition = json.loads((directory / "tokenizer.json").read_text())
+            compare_whole(arguments.program, directory.name, whole, definition, rng, texts, max(arguments.texts // 20, 20))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ for script in tests/parity/make_*.py; do
 done
 TEMPER_GOLDENS=$fresh ctest --test-dir "$build" -L parity --output-on-failure
 "$python" tests/parity/check_tokenizers.py "$build/bin/temper"
+"$python" tests/parity/check_old_tokenizers.py "$build/bin/temper"
 "$python" tests/parity/check_program.py "$build/bin/temper"
 "$python" tests/parity/check_adapters.py "$build/bin/temper"
 "$python" tests/parity/check_quantized.py "$build/bin/temper"

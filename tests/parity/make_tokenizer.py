@@ -3,8 +3,9 @@
 
     python tests/parity/make_tokenizer.py --out tests/parity/golden [--seed N] [--texts N]
 
-For each shape: tokenizer/NAME/tokenizer.json and tokenizer/NAME/cases.jsonl, a line a text with ids, ids_special, offsets (code points),
-decoded and decoded_skip. Everything is compared exactly. Another seed gives other texts and other vocabularies.
+For each shape: tokenizer/NAME/tokenizer.json and tokenizer/NAME/cases.jsonl, a line a case: of a single text, a pair, a text or pair that
+is cut, texts that are filled. Offsets are code points. Everything is compared exactly. Another seed gives other texts and other
+vocabularies.
 """
 
 import argparse
@@ -42,8 +43,8 @@ def text(rng, length):
 
 
 def single(*specials):
-    return processors.TemplateProcessing(single=" ".join([*(name for name, _ in specials), "$A"]),
-                                         special_tokens=list(specials))
+    before = " ".join(name for name, _ in specials)
+    return processors.TemplateProcessing(single=f"{before} $A", pair=f"{before} $A {before}:1 $B:1", special_tokens=list(specials))
 
 
 def train(tokenizer, corpus, specials, size, alphabet=()):
@@ -177,13 +178,56 @@ def shapes(corpus):
     yield "bytes", characters(corpus, normalizers.ByteLevel(), None, decoders.ByteLevel())
 
 
-def cases(tokenizer, texts):
+def single_cases(tokenizer, texts):
     for content in texts:
         encoding = tokenizer.encode(content, add_special_tokens=False)
         special = tokenizer.encode(content).ids
-        yield {"text": content, "ids": encoding.ids, "offsets": encoding.offsets, "ids_special": special,
-               "decoded": tokenizer.decode(special, skip_special_tokens=False),
+        yield {"kind": "single", "text": content, "ids": encoding.ids, "tokens": encoding.tokens, "offsets": encoding.offsets,
+               "ids_special": special, "decoded": tokenizer.decode(special, skip_special_tokens=False),
                "decoded_skip": tokenizer.decode(special, skip_special_tokens=True)}
+
+
+def pair_cases(tokenizer, rng):
+    for _ in range(8):
+        first, second = text(rng, rng.randint(0, 8)), text(rng, rng.randint(0, 8))
+        encoding = tokenizer.encode(first, second)
+        yield {"kind": "pair", "text": first, "pair": second, "ids": encoding.ids, "type_ids": encoding.type_ids,
+               "special_mask": encoding.special_tokens_mask, "offsets": encoding.offsets, "word_ids": encoding.word_ids}
+
+
+def truncation_cases(tokenizer, rng):
+    for number in range(12):
+        first, second = text(rng, rng.randint(1, 8)), text(rng, rng.randint(1, 8)) if number % 2 else None
+        setting = {"max_length": rng.choice([6, 8, 12]), "stride": 0 if second else rng.choice([0, 1, 2]),
+                   "strategy": rng.choice(["longest_first", "only_first", "only_second"]) if second else "longest_first",
+                   "direction": rng.choice(["left", "right"])}
+        case = {"kind": "trunc", "text": first, "pair": second, "trunc": setting}
+        tokenizer.enable_truncation(**setting)
+        try:
+            encoding = tokenizer.encode(first, second)
+            yield {**case, "ids": encoding.ids, "type_ids": encoding.type_ids, "overflow": [part.ids for part in encoding.overflowing]}
+        except Exception as error:
+            yield {**case, "error": str(error)}
+    tokenizer.no_truncation()
+
+
+def padding_cases(tokenizer, rng):
+    for _ in range(4):
+        texts = [text(rng, rng.randint(0, 6)) for _ in range(3)]
+        setting = {"length": rng.choice([None, 16]), "pad_to_multiple_of": rng.choice([None, 8]),
+                   "direction": rng.choice(["left", "right"]), "pad_id": rng.randint(0, 3), "pad_type_id": rng.randint(0, 1)}
+        tokenizer.enable_padding(**setting)
+        batch = tokenizer.encode_batch(texts)
+        yield {"kind": "pad", "texts": texts, "pad": setting, "ids": [encoding.ids for encoding in batch],
+               "attention": [encoding.attention_mask for encoding in batch], "type_ids": [encoding.type_ids for encoding in batch]}
+    tokenizer.no_padding()
+
+
+def cases(tokenizer, texts, rng):
+    yield from single_cases(tokenizer, texts)
+    yield from pair_cases(tokenizer, rng)
+    yield from truncation_cases(tokenizer, rng)
+    yield from padding_cases(tokenizer, rng)
 
 
 def write(out, seed, texts):
@@ -199,14 +243,15 @@ def write(out, seed, texts):
             definition["model"].update({"merges": [" ".join(merge) for merge in merges]} if merges else {})
         dump = lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         (directory / "tokenizer.json").write_text(dump(definition) + "\n")
-        (directory / "cases.jsonl").write_text("".join(dump(case) + "\n" for case in cases(tokenizer, contents)))
+        (directory / "cases.jsonl").write_text("".join(dump(case) + "\n"
+                                                           for case in cases(tokenizer, contents, random.Random(f"{seed} {name}"))))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--texts", type=int, default=40)
+    parser.add_argument("--texts", type=int, default=25)
     arguments = parser.parse_args()
     write(arguments.out, arguments.seed, arguments.texts)
 

@@ -142,6 +142,61 @@ TEST_F(TokenizerTest, AddBosTokenOfTheConfigReplacesThePostProcessor) {
   EXPECT_EQ(tokenizer.special_tokens().at(1).second, "</s>");
 }
 
+TEST_F(TokenizerTest, PairsFollowTheirTemplate) {
+  Json definition = small();
+  definition["added_tokens"] = Json::array({added("</s>")});
+  definition["post_processor"] = Json::parse(R"({"type": "TemplateProcessing",
+    "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "B", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 3}},
+             {"Sequence": {"id": "A", "type_id": 1}}],
+    "special_tokens": {"</s>": {"id": "</s>", "ids": [8], "tokens": ["</s>"]}}})");
+  const Encoding encoding = load(definition).encode_pair("é ab", "ba");
+  EXPECT_EQ(encoding.ids, (Ids{6, 8, 7, 3, 4}));
+  EXPECT_EQ(encoding.tokens, (std::vector<std::string>{"ba", "</s>", "é", " ", "ab"}));
+  EXPECT_EQ(encoding.offsets, (Offsets{{0, 2}, {0, 0}, {0, 2}, {2, 3}, {3, 5}}));
+  EXPECT_EQ(encoding.type_ids, (Ids{0, 3, 1, 1, 1}));
+  EXPECT_EQ(encoding.words, (Ids{0, kNoWord, 0, 0, 0}));
+  EXPECT_EQ(encoding.special_tokens_mask, (std::vector<uint8_t>{0, 1, 0, 0, 0}));
+  definition["post_processor"]["pair"] = Json::array();
+  const Tokenizer without = load(definition);
+  EXPECT_EQ(without.encode("ab"), (Ids{4, 8}));
+  EXPECT_THROW(without.encode_pair("a", "b"), UserError);
+}
+
+TEST_F(TokenizerTest, TruncationLeavesRoomForSpecialTokens) {
+  Json definition = small();
+  definition["added_tokens"] = Json::array({added("<s>")});
+  write("tokenizer_config.json", R"({"add_bos_token": true, "bos_token": "<s>"})");
+  const Tokenizer tokenizer = load(definition);
+  const Encoding cut = tokenizer.encode_with_offsets("é é", true, Truncation{.max_length = 3});
+  EXPECT_EQ(cut.ids, (Ids{8, 7, 3}));
+  ASSERT_EQ(cut.overflowing.size(), 1u);
+  EXPECT_EQ(cut.overflowing[0].ids, (Ids{8, 7}));
+  const Encoding pair = tokenizer.encode_pair("é é", "a", true, Truncation{.max_length = 4});
+  EXPECT_EQ(pair.ids, (Ids{8, 7, 8, 1}));
+  EXPECT_EQ(pair.type_ids, (Ids{0, 0, 1, 1}));
+  EXPECT_THROW(tokenizer.encode_pair("a", "b", true, Truncation{.max_length = 1}), UserError);
+}
+
+TEST_F(TokenizerTest, SettingsOfTheFileAreReadAndLeftToTheCaller) {
+  Json definition = small();
+  definition["truncation"] = Json::parse(
+      R"({"direction": "Left", "max_length": 2, "strategy": "OnlyFirst", "stride": 1})");
+  definition["padding"] = Json::parse(R"({"strategy": {"Fixed": 4}, "direction": "Left",
+      "pad_to_multiple_of": null, "pad_id": 3, "pad_type_id": 1, "pad_token": " "})");
+  const Tokenizer tokenizer = load(definition);
+  EXPECT_EQ(tokenizer.encode("é é"), (Ids{7, 3, 7}));
+  std::vector<Encoding> batch = {
+      tokenizer.encode_with_offsets("é a", true, tokenizer.truncation())};
+  EXPECT_EQ(batch[0].ids, (Ids{3, 1}));
+  EXPECT_EQ(batch[0].overflowing.at(0).ids, (Ids{7, 3}));
+  pad(batch, *tokenizer.padding());
+  EXPECT_EQ(batch[0].ids, (Ids{3, 3, 3, 1}));
+  definition["padding"]["direction"] = "Up";
+  EXPECT_NE(refusal(definition).find("padding: direction 'Up' is not supported; there are Left, Right"),
+            std::string::npos);
+}
+
 TEST_F(TokenizerTest, FingerprintChangesWithWhatDecidesIds) {
   Json definition = small();
   definition["added_tokens"] = {added("<s>")};
