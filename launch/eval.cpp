@@ -79,7 +79,7 @@ int eval(const std::vector<std::string>& arguments) {
     }
     if (session.world().rank == 0) std::printf("%s\n", line.dump().c_str());
     return int{kDone};
-  });
+  }, rendezvous_of(*given));
 }
 
 }  // namespace temper::launch

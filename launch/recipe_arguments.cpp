@@ -10,10 +10,20 @@ void add_recipe_arguments(ArgumentParser& parser) {
   parser.rest("key=value", "overrides by dotted key: optimizer.lr=1e-4 data.train.0.path=x.jsonl");
 }
 
+namespace {
+
+std::vector<std::string> overrides_of(const po::variables_map& given) {
+  return given.count("key=value") ? given["key=value"].as<std::vector<std::string>>() : std::vector<std::string>();
+}
+
+}  // namespace
+
 recipes::Recipe read_recipe(const po::variables_map& given, const recipes::Setting& setting) {
-  std::vector<std::string> overrides;
-  if (given.count("key=value")) overrides = given["key=value"].as<std::vector<std::string>>();
-  return recipes::parse(given["RECIPE"].as<std::string>(), overrides, setting);
+  return recipes::parse(given["RECIPE"].as<std::string>(), overrides_of(given), setting);
+}
+
+std::string rendezvous_of(const po::variables_map& given) {
+  return recipes::peek(given["RECIPE"].as<std::string>(), overrides_of(given)).parallel.rendezvous;
 }
 
 }  // namespace temper::launch

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <string>
+
 #include "launch/arguments.h"
 #include "recipes/parse.h"
 
@@ -11,5 +13,8 @@ void add_recipe_arguments(ArgumentParser& parser);
 
 /// Parses, checks and resolves the recipe that was given. Throws UserError with all findings.
 recipes::Recipe read_recipe(const po::variables_map& given, const recipes::Setting& setting);
+
+/// How ranks find each other, as far as the recipe can be read before they have.
+std::string rendezvous_of(const po::variables_map& given);
 
 }  // namespace temper::launch

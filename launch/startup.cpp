@@ -15,9 +15,9 @@ namespace temper::launch {
 
 namespace fs = std::filesystem;
 
-int run_on_all_ranks(const std::function<int(parallel::Session&)>& body) {
+int run_on_all_ranks(const std::function<int(parallel::Session&)>& body, const std::string& rendezvous) {
   trainer::use_caching_cpu_allocator();
-  parallel::Session session = parallel::Session::start();
+  parallel::Session session = parallel::Session::start(rendezvous);
   int code = kDone;      // what the ranks agree on (they return from `body` with the same)
   int failure = kDone;   // what went wrong here
   std::string error;

@@ -9,9 +9,10 @@
 /// What train, plan, prepare and eval do around their work, so that all ranks end alike.
 namespace temper::launch {
 
-/// Starts the session, runs `body` and returns the exit code of all ranks. `body` may throw at any point on any rank: the others are
-/// told, wherever they wait; every line of a UserError is printed once (with rank and host when not all ranks found it).
-int run_on_all_ranks(const std::function<int(parallel::Session&)>& body);
+/// Starts the session (`rendezvous`: parallel.rendezvous, where there is a recipe), runs `body` and returns the exit code of all
+/// ranks. `body` may throw at any point on any rank: the others are told, wherever they wait; every line of a UserError is printed
+/// once (with rank and host when not all ranks found it).
+int run_on_all_ranks(const std::function<int(parallel::Session&)>& body, const std::string& rendezvous = "mpi");
 
 /// Whether this host reads a token that rank 0 writes into `directory` (made if need be). Throws UserError where rank 0 cannot. Collective.
 bool this_host_sees(parallel::Session& session, const std::filesystem::path& directory);

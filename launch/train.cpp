@@ -74,7 +74,7 @@ int train(const std::vector<std::string>& arguments) {
   const auto given = parser.parse(arguments);
   if (!given) return kDone;
   install_signal_handlers();
-  return run_on_all_ranks([&](parallel::Session& session) { return run_recipe(session, *given); });
+  return run_on_all_ranks([&](parallel::Session& session) { return run_recipe(session, *given); }, rendezvous_of(*given));
 }
 
 }  // namespace temper::launch

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdio>
 #include <string>
 #include <utility>
 #include <vector>
@@ -7,6 +8,13 @@
 #include "recipes/diagnostic.h"
 
 namespace temper::parallel {
+
+/// "600 s (parallel.timeout)"
+inline std::string timeout_text(double seconds) {
+  char number[32];
+  std::snprintf(number, sizeof(number), "%g", seconds);
+  return std::string(number) + " s (parallel.timeout)";
+}
 
 /// A collective has not finished within parallel.timeout; what() names rank, host, collective and
 /// who did not answer.

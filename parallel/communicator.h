@@ -9,8 +9,9 @@ namespace at {
 class Tensor;
 }
 
-/// Collectives over one group of ranks: the contract, and its three honest implementations (solo,
-/// MPI for CPU tensors, NCCL for CUDA tensors in the plugin).
+/// Collectives over one group of ranks: the contract, and its honest implementations (solo, MPI for
+/// CPU tensors, NCCL for CUDA tensors in the plugin, and a store of keys for the little on the CPU
+/// that a run without MPI exchanges beside NCCL).
 ///
 /// Every call is asynchronous and returns a Work; tensors stay alive and untouched until wait() has
 /// returned. All ranks of a group issue the same calls in the same order, from one thread (the
@@ -53,6 +54,9 @@ class Communicator {
   virtual WorkPtr send(const at::Tensor& tensor, int peer, int tag) = 0;
   virtual WorkPtr receive(at::Tensor& tensor, int peer, int tag) = 0;
   virtual void barrier() = 0;
+  /// Throws PeerStopped when another rank of the run has ended with an error, as far as this group
+  /// hears of it. Soon over, for those who wait for something else meanwhile.
+  virtual void heed_peers() {}
   /// A group of the ranks with the same colour, ordered by key. Collective.
   virtual std::unique_ptr<Communicator> split(int color, int key, const std::string& name) = 0;
 };

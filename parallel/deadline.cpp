@@ -1,11 +1,11 @@
 #include "parallel/deadline.h"
 
 #include <chrono>
-#include <cstdio>
 #include <utility>
 
 #include <unistd.h>
 
+#include "parallel/collective_timeout.h"
 #include "parallel/log.h"
 
 namespace temper::parallel {
@@ -17,10 +17,8 @@ Deadline::Deadline(std::string what, double seconds)
                            [this] { return done_; })) {
           return;
         }
-        char limit[32];
-        std::snprintf(limit, sizeof(limit), "%g", seconds);
-        warn(what + " waited " + limit +
-                 " s (parallel.timeout): a rank is stuck or lost, or hosts do not reach each other "
+        warn(what + " waited " + timeout_text(seconds) +
+                 ": a rank is stuck or lost, or hosts do not reach each other "
                  "(OMPI_MCA_btl_tcp_if_include=DEVICE takes one network alone)",
              true);
         _exit(1);

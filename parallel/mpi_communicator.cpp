@@ -217,6 +217,8 @@ class MpiCommunicator : public Communicator {
     })->wait();
   }
 
+  void heed_peers() override { engine_->heed_peers(); }
+
   std::unique_ptr<Communicator> split(int color, int key, const std::string& name) override {
     barrier();  // by now everybody is here
     const Deadline deadline("the split of group '" + name_ + "'", timeout_seconds_);

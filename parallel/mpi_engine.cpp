@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <string_view>
 #include <unordered_map>
 
@@ -136,7 +135,7 @@ bool MpiEngine::wait(const MpiOperation& operation, double timeout_seconds, bool
       }
       waiting_for_ = operation.what;
       read_messages();
-      if (heed_peers && stopped_peer_ >= 0) throw PeerStopped(stopped_peer_, stopped_code_);
+      if (heed_peers) throw_if_stopped();
     }
     if (timeout_seconds > 0 && seconds_since(start) > timeout_seconds) return false;
     if (patience.idle() < kSpin) {
@@ -147,16 +146,24 @@ bool MpiEngine::wait(const MpiOperation& operation, double timeout_seconds, bool
   }
 }
 
+void MpiEngine::heed_peers() {
+  const std::lock_guard lock(mutex_);
+  read_messages();
+  throw_if_stopped();
+}
+
+void MpiEngine::throw_if_stopped() const {
+  if (stopped_peer_ >= 0) throw PeerStopped(stopped_peer_, stopped_code_);
+}
+
 void MpiEngine::wait_for_peers(const MpiOperation& operation, const std::vector<int>& peers,
                                double timeout_seconds) {
   if (wait(operation, timeout_seconds)) return;
-  char seconds[32];
-  std::snprintf(seconds, sizeof(seconds), "%g", timeout_seconds);
   const std::vector<std::string> lines = roll_call(peers, operation);
   const std::string found = lines.empty() ? "all ranks wait in it: the link is too slow or stuck"
                                           : join(lines) + ": lost, stuck or doing something else";
-  throw CollectiveTimeout(name_of(world_) + ": " + operation.what + " waited " + seconds +
-                              " s (parallel.timeout); " + found,
+  throw CollectiveTimeout(name_of(world_) + ": " + operation.what + " waited " +
+                              timeout_text(timeout_seconds) + "; " + found,
                           recent());
 }
 

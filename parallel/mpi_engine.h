@@ -65,6 +65,8 @@ class MpiEngine {
   /// what the operation threw, and PeerStopped (if `heed_peers`) when another rank has called
   /// tell_peers().
   bool wait(const MpiOperation& operation, double timeout_seconds, bool heed_peers = true);
+  /// Throws PeerStopped when another rank has called tell_peers().
+  void heed_peers();
   /// As wait(), for `peers` (ranks of the world) who do the same: when the time is over they are
   /// asked who is there, and CollectiveTimeout says who does not answer or waits elsewhere.
   void wait_for_peers(const MpiOperation& operation, const std::vector<int>& peers,
@@ -84,6 +86,7 @@ class MpiEngine {
  private:
   bool advance();
   void read_messages();
+  void throw_if_stopped() const;
   void send_text(const std::string& text, int peer, int tag);
   void run();
 

@@ -8,14 +8,16 @@
 #include "parallel/communicator.h"
 #include "recipes/diagnostic.h"
 
-/// Who is here: one process a device, started alone, by mpirun or by srun --mpi=pmix.
+/// Who is here: one process a device, started alone, by mpirun or by srun --mpi=pmix; or, with a
+/// rendezvous other than "mpi", by anything that tells each process its rank (store/rendezvous.h).
 ///
 /// Session::start() is called once, before the first LibTorch operation: it recognises the launcher
 /// from its environment, initialises MPI (not at all when there is no launcher: that saves a third
-/// of a second) and finds hosts and local ranks. use_threads() then gives this rank its share of
+/// of a second) or meets the other ranks at the rendezvous, and finds hosts and local ranks.
+/// use_threads() then gives this rank its share of
 /// the cores (TEMPER_CORES overrides) and LibTorch its threads.
 ///
-///     auto session = parallel::Session::start();
+///     auto session = parallel::Session::start(recipe.parallel.rendezvous);
 ///     int code = 0;
 ///     std::string error;
 ///     try {
@@ -66,16 +68,18 @@ class PeerStopped : public RunError {
   int exit_code_;
 };
 
-/// The MPI session of this process (or none). Not copyable; one a process. Calls come from one
+/// The part of this process in the run. Not copyable; one a process. Calls come from one
 /// thread; all but use_threads, set_timeout and finish are collective: every rank makes them in
 /// the same order, and waiting costs no core.
 class Session {
  public:
-  /// Reads the launcher's environment, starts MPI where there is one, finds hosts and local ranks;
-  /// log lines know their rank from here on. Throws UserError for srun without PMIx and for a
-  /// launcher of another MPI. Ends the process where MPI has not started within
-  /// `timeout_seconds` (the default of parallel.timeout).
-  static Session start(std::optional<double> timeout_seconds = {});
+  /// Reads the launcher's environment, meets the other ranks as `rendezvous` (parallel.rendezvous)
+  /// says, finds hosts and local ranks; log lines know their rank from here on. Throws UserError
+  /// for srun without PMIx, for a launcher of another MPI, and for a rendezvous that fails. Ends
+  /// the process where MPI has not started within `timeout_seconds` (the default of
+  /// parallel.timeout).
+  static Session start(const std::string& rendezvous = "mpi",
+                       std::optional<double> timeout_seconds = {});
   Session(Session&&) noexcept;
   Session& operator=(Session&&) noexcept;
   ~Session();
@@ -101,7 +105,8 @@ class Session {
   /// and names the rank of a line that not all of them have. A rank with an error waits 10 s for
   /// the others; then it prints its own error, and finish() leaves them to the launcher.
   int agree_exit_code(int code, const std::string& error = "");
-  /// MPI_Finalize in order. Never MPI_Abort: user errors end with the same code on every rank.
+  /// Leaves in order (MPI_Finalize, never MPI_Abort): user errors end with the same code on every
+  /// rank.
   void finish();
 
  private:

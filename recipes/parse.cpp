@@ -437,4 +437,11 @@ Recipe parse(const fs::path& file, const std::vector<std::string>& overrides,
   return resolve(std::move(reader.recipe));
 }
 
+Recipe peek(const fs::path& file, const std::vector<std::string>& overrides) {
+  Reader reader(file.string());
+  if (unreadable(file).empty()) reader.read_file(file, {});
+  reader.read_overrides(overrides);
+  return std::move(reader.recipe);
+}
+
 }  // namespace temper::recipes

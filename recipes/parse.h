@@ -41,4 +41,8 @@ struct Setting {
 Recipe parse(const std::filesystem::path& file, const std::vector<std::string>& overrides,
              const Setting& setting = {});
 
+/// What is read the same way, unjudged: for what must be known before ranks can meet. Keys that do
+/// not fit are left out; parse() says what is wrong.
+Recipe peek(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+
 }  // namespace temper::recipes

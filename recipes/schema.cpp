@@ -201,7 +201,9 @@ std::vector<Key> recipe_rows() {
 
       ROW(parallel.backend, .meaning = "Library that carries tensors between ranks.",
           .works = {"auto", "mpi"}),
-      ROW(parallel.rendezvous, .meaning = "How ranks find each other.", .works = {"mpi"}),
+      ROW(parallel.rendezvous,
+          .meaning = "How ranks find each other: over MPI; or without it, on CUDA, at rank 0 "
+                     "(`tcp://host:port`) or through a file that all ranks see (`file:///path`)."),
       ROW(parallel.bucket_mib,
           .meaning = "Gradients are exchanged in buckets of this size, while backward runs.",
           .unit = "MiB", .range = between(1, 1024)),

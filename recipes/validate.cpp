@@ -13,6 +13,7 @@
 #include "recipes/judgement.h"
 #include "recipes/objective_kinds.h"
 #include "recipes/peft_methods.h"
+#include "recipes/rendezvous.h"
 #include "recipes/resolve.h"
 #include "recipes/schema.h"
 
@@ -268,6 +269,16 @@ void judge_axes(Judgement& judge, int64_t world_size) {
                     ")");
 }
 
+void judge_rendezvous(Judgement& judge) {
+  const auto rendezvous = read_rendezvous(judge.recipe.parallel.rendezvous);
+  judge.require(rendezvous.has_value(), {"parallel.rendezvous"},
+                "must be \"mpi\", \"tcp://host:port\" or \"file:///path\"");
+  judge.require(!rendezvous || rendezvous->kind == Rendezvous::Kind::kMpi ||
+                    judge.recipe.train.device == Device::kCuda,
+                {"parallel.rendezvous", "train.device"},
+                "needs train.device = \"cuda\": ranks on the CPU meet over MPI (\"mpi\")");
+}
+
 void judge_sharding(Judgement& judge) {
   const Recipe& recipe = judge.recipe;
   const Parallel& parallel = recipe.parallel;
@@ -352,6 +363,7 @@ void validate(const Recipe& recipe, const Setting& setting, Findings& findings) 
   judge_export(judge);
   judge_peft(judge, setting.purpose);
   judge_objective(judge);
+  judge_rendezvous(judge);
   judge_sharding(judge);
   if (setting.purpose != Purpose::kTrain) return;
   const int64_t world_size = setting.world_size.value_or(1);

@@ -1,7 +1,6 @@
 #include "parallel/cuda/nccl_communicator.h"
 
 #include <chrono>
-#include <cstdio>
 #include <cstring>
 #include <functional>
 #include <thread>
@@ -11,12 +10,12 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/cuda/CUDAEvent.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <nccl.h>
 
+#include "parallel/collective_timeout.h"
 #include "recipes/diagnostic.h"
 
 namespace temper::parallel {
@@ -25,11 +24,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr auto kHeedEvery = std::chrono::milliseconds(100);
+
 /// One NCCL communicator, its stream, and the state that all its works share.
 class Group {
  public:
-  Group(int device, std::string name, std::string who, double timeout_seconds)
-      : device_(device),
+  Group(Communicator& bootstrap, int device, std::string name, std::string who,
+        double timeout_seconds)
+      : bootstrap_(bootstrap),
+        device_(device),
         name_(std::move(name)),
         who_(std::move(who)),
         timeout_seconds_(timeout_seconds),
@@ -42,11 +45,12 @@ class Group {
 
   /// Runs an NCCL call and waits until NCCL has taken it (communicators are non-blocking).
   void call(const std::string& what, const std::function<ncclResult_t()>& nccl) {
-    if (comm_ == nullptr && aborted_) fail(what, "the group was aborted after an earlier error");
+    if (aborted_) fail(what, kAborted);
     ncclResult_t result = nccl();
     const auto start = Clock::now();
     while (result == ncclInProgress && comm_ != nullptr) {
       check_time(what, start);
+      heed_peers();
       std::this_thread::yield();
       result = async_error();
     }
@@ -55,15 +59,17 @@ class Group {
 
   /// Whether `end` is reached. Throws when NCCL has noticed an error, or `start` is too long ago.
   bool reached(const at::cuda::CUDAEvent& end, const std::string& what, Clock::time_point start) {
-    if (aborted_) fail(what, "the group was aborted after an earlier error");
+    if (aborted_) fail(what, kAborted);
     if (end.query()) return true;
     if (const ncclResult_t error = async_error(); error != ncclSuccess && error != ncclInProgress) {
       fail(what, reason(error));
     }
     check_time(what, start);
+    heed_peers();
     return false;
   }
 
+  Communicator& bootstrap() const { return bootstrap_; }
   int device() const { return device_; }
   const std::string& name() const { return name_; }
   const std::string& who() const { return who_; }
@@ -88,10 +94,21 @@ class Group {
 
   void check_time(const std::string& what, Clock::time_point start) {
     if (std::chrono::duration<double>(Clock::now() - start).count() <= timeout_seconds_) return;
-    char seconds[32];
-    std::snprintf(seconds, sizeof(seconds), "%g", timeout_seconds_);
-    fail(what, std::string("waited ") + seconds +
-                   " s (parallel.timeout): a rank is lost, stuck or doing something else");
+    fail(what, "waited " + timeout_text(timeout_seconds_) +
+                   ": a rank is lost, stuck or doing something else");
+  }
+
+  // NCCL does not notice a rank that has ended with an error where ranks share a host.
+  void heed_peers() {
+    const auto now = Clock::now();
+    if (now - heeded_ < kHeedEvery) return;
+    heeded_ = now;
+    try {
+      bootstrap_.heed_peers();
+    } catch (...) {
+      abort();
+      throw;
+    }
   }
 
   [[noreturn]] void fail(const std::string& what, const std::string& why) {
@@ -105,10 +122,14 @@ class Group {
     aborted_ = true;
   }
 
+  static constexpr const char* kAborted = "the group was aborted after an earlier error";
+
+  Communicator& bootstrap_;
   int device_;
   std::string name_;
   std::string who_;
   double timeout_seconds_;
+  Clock::time_point heeded_ = Clock::now();
   c10::cuda::CUDAStream stream_;
   ncclComm_t comm_ = nullptr;
   bool aborted_ = false;
@@ -257,14 +278,14 @@ class NcclCommunicator : public Communicator {
   void barrier() override {
     const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(group_->device()));
     at::Tensor nothing =
-        at::zeros({1}, at::TensorOptions(at::kByte).device(at::kCUDA, group_->device()));
+        at::empty({1}, at::TensorOptions(at::kByte).device(at::kCUDA, group_->device()));
     all_reduce(nothing, ReduceOp::kSum)->wait();
   }
 
   std::unique_ptr<Communicator> split(int color, int key, const std::string& name) override {
     const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(group_->device()));
-    auto part =
-        std::make_shared<Group>(group_->device(), name, group_->who(), group_->timeout_seconds());
+    auto part = std::make_shared<Group>(group_->bootstrap(), group_->device(), name, group_->who(),
+                                        group_->timeout_seconds());
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     group_->call("split", [&] {
@@ -311,7 +332,7 @@ std::unique_ptr<Communicator> make_nccl_communicator(Communicator& bootstrap, in
                                                      double timeout_seconds) {
   ncclUniqueId id = {};
   at::Tensor bytes = at::empty({static_cast<int64_t>(sizeof(id))}, at::TensorOptions(at::kByte));
-  auto group = std::make_shared<Group>(device, bootstrap.name(), who, timeout_seconds);
+  auto group = std::make_shared<Group>(bootstrap, device, bootstrap.name(), who, timeout_seconds);
   if (bootstrap.rank() == 0) {
     group->call("ncclGetUniqueId", [&] { return ncclGetUniqueId(&id); });
     std::memcpy(bytes.data_ptr(), &id, sizeof(id));

@@ -7,10 +7,11 @@
 
 #include <ATen/ATen.h>
 
+#include "parallel/log.h"
 #include "parallel/world.h"
 
-/// How a run ends when something goes wrong on one rank: started by endings_test.sh under mpirun,
-/// written as launch/ does it.
+/// How a run ends when something goes wrong on one rank: started by endings_test.sh, written as
+/// launch/ does it.
 namespace temper::parallel {
 
 namespace {
@@ -74,12 +75,15 @@ int body(const std::string& how, Session& session) {
 }
 
 int run(const std::string& how) {
-  if (how == "a rank that never starts MPI" &&
-      std::getenv("OMPI_COMM_WORLD_RANK") == std::string("1")) {
+  const char* const rank = std::getenv("OMPI_COMM_WORLD_RANK");
+  if (how == "a rank that never starts" &&
+      (rank == nullptr ? std::getenv("RANK") : rank) == std::string("1")) {
     std::this_thread::sleep_for(std::chrono::seconds(100));
   }
-  Session session = Session::start(how == "a rank that never starts MPI" ? std::optional<double>(1)
-                                                                         : std::nullopt);
+  const char* const rendezvous = std::getenv("TEMPER_TEST_RENDEZVOUS");
+  Session session =
+      Session::start(rendezvous == nullptr ? "mpi" : rendezvous,
+                     how == "a rank that never starts" ? std::optional<double>(1) : std::nullopt);
   int code = 0;
   std::string error;
   try {
@@ -102,4 +106,11 @@ int run(const std::string& how) {
 
 }  // namespace temper::parallel
 
-int main(int, char** argv) { return temper::parallel::run(argv[1]); }
+int main(int, char** argv) {
+  try {
+    return temper::parallel::run(argv[1]);
+  } catch (const temper::UserError& wrong) {  // nobody was met
+    temper::parallel::warn(wrong.what());
+    return 2;
+  }
+}

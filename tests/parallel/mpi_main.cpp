@@ -1,5 +1,6 @@
 #include "tests/parallel/mpi_main.h"
 
+#include <cstdlib>
 #include <optional>
 
 #include <gtest/gtest.h>
@@ -29,7 +30,8 @@ Communicator& test_group() { return *group; }
 
 int main(int argc, char** argv) {
   namespace parallel = temper::parallel;
-  parallel::session = parallel::Session::start();
+  const char* const rendezvous = std::getenv("TEMPER_TEST_RENDEZVOUS");
+  parallel::session = parallel::Session::start(rendezvous == nullptr ? "mpi" : rendezvous);
   parallel::session->use_threads(0);
   testing::InitGoogleTest(&argc, argv);
   auto& listeners = testing::UnitTest::GetInstance()->listeners();

@@ -133,6 +133,16 @@ const Refused kCases[] = {
      "[train]\nfrozen = [\"(\"]",
      {},
      {"r.toml:3: train.frozen = [\"(\"]: \"(\" is not a regular expression (ECMAScript)"}},
+    {"RendezvousWithoutAPort",
+     "[parallel]\nrendezvous = \"tcp://node1\"",
+     {},
+     {"r.toml:3: parallel.rendezvous = \"tcp://node1\": must be \"mpi\", \"tcp://host:port\" or "
+      "\"file:///path\""}},
+    {"RendezvousOnTheCpu",
+     "[train]\ndevice = \"cpu\"\n[parallel]\nrendezvous = \"tcp://node1:29500\"",
+     {},
+     {"r.toml:5: parallel.rendezvous = \"tcp://node1:29500\": needs train.device = \"cuda\": ranks on "
+      "the CPU meet over MPI (\"mpi\")"}},
     // Choices.
     {"ChoiceInCapitals",
      "",
