@@ -3,8 +3,10 @@
 #include <filesystem>
 
 #include "launch/command.h"
+#include "launch/compute_device.h"
 #include "launch/recipe_arguments.h"
 #include "launch/startup.h"
+#include "parallel/device.h"
 #include "parallel/log.h"
 #include "recipes/diagnostic.h"
 #include "trainer/checkpoint/state.h"
@@ -53,14 +55,18 @@ int eval(const std::vector<std::string>& arguments) {
   const auto given = parser.parse(arguments);
   if (!given) return kDone;
 
+  const recipes::Recipe seen = peek_recipe(*given);
+  parallel::load_plugin_early(seen.train.device);
   return run_on_all_ranks([&](parallel::Session& session) {
     recipes::Recipe recipe = read_recipe(*given, {.purpose = recipes::Purpose::kEval, .world_size = session.world().size});
+    const ComputeDevice compute =
+        open_device(session, recipe.train.device, recipe.run.deterministic != recipes::Deterministic::kFalse);
     session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
     recipe.data.train.clear();  // only [[data.eval]] is read
 
     trainer::Inputs inputs = trainer::read_inputs(recipe);
     trainer::Datasets datasets = trainer::prepare_datasets(recipe, inputs, session.world());
-    trainer::Run run = trainer::assemble(std::move(recipe), std::move(inputs), std::move(datasets), session.world());
+    trainer::Run run = trainer::assemble(std::move(recipe), std::move(inputs), std::move(datasets), session.world(), compute.device);
     if (given->count("checkpoint")) {
       const std::filesystem::path checkpoint =
           chosen_checkpoint(run.recipe, (*given)["checkpoint"].as<std::string>());
@@ -69,7 +75,8 @@ int eval(const std::vector<std::string>& arguments) {
     } else {
       trainer::fill_model(run);
     }
-    run.communicator = session.communicator(run.recipe.parallel.timeout);
+    run.communicator = open_communicator(session, run.recipe.parallel.timeout, compute.device);
+    if (!compute.statement.empty()) parallel::say(compute.statement);
     for (const std::string& line : run.datasets.statements) parallel::say(line);
 
     data::Json line;
@@ -79,7 +86,7 @@ int eval(const std::vector<std::string>& arguments) {
     }
     if (session.world().rank == 0) std::printf("%s\n", line.dump().c_str());
     return int{kDone};
-  }, rendezvous_of(*given));
+  }, seen.parallel.rendezvous);
 }
 
 }  // namespace temper::launch

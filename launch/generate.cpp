@@ -9,8 +9,10 @@
 #include "data/text/tokenizer.h"
 #include "launch/arguments.h"
 #include "launch/command.h"
+#include "launch/compute_device.h"
 #include "launch/source.h"
 #include "launch/startup.h"
+#include "parallel/device.h"
 #include "parallel/world.h"
 #include "recipes/diagnostic.h"
 #include "trainer/adapters/adapters.h"
@@ -144,10 +146,10 @@ int generate(const std::vector<std::string>& arguments) {
   if (!given) return kDone;
   if (given->count("prompt") == 0) throw UserError("temper generate: --prompt is missing");
   const std::string dtype = *one_of(*given, "dtype", {"auto", "fp32", "bf16", "fp16"});
-  if (*one_of(*given, "device", {"auto", "cpu", "cuda"}) == "cuda") {
-    throw UserError(
-        "temper generate: --device cuda: generation runs on the CPU in this version of temper");
-  }
+  const std::string where = *one_of(*given, "device", {"auto", "cpu", "cuda"});
+  const recipes::Device wanted = where == "cuda"  ? recipes::Device::kCuda
+                                 : where == "cpu" ? recipes::Device::kCpu
+                                                  : recipes::Device::kAuto;
 
   const fs::path model_path = (*given)["MODEL"].as<std::string>();
   const Source source = given->count("adapter") != 0
@@ -161,13 +163,15 @@ int generate(const std::vector<std::string>& arguments) {
   if (source.load_config().num_labels > 0) {
     throw UserError(model_path.string() + ": a model that gives scores, not text: nothing to generate with");
   }
+  parallel::load_plugin_early(wanted);
   return run_on_all_ranks([&](parallel::Session& session) {
+    const at::Device device = open_device(session, wanted, /*deterministic=*/true).device;
     if (session.world().rank != 0) return int{kDone};
     // A token of a small model is so little work that sharing it out costs more than doing it.
     const auto config = source.load_config();
     session.use_threads(config.hidden_size < 512 ? 1 : 0);
     const at::ScalarType type = compute_type(dtype, config);
-    const LoadedModel loaded = load_model(source, {.compute = type, .weights = type});
+    const LoadedModel loaded = load_model(source, {.compute = type, .weights = type, .device = device});
     const auto completion =
         trainer::generate(*loaded.model, tokenizer, prompt, settings,
                           [](const std::string& piece) { std::cout << piece << std::flush; });

@@ -120,7 +120,7 @@ int plan(const std::vector<std::string>& arguments) {
                       trainer::memory_advice(recipe, run.inputs.config, world, trainer::parse_size(limit)));
     }
     return int{kDone};
-  }, rendezvous_of(*given));
+  }, peek_recipe(*given).parallel.rendezvous);
 }
 
 }  // namespace temper::launch

@@ -21,7 +21,7 @@ int prepare(const std::vector<std::string>& arguments) {
     const trainer::Datasets datasets = trainer::prepare_datasets(recipe, trainer::read_inputs(recipe), session.world());
     for (const std::string& line : datasets.statements) parallel::say(line);
     return int{kDone};
-  }, rendezvous_of(*given));
+  }, peek_recipe(*given).parallel.rendezvous);
 }
 
 }  // namespace temper::launch

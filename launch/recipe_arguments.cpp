@@ -22,8 +22,8 @@ recipes::Recipe read_recipe(const po::variables_map& given, const recipes::Setti
   return recipes::parse(given["RECIPE"].as<std::string>(), overrides_of(given), setting);
 }
 
-std::string rendezvous_of(const po::variables_map& given) {
-  return recipes::peek(given["RECIPE"].as<std::string>(), overrides_of(given)).parallel.rendezvous;
+recipes::Recipe peek_recipe(const po::variables_map& given) {
+  return recipes::peek(given["RECIPE"].as<std::string>(), overrides_of(given));
 }
 
 }  // namespace temper::launch

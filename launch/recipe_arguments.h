@@ -14,7 +14,8 @@ void add_recipe_arguments(ArgumentParser& parser);
 /// Parses, checks and resolves the recipe that was given. Throws UserError with all findings.
 recipes::Recipe read_recipe(const po::variables_map& given, const recipes::Setting& setting);
 
-/// How ranks find each other, as far as the recipe can be read before they have.
-std::string rendezvous_of(const po::variables_map& given);
+/// As much of it as can be read before ranks have met: how they do, and on which devices. What is
+/// wrong with it is for read_recipe() to say.
+recipes::Recipe peek_recipe(const po::variables_map& given);
 
 }  // namespace temper::launch

@@ -1,10 +1,12 @@
 #include <memory>
 
 #include "launch/command.h"
+#include "launch/compute_device.h"
 #include "launch/environment.h"
 #include "launch/recipe_arguments.h"
 #include "launch/signals.h"
 #include "launch/startup.h"
+#include "parallel/device.h"
 #include "parallel/log.h"
 #include "trainer/loop.h"
 #include "trainer/memory_plan.h"
@@ -17,6 +19,8 @@ namespace {
 
 int run_recipe(parallel::Session& session, const po::variables_map& given) {
   recipes::Recipe recipe = read_recipe(given, {.purpose = recipes::Purpose::kTrain, .world_size = session.world().size});
+  const ComputeDevice compute =
+      open_device(session, recipe.train.device, recipe.run.deterministic != recipes::Deterministic::kFalse);
   session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
   session.set_timeout(recipe.parallel.timeout);
   const parallel::World& world = session.world();
@@ -24,14 +28,14 @@ int run_recipe(parallel::Session& session, const po::variables_map& given) {
   trainer::Inputs inputs = trainer::read_inputs(recipe);
   check_every_host_sees(session, recipe.data.cache);
   trainer::Datasets datasets = trainer::prepare_datasets(recipe, inputs, world);
-  trainer::Run run = trainer::assemble(std::move(recipe), std::move(inputs), std::move(datasets), world);
+  trainer::Run run = trainer::assemble(std::move(recipe), std::move(inputs), std::move(datasets), world, compute.device);
   trainer::RunDirectory directory = trainer::look_at_run_directory(run.recipe, run.total_steps);
   check_every_host_finds(session, directory.path, directory.finished ? "finished" : std::to_string(directory.resume_step));
   if (directory.finished) {
     parallel::say(directory.path.string() + " is finished: nothing to do (more train.steps or train.epochs continue it)");
     return kDone;
   }
-  run.communicator = session.communicator(run.recipe.parallel.timeout);
+  run.communicator = open_communicator(session, run.recipe.parallel.timeout, compute.device);
   trainer::make_mesh(run);
   trainer::fill_model(run, directory.checkpoint);
   trainer::prepare_training(run);
@@ -44,6 +48,7 @@ int run_recipe(parallel::Session& session, const po::variables_map& given) {
   session.broadcast_text("opened");
   check_every_host_sees(session, directory.path);
   write_log_to(world, directory.path / "log.txt");
+  if (!compute.statement.empty()) parallel::say(compute.statement);
   for (const std::string& line : run.datasets.statements) parallel::say(line);
   for (const std::string& line : directory.statements) parallel::say(line);
   if (run.adapters) parallel::say(run.adapters->statement());
@@ -74,7 +79,9 @@ int train(const std::vector<std::string>& arguments) {
   const auto given = parser.parse(arguments);
   if (!given) return kDone;
   install_signal_handlers();
-  return run_on_all_ranks([&](parallel::Session& session) { return run_recipe(session, *given); }, rendezvous_of(*given));
+  const recipes::Recipe seen = peek_recipe(*given);
+  parallel::load_plugin_early(seen.train.device);
+  return run_on_all_ranks([&](parallel::Session& session) { return run_recipe(session, *given); }, seen.parallel.rendezvous);
 }
 
 }  // namespace temper::launch

@@ -18,13 +18,13 @@ constexpr const char* kOnCpu = "; train.device = \"cpu\" does without";
 
 fs::path find_plugin() {
   std::error_code ignored;
-  const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
-  const fs::path beside = program.parent_path().parent_path() / "lib" / "libtemper_cuda.so";
-  if (fs::exists(beside, ignored)) return beside;
   if (const char* given = std::getenv("TEMPER_PLUGIN"); given != nullptr && *given != '\0') {
     if (fs::exists(given, ignored)) return given;
     throw UserError(std::string("TEMPER_PLUGIN = '") + given + "': no such file");
   }
+  const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
+  const fs::path beside = program.parent_path().parent_path() / "lib" / "libtemper_cuda.so";
+  if (fs::exists(beside, ignored)) return beside;
   throw UserError(
       "CUDA: " + beside.string() +
       " is not there: build temper where nvcc and a CUDA LibTorch are found, or set TEMPER_PLUGIN" +

@@ -3,6 +3,8 @@
 #include <memory>
 #include <string>
 
+#include <c10/core/DeviceType.h>
+
 #include "parallel/communicator.h"
 
 /// Everything CUDA is in a plugin, libtemper_cuda.so, so that a run on the CPU neither needs nor
@@ -21,12 +23,14 @@ struct CudaPlugin {
   std::unique_ptr<Communicator> (*make_communicator)(Communicator& bootstrap, int device,
                                                      const std::string& who,
                                                      double timeout_seconds);
+  /// Of the tensors that they are for (a test has a device of its own).
+  c10::DeviceType type = c10::DeviceType::CUDA;
 };
 
 using CudaPluginFunction = const CudaPlugin*();
 constexpr const char* kCudaPluginSymbol = "temper_cuda_plugin";
 
-/// Loads the plugin on the first call: from ../lib beside the program, else from $TEMPER_PLUGIN.
+/// Loads the plugin on the first call: $TEMPER_PLUGIN where that is set, else from ../lib beside the program.
 /// Throws UserError where it is not built and where CUDA's libraries are missing.
 const CudaPlugin& load_cuda_plugin();
 

@@ -186,7 +186,8 @@ std::vector<Key> recipe_rows() {
       ROW(train.activation_checkpointing,
           .meaning = "Recompute activations in backward: of no layer, of every layer, or all but "
                      "the costly products (`selective`)."),
-      ROW(train.device, .meaning = "Where to compute.", .works = {"auto", "cpu"}),
+      ROW(train.device, .meaning = "Where to compute; `auto`: CUDA where the plugin, a driver and a device are "
+                                  "there, else the CPU."),
       ROW(train.threads,
           .meaning = "Compute threads per rank; `auto`: the cores this host allows / ranks on it.",
           .range = between(1, 4096)),

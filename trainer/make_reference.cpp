@@ -14,7 +14,7 @@ namespace {
 
 // A frozen model of `config`, computed in as the policy is.
 std::unique_ptr<Model> frozen_model(const Run& run, const ModelConfig& config, bool follows) {
-  ModelOptions options = model_options(run.recipe);
+  ModelOptions options = model_options(run.recipe, run.device);
   options.activation_checkpointing = 0;
   options.frozen = !follows;  // one that follows the policy keeps float32 masters
   auto model = build_model(config, options);

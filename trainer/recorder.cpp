@@ -7,6 +7,8 @@
 #include <optional>
 #include <system_error>
 
+#include <c10/core/CachingDeviceAllocator.h>
+
 #include "recipes/diagnostic.h"
 #include "trainer/metrics/device_peak.h"
 #include "trainer/metrics/jsonl.h"
@@ -29,6 +31,12 @@ bool output_is_a_terminal(const parallel::World& world) {
   const std::string target =
       std::filesystem::read_symlink("/proc/" + std::to_string(::getppid()) + "/fd/1", unknown).string();
   return target.starts_with("/dev/pts/") || target.starts_with("/dev/tty");
+}
+
+// Most of a device's memory that tensors have had so far.
+double device_peak_mib(at::Device device) {
+  const auto stats = c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+  return static_cast<double>(stats.allocated_bytes[0].peak) / (1 << 20);
 }
 
 // A metric's ratio of each step that had a denominator.
@@ -76,6 +84,7 @@ Recorder::Recorder(const Run& run, const RunDirectory& directory)
   s.jsonl.emplace(directory.path / "metrics.jsonl", directory.resume_step);
   if (run.recipe.log.tensorboard) s.tensorboard.emplace(directory.path / "tensorboard", directory.resume_step);
   s.progress.emplace(output_is_a_terminal(run.world));
+  if (!run.device.is_cpu()) return;  // doctor measures the CPU alone
   const std::optional<double> peak = stored_peak_flops(run.world.threads, run.recipe.train.precision == recipes::Dtype::kBf16);
   if (peak) s.peak_flops = *peak * run.world.size;
 }
@@ -121,6 +130,7 @@ void Recorder::write(int64_t step, double grad_norm, double learning_rate, const
     if (s.run.world.size > 1) line.emplace_back("exchange_time", s.exposed_seconds / static_cast<double>(s.steps));
   }
   line.emplace_back("memory/peak_mib", peak_memory_mib());
+  if (!s.run.device.is_cpu()) line.emplace_back("memory/device_peak_mib", device_peak_mib(s.run.device));
   if (s.jsonl) s.jsonl->write(step, line);
   if (s.tensorboard) s.tensorboard->write(step, line);
   if (s.progress) s.progress->show_line(step, s.run.total_steps, line);

@@ -17,6 +17,7 @@
 #include "recipes/objective_kinds.h"
 #include "trainer/adapter_start.h"
 #include "trainer/adapters/adapter_files.h"
+#include "trainer/device_rules.h"
 #include "trainer/make_reference.h"
 #include "trainer/objectives/rollout_objective.h"
 #include "trainer/ops/cpu_allocator.h"
@@ -186,12 +187,13 @@ Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, c
   return datasets;
 }
 
-ModelOptions model_options(const recipes::Recipe& recipe) {
+ModelOptions model_options(const recipes::Recipe& recipe, at::Device device) {
   ModelOptions options{.compute = scalar_type(recipe.train.precision),
                        .weights = scalar_type(recipe.model.dtype),
                        .activation_checkpointing = static_cast<int>(recipe.train.activation_checkpointing),
                        .frozen = !recipe.peft.method.empty() || !recipe.model.adapter.empty(),
-                       .double_quant = recipe.model.double_quant};
+                       .double_quant = recipe.model.double_quant,
+                       .device = device};
   options.quantize = quant_kind(recipe.model.quantize);
   return options;
 }
@@ -206,8 +208,9 @@ std::optional<int64_t> exact_micro_batches(const recipes::Recipe& recipe, int64_
   return recipe.batch.global / (recipe.batch.micro * ranks);
 }
 
-Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const parallel::World& world) {
-  Run run{.recipe = std::move(recipe), .inputs = std::move(inputs), .datasets = std::move(datasets), .world = world};
+Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const parallel::World& world, at::Device device) {
+  check_device_does(recipe, device);
+  Run run{.recipe = std::move(recipe), .inputs = std::move(inputs), .datasets = std::move(datasets), .world = world, .device = device};
   const recipes::Recipe& r = run.recipe;
   run.loader_options = {.global = r.batch.global,
                         .micro = r.batch.micro,
@@ -264,7 +267,7 @@ void shard_blocks(Run& run, bool adapters) {
 }
 
 void fill_model(Run& run, const std::optional<fs::path>& checkpoint) {
-  const ModelOptions options = model_options(run.recipe);
+  const ModelOptions options = model_options(run.recipe, run.device);
   run.model = build_model(run.inputs.config, options);
   if (!options.frozen) {
     choose_trainable(*run.model, run.recipe.train);

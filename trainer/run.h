@@ -52,7 +52,8 @@ struct Datasets {
 /// to assemble(). Throws UserError.
 Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, const parallel::World& world);
 
-ModelOptions model_options(const recipes::Recipe& recipe);
+/// Of the weights on `device`.
+ModelOptions model_options(const recipes::Recipe& recipe, at::Device device = at::kCPU);
 
 /// Full fine-tuning unless the recipe names what is trained or frozen (BitFit: train.trainable = ["bias$"]); what is frozen has no
 /// master. Throws UserError when nothing is left to train.
@@ -63,6 +64,7 @@ struct Run {
   Inputs inputs;
   Datasets datasets;
   parallel::World world;
+  at::Device device = at::kCPU;  // of weights, gradients, states and activations; batches, losses and metrics are on the host
   std::unique_ptr<parallel::Communicator> communicator{};
   data::LoaderOptions loader_options{};
   std::unique_ptr<Model> model{};
@@ -94,8 +96,9 @@ std::optional<int64_t> exact_micro_batches(const recipes::Recipe& recipe, int64_
 std::vector<int64_t> bucket_units(const recipes::Recipe& recipe, const std::vector<Parameter>& parameters);
 
 /// Everything but the weights: enough to know how many steps there are. The communicator is the caller's to add, since making one
-/// is a collective and this is not. Throws UserError.
-Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const parallel::World& world);
+/// is a collective and this is not. Throws UserError, also for what `device` does not do.
+Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const parallel::World& world,
+             at::Device device = at::kCPU);
 
 /// Which ranks share what. Needs the communicator; before fill_model, which then keeps no more of the weights than ZeRO leaves this
 /// rank. Collective.

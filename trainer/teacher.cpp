@@ -59,7 +59,7 @@ ModelConfig teacher_config(const recipes::Recipe& recipe, const Inputs& student)
 }
 
 std::unique_ptr<Model> load_teacher(const Run& run) {
-  ModelOptions options = model_options(run.recipe);
+  ModelOptions options = model_options(run.recipe, run.device);
   options.activation_checkpointing = 0;
   options.frozen = true;
   options.quantize.reset();

@@ -55,6 +55,7 @@ run() {
 
 run doctor 60 temper doctor
 run operators 120 gpu_test
+run program 150 env TEMPER_PROGRAM="$here/bin/temper" TEMPER_SOURCE_DIR="$here" python3 "$here/tests/gpu/program_test.py"
 # (Each rank says that it is a host of its own, else NCCL refuses two on one GPU.)
 run two_ranks_one_gpu 60 mpirun -n 2 --oversubscribe gpu_nccl_test
 if command -v compute-sanitizer >/dev/null; then

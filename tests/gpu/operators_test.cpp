@@ -9,9 +9,11 @@
 
 #include "tests/gpu/device.h"
 #include "tests/trainer/ops/compare.h"
+#include "trainer/models/quantized_files.h"
 #include "trainer/ops/attention.h"
 #include "trainer/ops/embedding.h"
 #include "trainer/ops/head_cross_entropy.h"
+#include "trainer/ops/head_divergence.h"
 #include "trainer/ops/head_scores.h"
 #include "trainer/ops/linear.h"
 #include "trainer/ops/paged_attention.h"
@@ -208,6 +210,27 @@ TEST_P(Operators, TokenLogProbabilitiesAndEntropy) {
       {drawn({10, 16}), drawn({100, 16})}, "log probabilities");
 }
 
+TEST_P(Operators, HeadAndDivergence) {
+  const at::Tensor positions = at::tensor({0, 3, 4, 8, 9}, at::kLong);
+  const at::Tensor labels = at::tensor({1, 2, 3, 4, 99}, at::kLong);
+  const at::Tensor teacher = drawn({10, 24}), teacher_weight = drawn({100, 24});
+  for (const double beta : {0.0, 0.3, 1.0}) {
+    HeadDivergence divergence;
+    const auto compute = [&](const Tensors& in, at::Device device) {
+      divergence = head_divergence(in[0], {.weight = in[1]}, teacher.to(device),
+                                   {.weight = teacher_weight.to(device)}, positions, labels,
+                                   {.beta = beta, .temperature = 0.7});
+      return divergence.sum;
+    };
+    const Tensors values = {drawn({10, 16}), drawn({100, 16})};
+    run(compute, values, at::kCPU);
+    const HeadDivergence expected = divergence;
+    expect_same(compute, values, "beta " + std::to_string(beta));
+    EXPECT_EQ(divergence.correct, expected.correct);
+    EXPECT_NEAR(divergence.entropy, expected.entropy, 1e-3 * expected.entropy);
+  }
+}
+
 TEST_P(Operators, ScoresAndValues) {
   const at::Tensor positions = at::tensor({0, 3, 8}, at::kLong);
   expect_same([&](const Tensors& in,
@@ -257,13 +280,6 @@ TEST_P(Operators, LinearWithLowRankAndBias) {
 
 INSTANTIATE_TEST_SUITE_P(Types, Operators, testing::Values(at::kFloat, at::kBFloat16));
 
-QuantizedMatrix moved(QuantizedMatrix m, at::Device device) {
-  for (at::Tensor* part : {&m.codes, &m.absmax, &m.absmax_codes, &m.nested_absmax}) {
-    if (part->defined()) *part = part->to(device);
-  }
-  return m;
-}
-
 TEST(DeviceQuantized, DequantisesToTheCpusBitsAndMultiplies) {
   TEMPER_NEEDS_DEVICE();
   at::manual_seed(3);
@@ -276,7 +292,7 @@ TEST(DeviceQuantized, DequantisesToTheCpusBitsAndMultiplies) {
       multiply_quantized(expected, x, m);
       const at::Tensor wide = dequantize(m, at::kFloat), narrow = dequantize(m, at::kBFloat16);
       const OnDevice here;
-      const QuantizedMatrix there = moved(m, test_device());
+      const QuantizedMatrix there = on_device(m, test_device());
       EXPECT_TRUE(dequantize(there, at::kFloat).cpu().equal(wide));
       EXPECT_TRUE(dequantize(there, at::kBFloat16).cpu().equal(narrow));
       at::Tensor y = at::empty({13, 37}, x.options().device(test_device()));

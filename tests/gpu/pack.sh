@@ -69,6 +69,11 @@ for file in "$tree"/bin/* "$tree"/lib/*.so*; do
     cmake -DFILE="$file" -DPATHS='$ORIGIN/../lib' -P "$stage/rpath.cmake" >/dev/null
 done
 cp "$here/check.sh" "$here/env.sh" "$here/peers.py" "$tree/"
+# The program's own test (program_test.py) with what it reads.
+mkdir -p "$tree/tests/gpu" "$tree/tests/system" "$tree/configs"
+cp "$here/program_test.py" "$tree/tests/gpu/"
+cp "$here/../system/harness.py" "$here/../system/sharding_test.py" "$tree/tests/system/"
+cp -r "$here/../../configs/quickstart" "$tree/configs/"
 "$build/bin/temper" --version >"$tree/VERSION"
 
 

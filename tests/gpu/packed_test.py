@@ -61,6 +61,10 @@ class Packed(SystemTest):
         for a, b in zip(losses, [line["loss"] for line in self.metrics()], strict=True):
             self.assertAlmostEqual(a, b, delta=1e-4 * a)
 
+        program = self.in_tree(f"TEMPER_PROGRAM=$(command -v temper) TEMPER_SOURCE_DIR={self.tree} python3 {self.tree}/tests/gpu/program_test.py")
+        self.assertEqual(program.returncode, 77, program.stdout + program.stderr)
+        self.assertIn("there is no GPU here", program.stdout)
+
         check = self.in_tree(f"{self.tree}/check.sh {self.directory}/logs")
         self.assertEqual(check.returncode, 3, check.stdout + check.stderr)
         self.assertIn("no GPU here", check.stderr)

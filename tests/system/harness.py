@@ -120,7 +120,7 @@ class SystemTest(unittest.TestCase):
 
     def numbers(self, run="runs/test"):
         """metrics.jsonl without what depends on the clock or on memory."""
-        timed = ("tokens_per_second", "step_time", "exchange_time", "mfu", "memory/peak_mib", "eval_runtime")
+        timed = ("tokens_per_second", "step_time", "exchange_time", "mfu", "memory/peak_mib", "memory/device_peak_mib", "eval_runtime")
         return [{k: v for k, v in line.items() if k not in timed} for line in self.metrics(run)]
 
     def weights(self, run="runs/test"):

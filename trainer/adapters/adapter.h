@@ -63,7 +63,7 @@ class AdapterTensors {
   std::map<std::string, Parameter> shared_;
 };
 
-/// The base weight W [N, D] in float32, made when it is asked for.
+/// The base weight W [N, D] in float32 on the host, made when it is asked for.
 using BaseWeight = std::function<at::Tensor()>;
 
 class LinearAdapter {

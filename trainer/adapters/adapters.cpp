@@ -395,7 +395,8 @@ void Adapters::initialize(int64_t seed, std::span<const int32_t> prompt_text,
                         parallel::seed_of(seed, "adapter/prompt_encoder"), prompt_text);
   }
   for (const auto& [module, own] : wrapped_) {
-    BaseWeight weight = own;
+    // Starts are computed on the host, so that they are the same on every device.
+    BaseWeight weight = [&own = own] { return own().cpu(); };
     if (stored && changes_base(peft_))
       weight = [&, &name = module] { return original_of(name, stored); };
     const at::Tensor changed =

@@ -106,7 +106,7 @@ at::Tensor counted_tokens(const data::Batch& batch, bool supervised_alone) {
 void add_rows(Watched& watched, const at::Tensor& x, const at::Tensor& counted, double tau) {
   if (counted.numel() < watched.settled.numel()) return;  // too few to have so many directions
   const at::Tensor before = watched.pca.components();
-  watched.pca.add(x.index_select(0, counted).to(at::kFloat));
+  watched.pca.add(x.index_select(0, counted.to(x.device())).to(at::kFloat).cpu());
   if (before.defined()) {
     watched.settled = at::cosine_similarity(watched.pca.components(), before).ge(tau);
   }

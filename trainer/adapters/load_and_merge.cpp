@@ -131,20 +131,24 @@ NamedTensors merged_weights(Model& model, const Adapters& adapters,
     const auto brought = adapters.brought_base().find(name);
     return brought != adapters.brought_base().end() ? brought->second.to(dtype) : base(name);
   };
+  // Where the adapters are.
+  const auto copy_of = [&](const std::string& name) {
+    return original(name).to(model.head().weight.device(), at::kFloat, /*non_blocking=*/false,
+                             /*copy=*/true);
+  };
   std::map<std::string, at::Tensor> merged;
   for (const std::string& module : adapters.modules()) {
     const bool has_bias = std::find(names.begin(), names.end(), module + ".bias") != names.end();
-    at::Tensor weight = original(module + ".weight").to(at::kFloat, false, /*copy=*/true);
-    at::Tensor bias =
-        has_bias ? original(module + ".bias").to(at::kFloat, false, true) : at::Tensor();
+    at::Tensor weight = copy_of(module + ".weight");
+    at::Tensor bias = has_bias ? copy_of(module + ".bias") : at::Tensor();
     adapters.merge(module, weight, bias, dtype);
-    merged[module + ".weight"] = weight.to(dtype);
-    if (has_bias) merged[module + ".bias"] = bias.to(dtype);
+    merged[module + ".weight"] = weight.to(dtype).cpu();
+    if (has_bias) merged[module + ".bias"] = bias.to(dtype).cpu();
   }
   for (const std::string& name : adapters.token_matrices()) {
-    at::Tensor weight = original(name).to(at::kFloat, false, /*copy=*/true);
+    at::Tensor weight = copy_of(name);
     adapters.merge_tokens(name, weight, dtype);
-    merged[name] = weight.to(dtype);
+    merged[name] = weight.to(dtype).cpu();
   }
   NamedTensors weights;
   for (const std::string& name : names) {

@@ -8,9 +8,10 @@ namespace temper::trainer {
 
 at::Tensor loftq_base(const at::Tensor& weight, const at::Tensor& taken_a,
                       const at::Tensor& taken_b, int64_t bits, const std::string& name) {
-  const at::Tensor rest = weight - at::mm(taken_b, taken_a);
+  const at::Tensor rest = (weight - at::mm(taken_b, taken_a)).cpu();
   const QuantKind kind = bits == 8 ? QuantKind::kInt8 : QuantKind::kNf4;
-  return dequantize(quantize(rest, kind, /*double_quant=*/false, name), at::kFloat);
+  return dequantize(quantize(rest, kind, /*double_quant=*/false, name), at::kFloat)
+      .to(weight.device());
 }
 
 LoftqStart loftq_start(const at::Tensor& weight, int64_t rank, int64_t bits, int64_t iterations,

@@ -28,7 +28,7 @@ at::Tensor normal(at::IntArrayRef shape, double deviation, at::Generator& genera
 // torch's default for a linear layer of this many inputs (Kaiming, a = sqrt 5).
 void draw_uniform(const at::Tensor& tensor, int64_t inputs, at::Generator& generator) {
   const double bound = 1 / std::sqrt(static_cast<double>(inputs));
-  tensor.uniform_(-bound, bound, generator);
+  tensor.copy_(at::empty(tensor.sizes(), at::kFloat).uniform_(-bound, bound, generator));
 }
 
 }  // namespace
@@ -144,7 +144,7 @@ at::Tensor Lora::initialize(const BaseWeight& weight, uint64_t seed) {
     draw_uniform(a_.master, site_.in_features, generator);
     draw_uniform(b_.master, rank_, generator);
   } else if (how == "gaussian") {
-    a_.master.normal_(0, 1 / static_cast<double>(rank_), generator);
+    a_.master.copy_(normal(a_.master.sizes(), 1 / static_cast<double>(rank_), generator));
     b_.master.zero_();
   } else if (how == "orthogonal") {
     // A and B begin in complementary halves of one orthogonal matrix, so that B A is zero.
@@ -160,8 +160,8 @@ at::Tensor Lora::initialize(const BaseWeight& weight, uint64_t seed) {
         loftq_start(whole, rank_, *peft_.loftq_bits, *peft_.loftq_iter, site_.module);
     a_.master.copy_(start.a);
     b_.master.copy_(start.b);
-    start_a_ = start.taken_a;
-    start_b_ = start.taken_b;
+    start_a_ = start.taken_a.to(a_.master.device());
+    start_b_ = start.taken_b.to(b_.master.device());
     changed = changed_base(whole);
   } else {
     const at::Tensor whole = weight();
@@ -179,16 +179,17 @@ at::Tensor Lora::initialize(const BaseWeight& weight, uint64_t seed) {
   }
   if (magnitude_.master.defined()) {
     magnitude_.master.copy_(
-        at::linalg_vector_norm((changed.defined() ? changed : weight()) + delta(), 2, 1));
+        at::linalg_vector_norm((changed.defined() ? changed : weight()) + delta().cpu(), 2, 1));
   }
   return changed;
 }
 
 at::Tensor Lora::changed_base(const at::Tensor& original) const {
+  const at::Tensor a = start_a_.to(original.device()), b = start_b_.to(original.device());
   if (starts_quantised(peft_)) {
-    return loftq_base(original, start_a_, start_b_, *peft_.loftq_bits, site_.module);
+    return loftq_base(original, a, b, *peft_.loftq_bits, site_.module);
   }
-  return original - at::mm(start_b_, start_a_).mul_(scale_);
+  return original - at::mm(b, a).mul_(scale_);
 }
 
 void Lora::merge(at::Tensor& weight, at::Tensor& bias, at::ScalarType dtype) const {

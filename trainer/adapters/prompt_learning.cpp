@@ -123,9 +123,10 @@ void PromptLearning::initialize(const at::Tensor& word_embeddings, uint64_t seed
     at::Generator generator =
         at::detail::createCPUGenerator(parallel::seed_of(static_cast<int64_t>(seed), "tokens"));
     const at::Tensor ids = at::randint(0, word_embeddings.size(0), {n}, generator, at::kLong);
-    embedding_.master.copy_(word_embeddings.index_select(0, ids));
+    embedding_.master.copy_(word_embeddings.index_select(0, ids.to(word_embeddings.device())));
   } else if (peft_.prompt_tuning_init == "TEXT" && !text.empty()) {
-    embedding_.master.copy_(word_embeddings.index_select(0, fitted(text, n)));
+    embedding_.master.copy_(
+        word_embeddings.index_select(0, fitted(text, n).to(word_embeddings.device())));
   } else {
     draw_normal(embedding_, 0, 1, seed, embedding_.name);
   }

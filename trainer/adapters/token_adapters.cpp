@@ -77,7 +77,7 @@ TokenRows::TokenRows(const std::string& module, const std::vector<int64_t>& ids,
   values_ = tensors.add({.module = module}, "token_adapter.trainable_tokens_delta",
                         {static_cast<int64_t>(ids.size()), weight.size(1)});
   rows_ = std::make_shared<TrainedRows>(TrainedRows{
-      .ids = at::tensor(ids, at::kLong), .values = values_.value, .context = std::move(context)});
+      .ids = at::tensor(ids, at::kLong).to(weight.device()), .values = values_.value, .context = std::move(context)});
 }
 
 void TokenRows::initialize(const at::Tensor& weight) {

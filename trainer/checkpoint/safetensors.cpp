@@ -173,8 +173,7 @@ FileDigest write_safetensors(const std::filesystem::path& path, const NamedTenso
   uint64_t offset = 0;
   for (const auto* named : order) {
     const auto& [name, tensor] = *named;
-    TEMPER_CHECK(tensor.is_cpu() && tensor.is_contiguous(),
-                 name + " must be contiguous, on the CPU");
+    TEMPER_CHECK(tensor.is_contiguous(), name + " must be contiguous");
     TEMPER_CHECK(names.insert(name).second, name + " stands twice");
     const at::ScalarType type = stored_type(tensor);
     const uint64_t end = offset + static_cast<uint64_t>(tensor.numel()) * c10::elementSize(type);
@@ -195,11 +194,12 @@ FileDigest write_safetensors(const std::filesystem::path& path, const NamedTenso
   for (const auto* named : order) {
     const auto& [name, tensor] = *named;
     const at::ScalarType type = stored_type(tensor);
-    if (type == tensor.scalar_type()) {
-      file.write(tensor.const_data_ptr(), tensor.nbytes());
+    const at::Tensor here = tensor.detach().cpu();
+    if (type == here.scalar_type()) {
+      file.write(here.const_data_ptr(), here.nbytes());
       continue;
     }
-    const at::Tensor flat = tensor.detach().view(-1);
+    const at::Tensor flat = here.view(-1);
     for (int64_t begin = 0; begin < flat.numel(); begin += kConvertElements) {
       const at::Tensor part =
           flat.slice(0, begin, std::min(begin + kConvertElements, flat.numel()));

@@ -38,7 +38,7 @@ class SafetensorsFile {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-/// Writes contiguous CPU tensors, streaming, complete or absent (temporary name, fsync, rename).
+/// Writes contiguous tensors, those on a device one at a time, streaming, complete or absent (temporary name, fsync, rename).
 /// With `floating` every floating-point tensor is stored in that type, rounded to nearest even a
 /// piece at a time. Throws RunError (disk full, ...), and UserError for values that fp16 cannot
 /// hold.

@@ -4,6 +4,7 @@
 #include <set>
 
 #include <ATen/ATen.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "data/io/atomic_file.h"
 #include "parallel/trace.h"
@@ -91,6 +92,13 @@ void remove_what_nothing_protects(const fs::path& directory, int64_t newest, int
   }
 }
 
+// All from one device, in one stream.
+void wait_for_copies(at::Device from) {
+  if (from.is_cpu()) return;
+  const c10::impl::VirtualGuardImpl device(from.type());
+  device.synchronizeStream(device.getStream(from));
+}
+
 }  // namespace
 
 struct CheckpointWriter::State {
@@ -105,8 +113,8 @@ struct CheckpointWriter::State {
 
   fs::path partial() const { return directory / (step_directory(*pending) + kPartial); }
 
-  /// This rank's tensors as they are now, on the CPU: the live ones when nothing changes them
-  /// meanwhile, else copies.
+  /// This rank's tensors as they are now: the live ones when nothing changes them meanwhile, else
+  /// copies on the CPU.
   NamedTensors share_of(const TrainState& train) {
     NamedTensors share, whole;
     for (const auto& [name, tensor] : train.tensors) {
@@ -119,7 +127,7 @@ struct CheckpointWriter::State {
       if (owner[i] == rank) share.push_back(whole[i]);
     }
     if (!async) {
-      for (auto& named : share) named.second = named.second.cpu().contiguous();
+      for (auto& named : share) named.second = named.second.contiguous();
       return share;
     }
     const bool fits = std::equal(share.begin(), share.end(), snapshot.begin(), snapshot.end(),
@@ -131,10 +139,17 @@ struct CheckpointWriter::State {
     if (!fits) {
       snapshot.clear();
       for (const auto& [name, tensor] : share) {
-        snapshot.emplace_back(name, at::empty(tensor.sizes(), tensor.options().device(at::kCPU)));
+        // What a device fills at the speed of its link is pinned.
+        const auto options = tensor.options().device(at::kCPU).pinned_memory(!tensor.is_cpu());
+        snapshot.emplace_back(name, at::empty(tensor.sizes(), options));
       }
     }
-    for (size_t i = 0; i < share.size(); ++i) snapshot[i].second.copy_(share[i].second);
+    at::Device from = at::kCPU;
+    for (size_t i = 0; i < share.size(); ++i) {
+      snapshot[i].second.copy_(share[i].second, /*non_blocking=*/true);
+      if (!share[i].second.is_cpu()) from = share[i].second.device();
+    }
+    wait_for_copies(from);
     return snapshot;
   }
 };

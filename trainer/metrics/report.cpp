@@ -99,12 +99,15 @@ std::string tiles_html(const std::vector<Series>& all) {
     tiles += tile("tokens per second, median", short_number(middle->second));
   }
   add_last("memory/peak_mib", "peak memory of a rank", " MiB");
+  add_last("memory/device_peak_mib", "peak memory of its device", " MiB");
   return "<div class=\"tiles\">" + tiles + "</div>\n";
 }
 
 std::string charts_html(const std::vector<Series>& all) {
   static const std::set<std::string> kMachine = {
-      "tokens_per_second", "mfu", "step_time", "exchange_time", "memory/peak_mib", "eval_runtime"};
+      "tokens_per_second", "mfu",           "step_time",
+      "exchange_time",     "eval_runtime",  "memory/peak_mib",
+      "memory/device_peak_mib"};
   static const std::set<std::string> kPosition = {"epoch", "num_tokens", "eval_num_tokens",
                                                   "skipped_steps"};
   std::string learning, machine, position;

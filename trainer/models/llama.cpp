@@ -16,6 +16,7 @@
 #include "trainer/models/rope_frequencies.h"
 #include "trainer/ops/attention.h"
 #include "trainer/ops/checkpoint.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/embedding.h"
 #include "trainer/ops/linear.h"
 #include "trainer/ops/qk_norm.h"
@@ -248,7 +249,7 @@ at::Tensor Llama::hidden(const data::Batch& batch) {
   const int64_t rows = batch.token_ids.size(0), length = batch.token_ids.size(1);
   at::Tensor positions = batch.positions.reshape({-1});
   DocumentLayout documents{batch.document_ends, batch.prefixes};
-  at::Tensor x = embed(batch.token_ids.reshape({-1}).to(options_.device), embedding_);
+  at::Tensor x = embed(sent_to(options_.device, batch.token_ids.reshape({-1})), embedding_);
   const VirtualTokens* front = in_front();
   Longer longer;
   at::Tensor prefix;
@@ -310,7 +311,7 @@ at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, std::span<const Cac
     end[1] = end[0] + static_cast<int32_t>(run.tokens);
     ++end;
   }
-  at::Tensor x = embed(token_ids.to(options_.device), embedding_);
+  at::Tensor x = embed(sent_to(options_.device, token_ids), embedding_);
   const VirtualTokens* front = fresh ? in_front() : nullptr;
   Longer longer;
   at::Tensor prefix;

@@ -232,4 +232,11 @@ QuantizedMatrix read_quantized(const FindTensor& find, const std::string& name) 
   return {};
 }
 
+QuantizedMatrix on_device(QuantizedMatrix m, at::Device device) {
+  for (at::Tensor* part : {&m.codes, &m.absmax, &m.absmax_codes, &m.nested_absmax}) {
+    if (part->defined()) *part = part->to(device);
+  }
+  return m;
+}
+
 }  // namespace temper::trainer

@@ -32,4 +32,7 @@ std::vector<std::string> quantized_companions(const std::string& name);
 /// bfloat16).
 QuantizedMatrix read_quantized(const FindTensor& find, const std::string& name);
 
+/// The matrix with its tensors on `device`.
+QuantizedMatrix on_device(QuantizedMatrix matrix, at::Device device);
+
 }  // namespace temper::trainer

@@ -8,6 +8,7 @@
 #include <ATen/Parallel.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/ops/device.h"
 
 namespace temper::trainer {
 namespace {
@@ -146,8 +147,8 @@ RopeAngles rope_angles(const ModelConfig& config, const at::Tensor& positions,
   const bool by_length = depends_on_length(config.rope);
   const RopeFrequencies common = rope_frequencies(config, 0);
   if (!device.is_cpu() && !by_length) {
-    const at::Tensor angles = at::outer(positions.to(device, at::kFloat),
-                                        at::tensor(common.inverse, at::kFloat).to(device));
+    const at::Tensor angles = at::outer(sent_to(device, positions).to(at::kFloat),
+                                        sent_to(device, at::tensor(common.inverse, at::kFloat)));
     return {.cos = angles.cos().mul_(common.scaling), .sin = angles.sin().mul_(common.scaling)};
   }
   const auto options = positions.options().dtype(at::kFloat);
@@ -171,7 +172,7 @@ RopeAngles rope_angles(const ModelConfig& config, const at::Tensor& positions,
       }
     }
   });
-  return {.cos = angles.cos.to(device), .sin = angles.sin.to(device)};
+  return {.cos = sent_to(device, angles.cos), .sin = sent_to(device, angles.sin)};
 }
 
 }  // namespace temper::trainer

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "trainer/ops/device.h"
+
 namespace temper::trainer {
 namespace {
 
@@ -87,12 +89,12 @@ Longer longer_batch(const at::Tensor& positions, const DocumentLayout& documents
 }
 
 at::Tensor insert_rows(const at::Tensor& x, const at::Tensor& rows, const Longer& longer) {
-  return InsertRows::apply(x, rows, longer.tokens.to(x.device()),
-                           longer.virtual_tokens.to(x.device()));
+  return InsertRows::apply(x, rows, sent_to(x.device(), longer.tokens),
+                           sent_to(x.device(), longer.virtual_tokens));
 }
 
 at::Tensor take_tokens(const at::Tensor& x, const Longer& longer) {
-  return TakeTokens::apply(x, longer.tokens.to(x.device()));
+  return TakeTokens::apply(x, sent_to(x.device(), longer.tokens));
 }
 
 }  // namespace temper::trainer

@@ -133,7 +133,8 @@ void store_quantized(const LinearSlot& slot, const at::Tensor& weight,
                      const ModelOptions& options) {
   const bool double_quant = options.double_quant && *options.quantize != QuantKind::kInt8;
   slot.projection->quantized[slot.part] =
-      quantize(weight.to(options.weights), *options.quantize, double_quant, slot.module);
+      on_device(quantize(weight.to(options.weights), *options.quantize, double_quant, slot.module),
+                options.device);
 }
 
 // Stored weights into a parameter; one without a master is rounded at once.
@@ -253,7 +254,7 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
                          "config.json say");
       continue;
     }
-    slot.projection->quantized[slot.part] = std::move(matrix);
+    slot.projection->quantized[slot.part] = on_device(std::move(matrix), options.device);
   }
   for (const auto& [name, file] : stored.file_of) {
     // Of the embedding, or given up for a classification head.

@@ -495,8 +495,8 @@ struct Attention : torch::autograd::Function<Attention> {
 
 DocumentLayout on_device(DocumentLayout documents, at::Device device) {
   if (documents.device_ends.defined()) return documents;
-  documents.device_ends = documents.ends.to(device);
-  if (documents.prefixes.defined()) documents.device_prefixes = documents.prefixes.to(device);
+  documents.device_ends = sent_to(device, documents.ends);
+  if (documents.prefixes.defined()) documents.device_prefixes = sent_to(device, documents.prefixes);
   return documents;
 }
 

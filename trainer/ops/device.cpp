@@ -38,16 +38,17 @@ void use_kernels(at::DeviceType type, const cuda::Kernels* of_type) {
   kernels[static_cast<size_t>(type)] = of_type;
 }
 
-void use_cuda(int device, bool deterministic) {
+at::Device use_cuda(int index, bool deterministic) {
+  const parallel::CudaPlugin& plugin = parallel::cuda_plugin();
   std::string ignored;
-  const int devices = parallel::cuda_plugin().device_count(ignored);
-  if (device < 0 || device >= devices) {
-    throw UserError("CUDA: device " + std::to_string(device) + " of " + std::to_string(devices) +
+  const int devices = plugin.device_count(ignored);
+  if (index < 0 || index >= devices) {
+    throw UserError("CUDA: device " + std::to_string(index) + " of " + std::to_string(devices) +
                     ": start no more processes on a host than it has devices");
   }
   const auto table =
       reinterpret_cast<cuda::KernelsFunction*>(parallel::cuda_plugin_symbol(cuda::kKernelsSymbol));
-  use_kernels(at::kCUDA, table());
+  use_kernels(plugin.type, table());
   at::globalContext().setAllowBF16ReductionCuBLAS(false);
   at::globalContext().setAllowFP16ReductionCuBLAS(false);
   if (deterministic) {
@@ -55,8 +56,14 @@ void use_cuda(int device, bool deterministic) {
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
     at::globalContext().setDeterministicFillUninitializedMemory(false);
   }
-  c10::impl::VirtualGuardImpl(at::kCUDA).setDevice(
-      at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device)));
+  const at::Device device(plugin.type, static_cast<c10::DeviceIndex>(index));
+  c10::impl::VirtualGuardImpl(plugin.type).setDevice(device);
+  return device;
+}
+
+at::Tensor sent_to(at::Device device, const at::Tensor& host) {
+  if (device == host.device()) return host;
+  return host.pin_memory().to(device, /*non_blocking=*/true);
 }
 
 const cuda::Kernels* kernels_for(const at::Tensor& x) {

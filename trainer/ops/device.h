@@ -20,10 +20,14 @@ namespace temper::trainer {
 /// operator runs there. A test may give kernels for the CPU.
 void use_kernels(at::DeviceType type, const cuda::Kernels* kernels);
 
-/// Loads the plugin, makes `device` the current one and its kernels CUDA's; products are summed in
-/// float32. `deterministic`: the same bits each time, of LibTorch's operators too. Before any
-/// LibTorch call. Throws UserError where plugin, driver or device is missing (parallel/plugin.h).
-void use_cuda(int device, bool deterministic = true);
+/// Loads the plugin, makes its device `index` the current one and its kernels those of that device,
+/// which it returns; products are summed in float32. `deterministic`: the same bits each time, of
+/// LibTorch's operators too. Before any LibTorch call. Throws UserError where plugin, driver or
+/// device is missing (parallel/plugin.h).
+at::Device use_cuda(int index, bool deterministic = true);
+
+/// `host` on `device`, without waiting for what that still does: copied from pinned memory.
+at::Tensor sent_to(at::Device device, const at::Tensor& host);
 
 /// Null: the CPU's own loops.
 const cuda::Kernels* kernels_for(const at::Tensor& x);

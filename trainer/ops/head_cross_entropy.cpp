@@ -36,7 +36,7 @@ struct Values : torch::CustomClassHolder {
 // Rows of logits on the device, chunk by chunk; what they say of their labels is fetched once, at the end.
 class DeviceChunks {
  public:
-  DeviceChunks(const at::Tensor& labels, at::Device device) : labels_(labels.to(device)) {}
+  DeviceChunks(const at::Tensor& labels, at::Device device) : labels_(sent_to(device, labels)) {}
 
   // The gradient goes to `dlogits`, unless that is undefined.
   void add(const at::Tensor& logits, int64_t begin, bool dft, const at::Tensor& dlogits) {
@@ -78,7 +78,7 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
     const at::Tensor supervised = labels.reshape({-1}).ne(kIgnored).nonzero().squeeze(1);
     const int64_t count = supervised.numel();
     const bool all = count == rows.size(0);
-    const at::Tensor where = all ? at::Tensor() : supervised.to(hidden.device());
+    const at::Tensor where = all ? at::Tensor() : sent_to(hidden.device(), supervised);
     const at::Tensor x = all ? rows : rows.index_select(0, where);
     const at::Tensor targets = labels.reshape({-1}).index_select(0, supervised);
     const int64_t* target = targets.const_data_ptr<int64_t>();

@@ -1,6 +1,7 @@
 #include "trainer/ops/head_divergence.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -30,18 +31,47 @@ struct Values : torch::CustomClassHolder {
   std::vector<TokenValues> tokens;
 };
 
+// The loops of cpu/divergence.inl for rows of logits on a device, in LibTorch's operators. The
+// gradient goes to `out` unless that is undefined. Returns [3, n]: divergence, entropy, correct.
+at::Tensor device_divergence(const at::Tensor& student, const at::Tensor& teacher,
+                             const at::Tensor& labels, const DivergenceOptions& options,
+                             const at::Tensor& out) {
+  const double beta = options.beta, scale = 1 / options.temperature;
+  const at::Tensor log_s = at::log_softmax(student, 1), log_t = at::log_softmax(teacher, 1);
+  const at::Tensor s = log_s.exp(), t = log_t.exp();
+  const at::Tensor correct = student.argmax(1).eq(labels).to(at::kFloat);
+  const at::Tensor entropy = (s * log_s).sum(1).neg_();
+  at::Tensor divergence;
+  if (beta == 0) {
+    divergence = (t * (log_t - log_s)).sum(1);
+    if (out.defined()) out.copy_((s - t).mul_(scale));
+  } else {
+    // KL(S || T) compares with T alone.
+    const at::Tensor log_m =
+        beta == 1 ? log_t : at::logaddexp(log_s + std::log1p(-beta), log_t + std::log(beta));
+    const at::Tensor difference = log_s - log_m;
+    const at::Tensor mean = (s * difference).sum(1, /*keepdim=*/true);
+    divergence = beta == 1
+                     ? mean.squeeze(1)
+                     : (t * (log_t - log_m)).sum(1).mul_(beta).add_(mean.squeeze(1), 1 - beta);
+    const double factor = beta == 1 ? scale : scale * (1 - beta);
+    if (out.defined()) out.copy_((s * (difference - mean)).mul_(factor));
+  }
+  return at::stack({divergence, entropy, correct});
+}
+
 struct Function : torch::autograd::Function<Function> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, at::TensorList leaves,
                             const at::Tensor& teacher_hidden, const at::Tensor& positions,
                             const at::Tensor& labels, bool with_gradients,
                             const c10::intrusive_ptr<Values>& values) {
     const OutputHead& head = values->head;
-    TEMPER_CHECK(kernels_for(hidden) == nullptr, "head_divergence runs on the CPU");
     const int64_t vocabulary = head.weight.size(0), count = positions.numel();
     const at::Tensor rows = hidden.reshape({-1, hidden.size(-1)});
     const at::Tensor teacher_rows = teacher_hidden.reshape({-1, teacher_hidden.size(-1)});
     const int64_t* label = labels.const_data_ptr<int64_t>();
-    at::Tensor dx = with_gradients ? at::empty({count, rows.size(1)}, rows.options()) : at::Tensor();
+    at::Tensor dx =
+        with_gradients ? at::empty({count, rows.size(1)}, rows.options()) : at::Tensor();
 
     const int64_t chunk = head_chunk(count, 2 * vocabulary);
     at::Tensor logits = at::empty({chunk, vocabulary}, hidden.options().dtype(at::kFloat));
@@ -55,13 +85,27 @@ struct Function : torch::autograd::Function<Function> {
     const double temperature = values->options.temperature;
     const auto scale = static_cast<float>(1 / temperature);
     values->tokens.resize(static_cast<size_t>(count));
+    const bool on_device = kernels_for(hidden) != nullptr;
+    const at::Tensor all_where = sent_to(hidden.device(), positions);
+    const at::Tensor device_labels = on_device ? sent_to(hidden.device(), labels) : at::Tensor();
+    std::vector<at::Tensor> chunks;
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t size = std::min(chunk, count - begin);
-      const at::Tensor where = positions.narrow(0, begin, size);
+      const at::Tensor where = all_where.narrow(0, begin, size);
       HeadProducts products(head, rows.index_select(0, where), begin);
       HeadProducts teacher(values->teacher_head, teacher_rows.index_select(0, where), begin);
       products.logits_into(logits.narrow(0, 0, size), temperature);
       teacher.logits_into(teacher_logits.narrow(0, 0, size), temperature);
+      if (on_device) {
+        chunks.push_back(
+            device_divergence(logits.narrow(0, 0, size), teacher_logits.narrow(0, 0, size),
+                              device_labels.narrow(0, begin, size), values->options,
+                              with_gradients ? dlogits.narrow(0, 0, size) : at::Tensor()));
+        if (with_gradients) {
+          products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
+        }
+        continue;
+      }
       with_kernel_type(hidden.scalar_type(), [&](auto type) {
         using T = decltype(type);
         at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
@@ -71,8 +115,8 @@ struct Function : torch::autograd::Function<Function> {
             const cpu::SoftmaxRow s = cpu::kernels().softmax_row(own, vocabulary);
             const cpu::SoftmaxRow t = cpu::kernels().softmax_row(other, vocabulary);
             T* out = with_gradients ? output<T>(dlogits) + r * vocabulary : nullptr;
-            const float divergence = cpu::row_kernels<T>().divergence(
-                own, s, other, t, beta, scale, out, vocabulary);
+            const float divergence =
+                cpu::row_kernels<T>().divergence(own, s, other, t, beta, scale, out, vocabulary);
             values->tokens[static_cast<size_t>(begin + r)] = {divergence, s.entropy,
                                                               s.argmax == label[begin + r]};
           }
@@ -80,13 +124,21 @@ struct Function : torch::autograd::Function<Function> {
       });
       if (with_gradients) products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
     }
+    if (!chunks.empty()) {
+      const at::Tensor all = at::cat(chunks, 1).cpu();
+      const float* found = input<float>(all);
+      for (int64_t i = 0; i < count; ++i) {
+        values->tokens[static_cast<size_t>(i)] = {found[i], found[count + i],
+                                                  found[2 * count + i] != 0};
+      }
+    }
     if (with_gradients) {
-      ctx->save_for_backward({add_at(dx, positions, hidden.sizes())});
+      ctx->save_for_backward({add_at(dx, all_where, hidden.sizes())});
       ctx->saved_data["inputs"] = static_cast<int64_t>(6 + leaves.size());
     }
     double sum = 0;
     for (const TokenValues& token : values->tokens) sum += token.divergence;
-    return at::scalar_tensor(sum, hidden.options().dtype(at::kFloat));
+    return at::scalar_tensor(sum, at::kFloat);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
@@ -104,7 +156,8 @@ HeadDivergence head_divergence(const at::Tensor& hidden, const OutputHead& head,
                                const at::Tensor& teacher_hidden, const OutputHead& teacher_head,
                                const at::Tensor& positions, const at::Tensor& labels,
                                const DivergenceOptions& options) {
-  TEMPER_CHECK(head.weight.size(0) == teacher_head.weight.size(0), "both models have one vocabulary");
+  TEMPER_CHECK(head.weight.size(0) == teacher_head.weight.size(0),
+               "both models have one vocabulary");
   TEMPER_CHECK(positions.numel() == labels.numel(), "a label for each position");
   auto values = c10::make_intrusive<Values>();
   values->head = head;

@@ -62,7 +62,7 @@ at::Tensor page_table(std::span<const PagedRun> runs, at::Device device) {
   }
   positions.insert(positions.end(), first_pages.begin(), first_pages.end());
   positions.insert(positions.end(), pages.begin(), pages.end());
-  return at::tensor(positions, at::kLong).to(device);
+  return sent_to(device, at::tensor(positions, at::kLong));
 }
 
 void store_in_pages(const at::Tensor& qkv, std::span<const PagedRun> runs, const PageShape& shape,

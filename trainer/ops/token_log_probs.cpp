@@ -52,8 +52,8 @@ struct Function : torch::autograd::Function<Function> {
     const int64_t chunk = head_chunk(count, vocabulary);
     at::Tensor logits = at::empty({chunk, vocabulary}, hidden.options().dtype(at::kFloat));
     const bool on_device = kernels_for(hidden) != nullptr;
-    const at::Tensor where = positions.to(hidden.device());
-    const at::Tensor device_labels = on_device ? labels.to(hidden.device()) : at::Tensor();
+    const at::Tensor where = sent_to(hidden.device(), positions);
+    const at::Tensor device_labels = on_device ? sent_to(hidden.device(), labels) : at::Tensor();
     std::vector<at::Tensor> chunks, chunks_of_squares;
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t size = std::min(chunk, count - begin);
@@ -115,10 +115,10 @@ struct Function : torch::autograd::Function<Function> {
     const int64_t count = taken.numel(), vocabulary = values->head.weight.size(0);
     const at::Device device = hidden.device();
     const bool on_device = kernels_for(hidden) != nullptr;
-    const at::Tensor where = positions.index_select(0, taken).to(device);
+    const at::Tensor where = sent_to(device, positions.index_select(0, taken));
     // On a device: what the gradient takes of the targets, in the order of `taken`.
     const auto of_taken = [&](const at::Tensor& all) {
-      return all.index_select(0, taken).to(device);
+      return sent_to(device, all.index_select(0, taken));
     };
     LabelGradient gradient;
     at::Tensor device_labels;

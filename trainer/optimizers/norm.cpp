@@ -14,19 +14,17 @@ namespace temper::trainer {
 namespace {
 
 static_assert(parallel::kSegmentAlignment == kBlockElements, "segments are whole blocks");
+static_assert(cuda::kSquaresABlock == kBlockElements, "the same blocks everywhere");
 
 int64_t blocks_of(const at::Tensor& tensor) {
   return (tensor.numel() + kBlockElements - 1) / kBlockElements;
 }
 
-// Sums of squares, one a block of each tensor in turn.
-std::vector<double> block_sums(const std::vector<at::Tensor>& tensors) {
+std::vector<double> host_sums(const std::vector<at::Tensor>& tensors) {
   std::vector<int64_t> sizes;
   std::vector<const float*> data;
   int64_t blocks = 0;
   for (const at::Tensor& tensor : tensors) {
-    TEMPER_CHECK(tensor.is_cpu() && tensor.is_contiguous() && tensor.scalar_type() == at::kFloat,
-                 "gradients are contiguous float32 on the CPU");
     sizes.push_back(tensor.numel());
     data.push_back(tensor.const_data_ptr<float>());
     blocks += blocks_of(tensor);
@@ -38,28 +36,37 @@ std::vector<double> block_sums(const std::vector<at::Tensor>& tensors) {
   return sums;
 }
 
-double device_norm(const std::vector<at::Tensor>& tensors) {
+// They come to the host once.
+std::vector<double> device_sums(const std::vector<at::Tensor>& tensors) {
   const at::Tensor& any = tensors.front();
   const cuda::Kernels& device = *kernels_for(any);
-  constexpr int64_t kBlock = cuda::kSquaresABlock;
   int64_t blocks = 0;
-  for (const at::Tensor& tensor : tensors) blocks += (tensor.numel() + kBlock - 1) / kBlock;
-  at::Tensor sums = at::empty({blocks}, any.options().dtype(at::kDouble));
+  for (const at::Tensor& tensor : tensors) blocks += blocks_of(tensor);
+  const at::Tensor sums = at::empty({blocks}, any.options().dtype(at::kDouble));
   double* next = sums.mutable_data_ptr<double>();
   for (const at::Tensor& tensor : tensors) {
-    TEMPER_CHECK(tensor.device() == any.device() && tensor.is_contiguous() &&
+    launch(tensor, device.sum_of_squares, tensor.const_data_ptr<float>(), tensor.numel(), next);
+    next += blocks_of(tensor);
+  }
+  const at::Tensor here = sums.cpu();
+  const double* first = here.const_data_ptr<double>();
+  return {first, first + blocks};
+}
+
+// Sums of squares, one a block of each tensor in turn.
+std::vector<double> block_sums(const std::vector<at::Tensor>& tensors) {
+  for (const at::Tensor& tensor : tensors) {
+    TEMPER_CHECK(tensor.device() == tensors.front().device() && tensor.is_contiguous() &&
                      tensor.scalar_type() == at::kFloat,
                  "gradients are contiguous float32 on one device");
-    launch(tensor, device.sum_of_squares, tensor.const_data_ptr<float>(), tensor.numel(), next);
-    next += (tensor.numel() + kBlock - 1) / kBlock;
   }
-  return std::sqrt(sums.sum().item<double>());
+  const bool on_device = !tensors.empty() && kernels_for(tensors.front());
+  return on_device ? device_sums(tensors) : host_sums(tensors);
 }
 
 }  // namespace
 
 double global_norm(const std::vector<at::Tensor>& tensors) {
-  if (!tensors.empty() && kernels_for(tensors.front())) return device_norm(tensors);
   double sum = 0;
   for (const double block : block_sums(tensors)) sum += block;
   return std::sqrt(sum);

@@ -1,5 +1,9 @@
 #include "trainer/optimizers/sgd.h"
 
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include "trainer/ops/device.h"
 #include "trainer/optimizers/update.h"
 
 namespace temper::trainer {
@@ -26,6 +30,10 @@ class Sgd : public Optimizer {
           .weight_decay = parameter.decay ? static_cast<float>(options_.weight_decay) : 0,
       });
     }
+    if (!parameters_.empty() && kernels_for(parameters_.front().master)) {
+      for (size_t i = 0; i < parameters_.size(); ++i) device_step(i, steps[i]);
+      return;
+    }
     const std::vector<UpdateTarget> targets = update_targets(parameters_);
     update_blocks(parameters_, targets, [&](size_t i, int64_t begin, int64_t count) {
       float* buffer = buffers_.empty() ? nullptr : buffers_[i].mutable_data_ptr<float>() + begin;
@@ -43,6 +51,20 @@ class Sgd : public Optimizer {
   }
 
  private:
+  void device_step(size_t i, const SgdStep& step) {
+    const at::NoGradGuard off;
+    const Parameter& parameter = parameters_[i];
+    if (!parameter.value.grad().defined()) return;
+    at::Tensor weight = parameter.master.detach();
+    at::Tensor update = parameter.value.grad().view(weight.sizes()) * step.gradient_scale;
+    if (step.weight_decay != 0) update.add_(weight, step.weight_decay);
+    if (!buffers_.empty()) update = buffers_[i].mul_(step.momentum).add_(update);
+    weight.sub_(update, step.lr);
+    if (!parameter.value.is_same(parameter.master)) {
+      parameter.value.detach().copy_(weight.to(parameter.dtype));
+    }
+  }
+
   const recipes::Optimizer options_;
   const std::vector<Parameter> parameters_;
   std::vector<at::Tensor> buffers_;  // empty without momentum

@@ -57,6 +57,9 @@ struct Machine {
 };
 inline Machine machine;
 
+// Told before and after each launch, where memory of the device is no memory of the host (memory.h).
+inline void (*opens)(bool) = nullptr;
+
 inline void body() {
   machine.kernel();
   machine.fibres[threadIdx.x].state = State::kDone;
@@ -129,10 +132,12 @@ int launch(int64_t blocks, int threads, Kernel kernel) {
   }
   machine.kernel = kernel;
   gridDim.x = static_cast<unsigned>(blocks);
+  if (opens != nullptr) opens(true);
   for (int64_t block = 0; block < blocks; ++block) {
     blockIdx.x = static_cast<unsigned>(block);
     run_block(static_cast<size_t>(threads));
   }
+  if (opens != nullptr) opens(false);
   return 0;
 }
 

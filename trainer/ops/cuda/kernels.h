@@ -148,7 +148,7 @@ int adamw(const AdamWView& tensor, const AdamWStep& step, CUstream_st* stream);
 int adamw_8bit(const AdamW8bitView& tensor, const AdamWStep& step, CUstream_st* stream);
 
 /// sums[b] = the sum of squares of the elements of block b of kSquaresABlock.
-constexpr int64_t kSquaresABlock = 65536;
+constexpr int64_t kSquaresABlock = 8192;
 int sum_of_squares(const float* x, int64_t count, double* sums, CUstream_st* stream);
 
 /// What the plugin (parallel/plugin.h) gives of these, through one C function.

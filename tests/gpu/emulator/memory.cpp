@@ -1,0 +1,166 @@
+#include "tests/gpu/emulator/memory.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <iterator>
+#include <map>
+#include <mutex>
+
+#include <sys/mman.h>
+
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "recipes/diagnostic.h"
+
+namespace temper::emulator {
+
+namespace {
+
+constexpr size_t kBytes = size_t{4} << 30;  // reserved, not used
+constexpr size_t kAlignment = 512;
+
+std::mutex mutex;
+char* base = nullptr;
+int working = 0;
+std::map<size_t, size_t> free_runs;  // offset -> bytes
+std::map<size_t, size_t> used_runs;
+int64_t used = 0, peak = 0;
+
+void protect(int how) {
+  if (base != nullptr) ::mprotect(base, kBytes, how);
+}
+
+void reserve() {
+  if (base != nullptr) return;
+  void* const address = ::mmap(nullptr, kBytes, working > 0 ? PROT_READ | PROT_WRITE : PROT_NONE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  TEMPER_CHECK(address != MAP_FAILED, "the emulated device has no memory");
+  base = static_cast<char*>(address);
+  free_runs[0] = kBytes;
+}
+
+void* take(size_t bytes) {
+  const std::lock_guard lock(mutex);
+  reserve();
+  bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  for (auto run = free_runs.begin(); run != free_runs.end(); ++run) {
+    const auto [offset, size] = *run;
+    if (size < bytes) continue;
+    free_runs.erase(run);
+    if (size > bytes) free_runs[offset + bytes] = size - bytes;
+    used_runs[offset] = bytes;
+    used += static_cast<int64_t>(bytes);
+    peak = std::max(peak, used);
+    return base + offset;
+  }
+  TEMPER_CHECK(false, "the emulated device is full");
+  return nullptr;
+}
+
+void give_back(void* address) {
+  if (address == nullptr) return;
+  const std::lock_guard lock(mutex);
+  const auto run = used_runs.find(static_cast<size_t>(static_cast<char*>(address) - base));
+  auto [offset, size] = *run;
+  used_runs.erase(run);
+  used -= static_cast<int64_t>(size);
+  auto after = free_runs.lower_bound(offset);
+  if (after != free_runs.end() && after->first == offset + size) {
+    size += after->second;
+    after = free_runs.erase(after);
+  }
+  if (after != free_runs.begin()) {
+    const auto before = std::prev(after);
+    if (before->first + before->second == offset) {
+      before->second += size;
+      return;
+    }
+  }
+  free_runs[offset] = size;
+}
+
+class DeviceMemory : public c10::DeviceAllocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    void* const address = bytes == 0 ? nullptr : take(bytes);
+    const c10::impl::VirtualGuardImpl guard(c10::DeviceType::PrivateUse1);
+    return {address, address, &give_back, guard.getDevice()};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &give_back; }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    const Working now;
+    default_copy_data(to, from, bytes);
+  }
+  bool initialized() override { return true; }
+  void emptyCache(c10::MempoolId_t) override {}
+  void recordStream(const c10::DataPtr&, c10::Stream) override {}
+  c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex) override {
+    const std::lock_guard lock(mutex);
+    c10::CachingDeviceAllocator::DeviceStats stats;
+    stats.allocated_bytes[0].current = used;
+    stats.allocated_bytes[0].peak = peak;
+    return stats;
+  }
+  void resetAccumulatedStats(c10::DeviceIndex) override {}
+  void resetPeakStats(c10::DeviceIndex) override {
+    const std::lock_guard lock(mutex);
+    peak = used;
+  }
+};
+
+std::mutex pinned_mutex;
+std::map<const char*, size_t> pinned;
+
+void free_pinned(void* address) {
+  if (address == nullptr) return;
+  const std::lock_guard lock(pinned_mutex);
+  pinned.erase(static_cast<const char*>(address));
+  std::free(address);
+}
+
+class PinnedMemory : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    void* const address = bytes == 0 ? nullptr : std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+    const std::lock_guard lock(pinned_mutex);
+    if (address != nullptr) pinned[static_cast<const char*>(address)] = bytes;
+    return {address, address, &free_pinned, c10::Device(c10::DeviceType::CPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &free_pinned; }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    default_copy_data(to, from, bytes);
+  }
+};
+
+}  // namespace
+
+Working::Working() {
+  const std::lock_guard lock(mutex);
+  if (working++ == 0) protect(PROT_READ | PROT_WRITE);
+}
+
+Working::~Working() {
+  const std::lock_guard lock(mutex);
+  if (--working == 0) protect(PROT_NONE);
+}
+
+// Never destroyed: tensors may live longer.
+c10::DeviceAllocator& device_memory() {
+  static auto& memory = *new DeviceMemory;
+  return memory;
+}
+
+c10::Allocator& pinned_memory() {
+  static auto& memory = *new PinnedMemory;
+  return memory;
+}
+
+bool is_pinned(const void* address) {
+  const std::lock_guard lock(pinned_mutex);
+  auto after = pinned.upper_bound(static_cast<const char*>(address));
+  if (after == pinned.begin()) return false;
+  const auto& [begin, bytes] = *std::prev(after);
+  return static_cast<const char*>(address) < begin + bytes;
+}
+
+}  // namespace temper::emulator
