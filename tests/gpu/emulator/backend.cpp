@@ -210,7 +210,9 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   void synchronizeDevice(const c10::DeviceIndex) const override {}
 
  private:
-  static c10::Stream stream(c10::Device device) { return {c10::Stream::DEFAULT, device}; }
+  static c10::Stream stream(c10::Device device) {
+    return c10::Stream(c10::Stream::DEFAULT, device);
+  }
 };
 C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard)
 
