@@ -189,8 +189,9 @@ std::string not_yet(const KeyInfo& key, const Value& value) {
 bool may_differ_on_resume(std::string_view key) {
   constexpr std::array<std::string_view, 5> kWholeTables = {"log.", "eval.", "checkpoint.",
                                                             "export.", "parallel."};
-  constexpr std::array<std::string_view, 6> kKeys = {
-      "run.resume", "run.overwrite", "train.threads", "train.on_nan", "train.steps", "train.epochs"};
+  constexpr std::array<std::string_view, 7> kKeys = {
+      "run.resume",   "run.overwrite", "train.device", "train.threads",
+      "train.on_nan", "train.steps",   "train.epochs"};
   return std::find(kKeys.begin(), kKeys.end(), key) != kKeys.end() ||
          std::any_of(kWholeTables.begin(), kWholeTables.end(),
                      [&](auto table) { return key.starts_with(table); });

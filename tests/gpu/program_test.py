@@ -34,6 +34,7 @@ class OnDevice(sharding_test.Sharding):
         return self.trained(dataclasses.replace(case, exact=False), name, generation=generation, **more)
 
     def assert_follows_cpu(self, case, **more):
+        self.without_runs()
         lines, weights = self.trained_on("cpu", case, "cpu", **more)
         found_lines, found = self.trained_on("cuda", case, "device", **more)
         self.assertEqual({n: t[:2] for n, t in found.items()}, {n: t[:2] for n, t in weights.items()})
@@ -45,7 +46,10 @@ class OnDevice(sharding_test.Sharding):
                 if name in ours:
                     self.assertAlmostEqual(ours[name], theirs[name], delta=(BF16 if bf16 else FP32) * max(1, abs(theirs[name])),
                                            msg=f"step {ours['step']}: {name}")  # fmt: skip
-        shutil.rmtree(self.directory / "runs")
+
+    def without_runs(self):
+        """Of the case before, which may have failed."""
+        shutil.rmtree(self.directory / "runs", ignore_errors=True)
 
     def case(self, name):
         return next(case for case in sharding_test.cases() if case.name == name)
@@ -65,6 +69,7 @@ class OnDevice(sharding_test.Sharding):
     def test_a_resumed_run_goes_on_with_the_same_bits(self):
         for name in ("lora", "eight-bit"):
             with self.subTest(name):
+                self.without_runs()
                 constant = {"kind": "constant", "warmup": 0}
                 whole = self.trained_on("cuda", self.case(name), "whole", schedule=constant, train={"steps": 4})
                 self.trained_on("cuda", self.case(name), "parts", schedule=constant, train={"steps": 2})

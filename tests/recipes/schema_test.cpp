@@ -63,9 +63,9 @@ TEST(Schema, RefusesWhatDoesNotWorkYetButNotWhatIsUnset) {
 }
 
 TEST(Resume, AllowsOtherOutputsAndLayoutsButNotOtherMathematics) {
-  for (const char* key :
-       {"run.resume", "run.overwrite", "log.every", "eval.metric", "checkpoint.keep",
-        "export.dtype", "parallel.replicate", "train.threads", "train.steps", "train.epochs"}) {
+  for (const char* key : {"run.resume", "run.overwrite", "log.every", "eval.metric",
+                          "checkpoint.keep", "export.dtype", "parallel.replicate", "train.device",
+                          "train.threads", "train.steps", "train.epochs"}) {
     EXPECT_TRUE(may_differ_on_resume(key)) << key;
   }
   for (const char* key : {"run.seed", "optimizer.lr", "batch.micro", "data.eval.0.path",
