@@ -439,7 +439,9 @@ Recipe parse(const fs::path& file, const std::vector<std::string>& overrides,
 
 Recipe peek(const fs::path& file, const std::vector<std::string>& overrides) {
   Reader reader(file.string());
-  if (unreadable(file).empty()) reader.read_file(file, {});
+  std::error_code ignored;
+  // A pipe can be read once, by parse().
+  if (fs::is_regular_file(file, ignored) && unreadable(file).empty()) reader.read_file(file, {});
   reader.read_overrides(overrides);
   return std::move(reader.recipe);
 }

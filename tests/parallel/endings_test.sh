@@ -41,7 +41,7 @@ ends "a rank that never comes to exchange texts" 1 20 "($late"$'\n'")?$late"
 late="rank [01] on [^ ]*: meeting 1 in group 'start-up' waited 1 s [(]parallel.timeout[)]; no answer from rank 2 on [^ ]*: lost, stuck or doing something else"
 ends "a rank that never comes to meet" 1 20 "($late"$'\n'")?$late"
 
-if [[ "${start[0]}" == *mpirun* ]]; then
+if [[ "${start[0]}" != *without_mpi.sh ]]; then
   late="[^ ]*: the start of MPI waited 1 s [(]parallel.timeout[)]: [^"$'\n'"]*"
   ends "a rank that never starts" 1 20 "($late"$'\n'")?$late"
 else
