@@ -59,6 +59,7 @@ int eval(const std::vector<std::string>& arguments) {
   parallel::load_plugin_early(seen.train.device);
   return run_on_all_ranks([&](parallel::Session& session) {
     recipes::Recipe recipe = read_recipe(*given, {.purpose = recipes::Purpose::kEval, .world_size = session.world().size});
+    session.set_timeout(recipe.parallel.timeout);
     const ComputeDevice compute =
         open_device(session, recipe.train.device, recipe.run.deterministic != recipes::Deterministic::kFalse);
     session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));

@@ -19,10 +19,10 @@ namespace {
 
 int run_recipe(parallel::Session& session, const po::variables_map& given) {
   recipes::Recipe recipe = read_recipe(given, {.purpose = recipes::Purpose::kTrain, .world_size = session.world().size});
+  session.set_timeout(recipe.parallel.timeout);
   const ComputeDevice compute =
       open_device(session, recipe.train.device, recipe.run.deterministic != recipes::Deterministic::kFalse);
   session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
-  session.set_timeout(recipe.parallel.timeout);
   const parallel::World& world = session.world();
 
   trainer::Inputs inputs = trainer::read_inputs(recipe);
