@@ -3,14 +3,14 @@
     make_rewards.py --out tests/parity/golden [--seed N]
 
 Made with trl 1.16.0: think_format_reward, get_soft_overlong_punishment and get_repetition_penalty_reward on made-up completions, and
-accuracy_reward on pairs of answers where math_verify is installed (0.9.0 with latex2sympy2_extended 1.11.0), else not at all.
+accuracy_reward on pairs of answers (math_verify 0.9.0 with latex2sympy2_extended 1.11.0).
 model/: a small LlamaForSequenceClassification of transformers 5.23.0, and its scores of texts that GRPOTrainer would score with it.
 """
 
 import argparse
 import json
 import random
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -111,11 +111,8 @@ def main():
     made_with = {"trl": trl.__version__, "transformers": transformers.__version__, "seed": arguments.seed}
     areas = {"think": think(rng), "overlong": overlong(rng), "repetition": repetition(rng)}
     areas["scores"] = reward_model(rng, directory / "model")
-    try:
-        made_with["math_verify"] = version("math-verify")
-        areas["accuracy"] = accuracy()
-    except PackageNotFoundError:
-        print("math_verify is not installed: no goldens of accuracy_reward")
+    made_with["math_verify"] = version("math-verify")
+    areas["accuracy"] = accuracy()
     for area, cases in areas.items():
         lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases)
         text = '{"made_with": ' + json.dumps(made_with) + ', "cases": [\n' + lines + "\n]}\n"

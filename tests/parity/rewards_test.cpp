@@ -87,7 +87,6 @@ TEST(RewardsParity, RepetitionPenaltyEqualsTrl) {
 }
 
 TEST(RewardsParity, AccuracyEqualsTrlWithMathVerify) {
-  if (!std::filesystem::exists(file("accuracy"))) GTEST_SKIP() << "made without math_verify";
   const auto reward = build_reward(reward_of("accuracy"), 16);
   for (const data::Json& golden : cases("accuracy")) {
     Completed completed;
