@@ -201,6 +201,8 @@ TEST(TimeOut, NamesCollectiveRankGroupAndSeconds) {
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     EXPECT_GE(seconds, 0.5);
     EXPECT_LT(seconds, 5);
+    // Not at once: one that times out a little later would find this rank in the barrier, too.
+    std::this_thread::sleep_until(start + std::chrono::seconds(2));
     test_group().barrier();
   } else {
     test_group().barrier();

@@ -35,16 +35,23 @@ std::unique_ptr<KeyStore> open(const std::string& rendezvous, int rank, double s
   return open_store(*recipes::read_rendezvous(rendezvous), rank, "node9", seconds);
 }
 
-/// Meets as rank `rank` of `size`, and gives what a rank knows then.
-World meet(const std::string& rendezvous, int rank, int size, double seconds,
-           const std::string& host = "node9") {
+/// What a rank knows when it has met the others. Rank 0's meeting serves them: it must outlive
+/// their calls.
+struct Met {
   World world;
-  world.host = host;
+  std::unique_ptr<Meeting> meeting;
+};
+
+/// Meets as rank `rank` of `size`.
+Met meet(const std::string& rendezvous, int rank, int size, double seconds,
+         const std::string& host = "node9") {
+  Met met;
+  met.world.host = host;
   std::vector<int> cores = {0, 1, 2, 3};
-  meet_by_store(*recipes::read_rendezvous(rendezvous), {.rank = rank, .size = size}, world, cores,
-                seconds);
-  world.threads = static_cast<int>(cores.size());
-  return world;
+  met.meeting = meet_by_store(*recipes::read_rendezvous(rendezvous), {.rank = rank, .size = size},
+                              met.world, cores, seconds);
+  met.world.threads = static_cast<int>(cores.size());
+  return met;
 }
 
 class RendezvousFile : public testing::Test {
@@ -163,22 +170,22 @@ TEST_F(RendezvousFile, SaysWhatIsWrongWithTheFile) {
 }
 
 TEST_F(RendezvousFile, RanksMeetAndKnowTheirHosts) {
-  std::vector<World> worlds(3);
+  std::vector<Met> met(3);
   std::vector<std::thread> ranks;
   for (int rank = 0; rank < 3; ++rank) {
     ranks.emplace_back(
-        [&, rank] { worlds[rank] = meet(url_, rank, 3, 60, rank == 1 ? "node9" : "localhost"); });
+        [&, rank] { met[rank] = meet(url_, rank, 3, 60, rank == 1 ? "node9" : "localhost"); });
   }
   for (std::thread& rank : ranks) rank.join();
-  EXPECT_EQ(worlds[0].local_rank, 0);
-  EXPECT_EQ(worlds[0].local_size, 2);
-  EXPECT_EQ(worlds[1].local_rank, 0);
-  EXPECT_EQ(worlds[1].local_size, 1);
-  EXPECT_EQ(worlds[2].local_rank, 1);
-  EXPECT_EQ(worlds[2].rank, 2);
-  EXPECT_EQ(worlds[2].size, 3);
-  EXPECT_EQ(worlds[1].threads, 4);
-  EXPECT_EQ(worlds[2].threads, 2);  // the cores are shared with rank 0
+  EXPECT_EQ(met[0].world.local_rank, 0);
+  EXPECT_EQ(met[0].world.local_size, 2);
+  EXPECT_EQ(met[1].world.local_rank, 0);
+  EXPECT_EQ(met[1].world.local_size, 1);
+  EXPECT_EQ(met[2].world.local_rank, 1);
+  EXPECT_EQ(met[2].world.rank, 2);
+  EXPECT_EQ(met[2].world.size, 3);
+  EXPECT_EQ(met[1].world.threads, 4);
+  EXPECT_EQ(met[2].world.threads, 2);  // the cores are shared with rank 0
   EXPECT_FALSE(fs::exists(file_)) << "left for a later run to find";
 }
 
