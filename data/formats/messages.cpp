@@ -86,13 +86,15 @@ TokenizedRow encode_messages(const FormatContext& context, const Columns& column
   const ChatTemplate& chat_template = require_template(context);
   const ChatInput input = make_chat_input(columns, read_conversation(context, columns));
   const RenderedChat chat = chat_template.render(input);
-  const Encoding encoding =
-      context.tokenizer.encode_with_offsets(chat.text, /*add_special_tokens=*/false);
-  Example example{.ids = encoding.ids, .supervised = {}};
+  Example example;
   if (context.loss_on == recipes::LossOn::kAll) {
+    example.ids = context.tokenizer.encode(chat.text, /*add_special_tokens=*/false);
     example.supervised.assign(example.ids.size(), 1);
     return {.documents = {std::move(example)}, .columns = {}};
   }
+  const Encoding encoding =
+      context.tokenizer.encode_with_offsets(chat.text, /*add_special_tokens=*/false);
+  example.ids = encoding.ids;
   example.supervised.assign(example.ids.size(), 0);
   const Spans spans =
       chat.marked ? chat.generation_spans : spans_by_prefixes(chat_template, input, chat.text);

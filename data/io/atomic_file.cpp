@@ -26,7 +26,8 @@ void sync_directory(const std::filesystem::path& directory) {
   ::close(fd);
 }
 
-void write_file_atomically(const std::filesystem::path& path, std::string_view content) {
+void write_file_atomically(const std::filesystem::path& path, std::string_view content,
+                           Durable durable) {
   // Threads, and processes of several hosts with one number, may write the same file at a time.
   static std::atomic<int> counter = 0;
   char host[256] = {};
@@ -49,10 +50,10 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
     if (n < 0) give_up("write");
     done += static_cast<size_t>(n);
   }
-  if (::fsync(fd) != 0) give_up("sync");
+  if (durable == Durable::kYes && ::fsync(fd) != 0) give_up("sync");
   if (::close(fd) != 0) fail(path, "close");
   if (::rename(temporary.c_str(), path.c_str()) != 0) fail(path, "rename into place");
-  sync_directory(path.parent_path());
+  if (durable == Durable::kYes) sync_directory(path.parent_path());
 }
 
 }  // namespace temper::data

@@ -123,7 +123,8 @@ InputFile inspect_file(const std::filesystem::path& file, const std::filesystem:
   for (const auto& [begin, first_line] : contents.cuts) cuts.push_back({begin, first_line});
   std::filesystem::create_directories(memo.parent_path());
   write_file_atomically(
-      memo, dump_json({{"file", file.string()}, {"hash", contents.hash}, {"cuts", cuts}}));
+      memo, dump_json({{"file", file.string()}, {"hash", contents.hash}, {"cuts", cuts}}),
+      Durable::kNo);
   return in_chunks(file, contents, chunk_bytes);
 }
 

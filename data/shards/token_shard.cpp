@@ -15,7 +15,6 @@
 
 #include <hdf5.h>
 
-#include "data/io/atomic_file.h"
 #include "recipes/diagnostic.h"
 
 namespace temper::data {
@@ -139,7 +138,6 @@ void TokenShardWriter::write(const std::filesystem::path& path) const {
     ::unlink(temporary.c_str());
     throw RunError(path.string() + ": cannot write: " + reason);
   }
-  sync_directory(path.parent_path());
 }
 
 TokenShard::TokenShard(const std::filesystem::path& path) {

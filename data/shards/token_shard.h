@@ -25,7 +25,8 @@ namespace temper::data {
 class TokenShardWriter {
  public:
   void add(const TokenizedRow& row, int64_t row_number);
-  /// Complete or absent; equal rows give equal bytes. Throws RunError naming path and reason (disk
+  /// Complete or absent; equal rows give equal bytes. Synced, but for its name in the directory,
+  /// which the record that is written after it brings. Throws RunError naming path and reason (disk
   /// full, ...).
   void write(const std::filesystem::path& path) const;
   int64_t rows() const { return static_cast<int64_t>(row_numbers_.size()); }
