@@ -119,17 +119,11 @@ bool cpu_has_bf16() {
   return false;
 }
 
-std::vector<std::string> task_names() {
-  std::vector<std::string> names;
-  for (const recipes::ObjectiveKind& kind : recipes::objective_kinds()) names.push_back(kind.name);
-  return names;
-}
-
 void refuse_other_tasks(const std::string& task) {
-  if (recipes::find_objective_kind(task)) return;
-  const std::string nearest = nearest_name(task, task_names());
-  throw UserError("temper init: --task " + task + ": this version of temper has " +
-                  join(task_names()) + (nearest.empty() ? "" : "; did you mean " + nearest + "?"));
+  const std::vector<std::string> tasks = recipes::trained_kinds();
+  if (std::find(tasks.begin(), tasks.end(), task) != tasks.end()) return;
+  const std::string nearest = nearest_name(task, tasks);
+  throw UserError("temper init: --task " + task + ": this version of temper has " + join(tasks) + (nearest.empty() ? "" : "; did you mean " + nearest + "?"));
 }
 
 }  // namespace
@@ -141,7 +135,7 @@ int init(const std::vector<std::string>& arguments) {
       "rows.",
       "temper init --task sft --model models/llama --data data/alpaca.json -o alpaca.toml");
   parser.options().add_options()("task", po::value<std::string>()->default_value("sft"),
-                                 ("an objective: " + join(task_names())).c_str())(
+                                 ("an objective: " + join(recipes::trained_kinds())).c_str())(
       "model", po::value<std::string>(), "a model directory (required)")(
       "data", po::value<std::string>(),
       "rows to train on: .jsonl, .json, .csv, .parquet, .txt, a glob or a directory (required)")(

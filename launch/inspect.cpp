@@ -128,7 +128,7 @@ void print_source(const Json& source) {
     if (row.contains("bad")) {
       std::cout << "bad: " << plain(row["bad"]) << "\n";
     } else if (row.contains("documents")) {
-      std::cout << row["documents"].size() << " completions\n";
+      std::cout << row["documents"].size() << " documents\n";
       for (const Json& document : row["documents"]) {
         std::cout << plain(document["name"]) << ": ";
         print_document(document);
@@ -136,6 +136,8 @@ void print_source(const Json& source) {
     } else {
       print_document(row);
     }
+    if (row.contains("tokens_cut"))
+      std::cout << row["tokens_cut"] << " tokens cut (data.max_length)\n";
     if (row.contains("columns")) std::cout << "columns: " << row["columns"].dump() << "\n";
   }
 }

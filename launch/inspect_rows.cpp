@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <array>
 #include <optional>
 #include <string>
 #include <vector>
@@ -50,8 +49,6 @@ int64_t trained_tokens(const data::Example& example) {
   return count;
 }
 
-constexpr std::array<const char*, 2> kNamesOfPair = {"chosen", "rejected"};
-
 /// A document, none longer than max_length.
 Json document_of(data::Example document, int64_t max_length, const data::Tokenizer& tokenizer) {
   const auto tokens = static_cast<int64_t>(document.ids.size());
@@ -66,19 +63,24 @@ Json document_of(data::Example document, int64_t max_length, const data::Tokeniz
           {"runs", runs_of(document, tokenizer)}};
 }
 
-Json row_of(const data::TokenizedRow& tokens, const data::Row& row, int64_t max_length,
+Json row_of(const data::TokenizedRow& tokens, const data::Row& row,
+            const data::RowEncoder& encoder, int64_t max_length,
             const data::Tokenizer& tokenizer) {
   Json entry = {{"where", row.where()}};
-  if (tokens.documents.size() == 1) {
-    entry.update(document_of(tokens.documents[0], max_length, tokenizer));
-    if (!tokens.columns.empty()) entry["columns"] = Json::parse(tokens.columns);
-    return entry;
-  }
-  for (size_t d = 0; d < tokens.documents.size(); ++d) {
+  const size_t documents = tokens.documents.size();
+  for (size_t d = 0; d < documents; ++d) {
     Json document = document_of(tokens.documents[d], max_length, tokenizer);
-    document["name"] = kNamesOfPair.at(d);
-    entry["documents"].push_back(std::move(document));
+    if (documents == 1) {
+      entry.update(document);
+    } else {
+      document["name"] = encoder.document_name(d, documents);
+      entry["documents"].push_back(std::move(document));
+    }
   }
+  if (tokens.cut > 0) entry["tokens_cut"] = tokens.cut;
+  // Of a pair that becomes two rows there is a line for each.
+  if (!tokens.columns.empty() && !encoder.rules().unpaired)
+    entry["columns"] = Json::parse(tokens.columns);
   return entry;
 }
 
@@ -88,17 +90,11 @@ Json source_report(const recipes::Recipe& recipe, const recipes::DataSource& sou
                    const data::Tokenizer& tokenizer,
                    const std::optional<data::ChatTemplate>& chat_template) {
   Json report = {{"path", source.path}, {"rows", Json::array()}};
+  std::optional<data::RowEncoder> encoder;
   const data::EncoderFactory factory = [&](const recipes::DataSource& of, const data::Row& first) {
-    const auto encoder = data::RowEncoder::make({.format = recipe.data.format,
-                                                 .loss_on = recipe.data.loss_on,
-                                                 .kind = recipe.objective.kind},
-                                                of, first, tokenizer, chat_template);
-    return data::SourceEncoder{
-        .encode = [encoder](const data::Row& row) { return encoder.encode(row); },
-        .fingerprint = encoder.fingerprint(),
-        .format = encoder.format(),
-        .rules = encoder.rules(),
-        .statement = encoder.statement()};
+    encoder = data::RowEncoder::make(data::row_encoder_options(recipe), of, first, tokenizer,
+                                     chat_template);
+    return data::source_encoder(*encoder);
   };
   data::PrepareReport counts;
   std::vector<int32_t> lengths;
@@ -109,7 +105,7 @@ Json source_report(const recipes::Recipe& recipe, const recipes::DataSource& sou
         for (const data::SelectedPiece& taken : pieces) lengths.push_back(taken.piece.length);
         if (std::ssize(report["rows"]) == rows) return;
         report["rows"].push_back(wrong.empty()
-                                     ? row_of(tokens, row, recipe.data.max_length, tokenizer)
+                                     ? row_of(tokens, row, *encoder, recipe.data.max_length, tokenizer)
                                      : Json({{"where", row.where()}, {"bad", wrong}}));
       },
       counts);

@@ -31,7 +31,7 @@ void judge_peft(Judgement& judge, Purpose purpose);
 
 /// Rules of [objective] and its rewards, and of what a kind decides elsewhere: data.packing,
 /// data.loss_on, [generation], batches, eval.metric.
-void judge_objective(Judgement& judge);
+void judge_objective(Judgement& judge, Purpose purpose);
 /// Rules of the batches of kinds that sample, in training; `ranks`: data-parallel ones. batch.micro
 /// x ranks divides batch.global.
 void judge_rollouts(Judgement& judge, int64_t ranks);

@@ -84,13 +84,11 @@ std::vector<Later> make_table() {
   std::vector<Later> rows = fields_of_peft();
   const std::vector<Later> of_trl = fields_of_trl();
   rows.insert(rows.end(), of_trl.begin(), of_trl.end());
-  std::vector<std::string> kinds;
-  for (const ObjectiveKind& kind : objective_kinds()) kinds.push_back(kind.name);
   std::istringstream names(kKeysOfLaterObjectives);
   for (std::string name; names >> name;) {
     rows.push_back({"objective." + name,
                     "belongs to an objective that is not in this version, which has only kind = " +
-                        all_in_quotes(kinds)});
+                        all_in_quotes(trained_kinds())});
   }
   return rows;
 }

@@ -12,6 +12,8 @@ namespace {
 constexpr double kSftRate = 2e-5;
 constexpr double kRewardRate = 1e-4;
 constexpr double kPreferenceRate = 1e-6;
+// transformers'.
+constexpr double kTrainerRate = 5e-5;
 
 const std::vector<Value> kDpoLosses = {"sigmoid",  "hinge",        "ipo",         "exo_pair",
                                        "nca_pair", "robust",       "bco_pair",    "sppo_hard",
@@ -25,6 +27,15 @@ std::vector<Field> with_reference(std::vector<Field> fields) {
                                {"ref_model_mixup_alpha", 0.6},
                                {"ref_model_sync_steps", 512}});
   return fields;
+}
+
+ObjectiveKind of_rows(const char* name, const char* meaning) {
+  return {{name, std::string(meaning) + " In this version its rows are prepared, not trained on.", {}},
+          kTrainerRate,
+          {},
+          false,
+          1.0,
+          true};
 }
 
 std::vector<ObjectiveKind> make_table() {
@@ -167,6 +178,9 @@ std::vector<ObjectiveKind> make_table() {
                                 {"disable_dropout", false}})},
        kPreferenceRate,
        {"eval_mean_token_accuracy"}},
+      of_rows("classify", "Classes, or a number, of a text."),
+      of_rows("embed", "Vectors of texts, from pairs and triplets."),
+      of_rows("cross_encoder", "Scores of two texts read together."),
   };
 }
 
@@ -219,6 +233,14 @@ const ObjectiveKind* find_objective_kind(std::string_view name) {
   const auto found = std::find_if(kinds.begin(), kinds.end(),
                                   [&](const ObjectiveKind& kind) { return kind.name == name; });
   return found == kinds.end() ? nullptr : &*found;
+}
+
+std::vector<std::string> trained_kinds() {
+  std::vector<std::string> names;
+  for (const ObjectiveKind& kind : objective_kinds()) {
+    if (!kind.rows_only) names.push_back(kind.name);
+  }
+  return names;
 }
 
 std::vector<std::string> objectives_with(std::string_view key) {

@@ -21,12 +21,15 @@ struct ObjectiveKind : Kind {
   std::vector<std::string> metrics;  // of an evaluation, besides eval_loss: the greater the better
   bool samples = false;              // completions are sampled and scored by rewards
   double temperature = 1.0;          // of sampling, unless generation.temperature says another
+  bool rows_only = false;            // this version prepares its rows, and does not train it
 };
 
 /// The kinds of this version, in the order of the page.
 const std::vector<ObjectiveKind>& objective_kinds();
 /// nullptr: no kind of this version.
 const ObjectiveKind* find_objective_kind(std::string_view name);
+/// Those that are trained, not rows_only.
+std::vector<std::string> trained_kinds();
 /// The kinds that have the key, with or without "objective.".
 std::vector<std::string> objectives_with(std::string_view key);
 

@@ -12,7 +12,7 @@ std::vector<Key> objective_rows() {
                       "gkd", "distill", "ppo", "classify", "tokens", "qa", "embed", "cross_encoder",
                       "mlm"},
           .works = {"sft", "dpo", "kto", "orpo", "cpo", "reward", "grpo", "rloo", "online_dpo",
-                    "ppo", "gkd", "distill"}),
+                    "ppo", "gkd", "distill", "classify", "embed", "cross_encoder"}),
       ROW(objective.loss_type,
           .meaning = "The form of the loss, by its name in TRL; dpo takes a list too, whose losses "
                      "are added with loss_weights.",

@@ -312,10 +312,12 @@ void judge_data(const Filled& filled) {
   judge.require(written.packing_window == Data{}.packing_window, {"data.packing_window"},
                 no_effect(of_kind(filled.kind)) + packs);
   if (distills) return;
+  const std::string whole =
+      filled.kind.rows_only ? ", which takes whole texts" : ", which compares whole completions";
   judge.require(written.loss_on == LossOn::kAuto, {"data.loss_on"},
-                "must be \"auto\"" + with + ", which compares whole completions");
+                "must be \"auto\"" + with + whole);
   judge.require(written.on_long_row != OnLongRow::kSplit, {"data.on_long_row"},
-                "cannot be \"split\"" + with + ", which compares whole completions");
+                "cannot be \"split\"" + with + whole);
 }
 
 void judge_metric(const Filled& filled) {
@@ -329,10 +331,14 @@ void judge_metric(const Filled& filled) {
 
 }  // namespace
 
-void judge_objective(Judgement& judge) {
+void judge_objective(Judgement& judge, Purpose purpose) {
   if (!judge.findings.clean({"objective.kind"})) return;
   const ObjectiveKind* kind = find_objective_kind(judge.recipe.objective.kind);
   if (!kind) return;
+  judge.require(!kind->rows_only || purpose == Purpose::kPrepare, {"objective.kind"},
+                "this version prepares and shows its rows (`temper prepare`, `temper inspect`), and "
+                "trains only " +
+                    all_in_quotes(trained_kinds()));
   judge_fields(judge, *kind);
   judge_loss_type(judge, *kind);
   const Recipe recipe = resolve(judge.recipe);

@@ -46,9 +46,7 @@ std::vector<Key> recipe_rows() {
 
       ROW(data.format, .meaning = "What a row is; `auto` recognises it by its columns.",
           .choices = {"auto", "text", "messages", "prompt-completion", "alpaca", "preference",
-                      "unpaired-preference", "prompt", "classification", "pairs"},
-          .works = {"auto", "text", "messages", "prompt-completion", "alpaca", "preference",
-                    "unpaired-preference", "prompt"}),
+                      "unpaired-preference", "prompt", "classification", "pairs", "triplets"}),
       ROW(data.max_length,
           .meaning = "Longest sequence trained on, prompt and completion; where completions are "
                      "sampled: the longest prompt.",
@@ -289,7 +287,9 @@ std::vector<SourceKey> source_rows() {
       SOURCE_ROW(columns, .meaning = "Temper's name of a column = its name in the file.",
                  .choices = {"text", "prompt", "completion", "messages", "conversations", "chosen",
                              "rejected", "label", "margin", "instruction", "input", "output", "history",
-                             "system", "tools", "chat_template_kwargs"}),
+                             "system", "tools", "chat_template_kwargs", "text_pair", "anchor",
+                             "positive", "negative", "query", "question", "answer", "sentence1",
+                             "sentence2", "premise", "hypothesis", "score"}),
   };
 }
 

@@ -362,7 +362,7 @@ void validate(const Recipe& recipe, const Setting& setting, Findings& findings) 
   judge_evaluation(judge);
   judge_export(judge);
   judge_peft(judge, setting.purpose);
-  judge_objective(judge);
+  judge_objective(judge, setting.purpose);
   judge_rendezvous(judge);
   judge_sharding(judge);
   if (setting.purpose != Purpose::kTrain) return;

@@ -48,6 +48,7 @@ at::ScalarType scalar_type(recipes::Dtype dtype) {
 
 // The model that the objective is for: a reward model has a head with one output.
 ModelConfig with_head_for(const std::string& kind, ModelConfig config, const data::Tokenizer& tokenizer, const fs::path& directory) {
+  if (recipes::find_objective_kind(kind)->rows_only) return config;
   if (kind != "reward") {
     if (config.num_labels == 0) return config;
     throw UserError(directory.string() + ": a " + config.architecture + " gives scores, not text: use objective.kind = \"reward\", or the model it was made of");
@@ -75,15 +76,11 @@ void check_answered(const recipes::Recipe& recipe, const std::string& path) {
 data::EncoderFactory encoder_factory(const recipes::Recipe& recipe, const Inputs& inputs) {
   std::optional<data::ChatTemplate> chat = data::ChatTemplate::load(inputs.tokenizer_files.directory);
   if (!chat) chat = data::ChatTemplate::load(inputs.model_directory);
-  const data::RowEncoderOptions encoder{.format = recipe.data.format, .loss_on = recipe.data.loss_on, .kind = recipe.objective.kind};
+  const data::RowEncoderOptions encoder = data::row_encoder_options(recipe);
   return [&recipe, &inputs, encoder, chat](const recipes::DataSource& source, const data::Row& first_row) {
     const data::RowEncoder made = data::RowEncoder::make(encoder, source, first_row, inputs.tokenizer, chat);
     if (made.format() == "prompt") check_answered(recipe, source.path);
-    return data::SourceEncoder{.encode = [made](const data::Row& row) { return made.encode(row); },
-                               .fingerprint = made.fingerprint(),
-                               .format = made.format(),
-                               .rules = made.rules(),
-                               .statement = made.statement()};
+    return data::source_encoder(made);
   };
 }
 

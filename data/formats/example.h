@@ -21,6 +21,7 @@ struct TokenizedRow {
   std::vector<Example> documents;
   std::string
       columns;  // a JSON object with what losses and rewards need (label, margin, answer); or ""
+  int64_t cut = 0;  // tokens left out already: of whole texts (Format::whole_texts)
 };
 
 }  // namespace temper::data

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -37,6 +39,7 @@ struct FormatContext {
   const ChatTemplate* chat_template;  // null: the model has none
   recipes::LossOn loss_on;            // resolved: never kAuto
   std::string_view kind;              // objective.kind
+  std::optional<int64_t> cut_to;      // tokens; of formats of whole texts alone
 };
 
 struct Format {
@@ -48,7 +51,10 @@ struct Format {
   std::vector<recipes::LossOn> loss_on;
   /// The kinds of objectives that learn from such rows.
   std::vector<std::string_view> kinds;
-  int documents;  // of a row
+  int documents;  // of a row, at most
+  /// Texts that are taken whole: none of their tokens is supervised, and the encoder itself cuts
+  /// them, as the reference tokenizers do, which leave the special tokens of a text where they are.
+  bool whole_texts = false;
   /// Throws UserError (what is wrong, without the place) for a row that cannot be trained on.
   TokenizedRow (*encode)(const FormatContext& context, const Columns& columns);
   std::string_view sentence;
@@ -57,6 +63,8 @@ struct Format {
 /// In the order in which "auto" tries them.
 std::span<const Format> formats();
 bool serves(const Format& format, std::string_view kind);
+/// The first alternative of the format's required columns that the row has; null when it has none.
+const std::vector<std::string_view>* fitting(const Format& format, const Columns& columns);
 /// Null for a name that is none.
 const Format* find_format(std::string_view name);
 
@@ -74,6 +82,12 @@ TokenizedRow encode_preference(const FormatContext& context, const Columns& colu
 TokenizedRow encode_unpaired_preference(const FormatContext& context, const Columns& columns);
 /// Columns: all of the row's, and under "prompt" the text of the prompt.
 TokenizedRow encode_prompt(const FormatContext& context, const Columns& columns);
+/// One document: the text, with a text_pair where the row has one. Columns: the label.
+TokenizedRow encode_classification(const FormatContext& context, const Columns& columns);
+/// Two documents; of cross_encoder one, of both texts. Columns: the label, if there is one.
+TokenizedRow encode_pairs(const FormatContext& context, const Columns& columns);
+/// Three documents; of cross_encoder two, each of the first text with one of the others.
+TokenizedRow encode_triplets(const FormatContext& context, const Columns& columns);
 
 /// What is kept of a good and of a bad completion.
 inline constexpr const char* kColumnsOfChosen = R"({"label":true})";

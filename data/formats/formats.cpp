@@ -67,6 +67,38 @@ std::span<const Format> formats() {
        .documents = 1,
        .encode = encode_prompt,
        .sentence = "a string or a list of messages; all other columns are given to the rewards"},
+      {.name = "classification",
+       .required = {{"text", "label"}},
+       .optional = {"text_pair"},
+       .loss_on = {LossOn::kAll},
+       .kinds = {"classify"},
+       .documents = 1,
+       .whole_texts = true,
+       .encode = encode_classification,
+       .sentence = "a text, or two, and what it is: a class, a number, or a list of classes"},
+      {.name = "triplets",
+       .required = {{"anchor", "positive", "negative"}, {"query", "positive", "negative"}},
+       .optional = {"label", "score"},
+       .loss_on = {LossOn::kAll},
+       .kinds = {"embed", "cross_encoder"},
+       .documents = 3,
+       .whole_texts = true,
+       .encode = encode_triplets,
+       .sentence = "a text, one that belongs to it and one that does not"},
+      {.name = "pairs",
+       .required = {{"anchor", "positive"},
+                    {"query", "positive"},
+                    {"query", "answer"},
+                    {"question", "answer"},
+                    {"sentence1", "sentence2"},
+                    {"premise", "hypothesis"}},
+       .optional = {"label", "score"},
+       .loss_on = {LossOn::kAll},
+       .kinds = {"embed", "cross_encoder"},
+       .documents = 2,
+       .whole_texts = true,
+       .encode = encode_pairs,
+       .sentence = "two texts, perhaps with how well they belong together"},
   };
   return kFormats;
 }
@@ -80,6 +112,17 @@ const Format* find_format(std::string_view name) {
 
 bool serves(const Format& format, std::string_view kind) {
   return std::find(format.kinds.begin(), format.kinds.end(), kind) != format.kinds.end();
+}
+
+const std::vector<std::string_view>* fitting(const Format& format, const Columns& columns) {
+  for (const auto& alternative : format.required) {
+    if (std::all_of(alternative.begin(), alternative.end(), [&](std::string_view name) {
+          return columns.values.contains(columns.name_in_file(name));
+        })) {
+      return &alternative;
+    }
+  }
+  return nullptr;
 }
 
 std::string Columns::name_in_file(std::string_view name) const {

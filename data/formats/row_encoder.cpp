@@ -14,10 +14,12 @@ struct RowEncoder::State {
   std::string name;
   LossOn loss_on;
   std::string kind;
+  std::optional<int64_t> cut_to;
   recipes::DataSource source;
   Tokenizer tokenizer;
   std::optional<ChatTemplate> chat_template;
-  std::string columns;  // those used, as the file calls them
+  std::vector<std::string_view> texts;  // the required columns that the first row has
+  std::string columns;                  // those used, as the file calls them
   std::string fingerprint;
 };
 
@@ -27,20 +29,6 @@ std::vector<std::string> columns_of(const Row& row) {
   std::vector<std::string> names;
   for (const auto& [name, value] : row.columns.items()) names.push_back(name);
   return names;
-}
-
-/// The first alternative of the format's required columns that the row has; null when it has none.
-const std::vector<std::string_view>* fitting(const Format& format, const Row& row,
-                                             const recipes::DataSource& source) {
-  const Columns columns{row.columns, source.columns};
-  for (const auto& alternative : format.required) {
-    if (std::all_of(alternative.begin(), alternative.end(), [&](std::string_view name) {
-          return row.columns.contains(columns.name_in_file(name));
-        })) {
-      return &alternative;
-    }
-  }
-  return nullptr;
 }
 
 /// As the file is to call them.
@@ -100,7 +88,7 @@ const Format& named_format(const RowEncoderOptions& options, const recipes::Data
     throw UserError(here + "belongs to objective.kind " + kinds_of(*format) + "; with \"" +
                     options.kind + "\" must be one of " + join(names_for(options.kind)));
   }
-  if (!fitting(*format, row, source)) {
+  if (!fitting(*format, {row.columns, source.columns})) {
     throw UserError(source.path + ": format " + options.format + " needs the columns " +
                     expected_columns(*format, {}) + "; found " + join(columns_of(row)) +
                     " (name yours with columns = { " + std::string(format->required[0][0]) +
@@ -116,7 +104,7 @@ const Format& choose_format(const RowEncoderOptions& options, const recipes::Dat
   const Format* other = nullptr;
   const Format* example = nullptr;  // for the last words
   for (const Format& format : formats()) {
-    const bool fits = fitting(format, row, source);
+    const bool fits = fitting(format, {row.columns, source.columns});
     if (!serves(format, options.kind)) {
       if (fits && !other) other = &format;
       continue;
@@ -142,7 +130,7 @@ const Format& choose_format(const RowEncoderOptions& options, const recipes::Dat
                                        const recipes::DataSource& source) {
   const auto all = formats();
   const auto other = std::find_if(all.begin(), all.end(), [&](const Format& each) {
-    return fitting(each, row, source) != nullptr;
+    return fitting(each, {row.columns, source.columns}) != nullptr;
   });
   throw UserError(row.where() + ": has the columns " + join(columns_of(row)) +
                   (other == all.end() ? "" : " (" + std::string(other->name) + ")") +
@@ -170,6 +158,16 @@ std::string fingerprint_of(const std::vector<std::string>& parts) {
 
 }  // namespace
 
+RowEncoderOptions row_encoder_options(const recipes::Recipe& recipe) {
+  using recipes::OnLongRow;
+  const bool cuts = recipe.data.on_long_row == OnLongRow::kAuto ||
+                    recipe.data.on_long_row == OnLongRow::kTruncate;
+  return {.format = recipe.data.format,
+          .loss_on = recipe.data.loss_on,
+          .kind = recipe.objective.kind,
+          .cut_to = cuts ? std::optional(recipe.data.max_length) : std::nullopt};
+}
+
 RowEncoder::RowEncoder(std::shared_ptr<const State> state) : state_(std::move(state)) {}
 
 RowEncoder RowEncoder::make(const RowEncoderOptions& options, const recipes::DataSource& source,
@@ -180,7 +178,7 @@ RowEncoder RowEncoder::make(const RowEncoderOptions& options, const recipes::Dat
   const LossOn loss_on = choose_loss(options.loss_on, format);
   const Columns columns{first_row.columns, source.columns};
   std::vector<std::string> used;
-  for (std::string_view name : *fitting(format, first_row, source))
+  for (std::string_view name : *fitting(format, columns))
     used.push_back(columns.name_in_file(name));
   for (std::string_view name : format.optional) {
     if (first_row.columns.contains(columns.name_in_file(name)))
@@ -193,13 +191,19 @@ RowEncoder RowEncoder::make(const RowEncoderOptions& options, const recipes::Dat
     parts.push_back(ours);
     parts.push_back(theirs);
   }
+  const std::optional<int64_t> cut_to = format.whole_texts ? options.cut_to : std::nullopt;
+  if (cut_to) {
+    parts.push_back(std::to_string(*cut_to) + (tokenizer.truncates_from_left() ? " last" : ""));
+  }
   return RowEncoder(std::make_shared<const State>(State{.format = &format,
                                                         .name = std::string(format.name),
                                                         .loss_on = loss_on,
                                                         .kind = options.kind,
+                                                        .cut_to = cut_to,
                                                         .source = source,
                                                         .tokenizer = tokenizer,
                                                         .chat_template = std::move(chat_template),
+                                                        .texts = *fitting(format, columns),
                                                         .columns = join(used),
                                                         .fingerprint = fingerprint_of(parts)}));
 }
@@ -207,12 +211,13 @@ RowEncoder RowEncoder::make(const RowEncoderOptions& options, const recipes::Dat
 TokenizedRow RowEncoder::encode(const Row& row) const {
   const FormatContext context{state_->tokenizer,
                               state_->chat_template ? &*state_->chat_template : nullptr,
-                              state_->loss_on, state_->kind};
-  if (!fitting(*state_->format, row, state_->source))
+                              state_->loss_on, state_->kind, state_->cut_to};
+  const Columns columns{row.columns, state_->source.columns};
+  if (!fitting(*state_->format, columns))
     refuse_other_columns(*state_->format, row, state_->source);
   TokenizedRow tokenized;
   try {
-    tokenized = state_->format->encode(context, {row.columns, state_->source.columns});
+    tokenized = state_->format->encode(context, columns);
   } catch (const UserError& error) {
     throw UserError(row.where() + ": " + error.what());
   }
@@ -237,17 +242,24 @@ RowRules RowEncoder::rules() const {
   return {.on_long_row = state_->name == "text" ? OnLongRow::kSplit
                          : drops                ? OnLongRow::kDrop
                                                 : OnLongRow::kTruncate,
-          .needs_targets = !samples,
+          .needs_targets = !samples && !state_->format->whole_texts,
           .unpaired = state_->format->documents > 1 && state_->kind == "kto"};
 }
 
 const std::string& RowEncoder::format() const { return state_->name; }
+
+std::string_view RowEncoder::document_name(size_t document, size_t documents) const {
+  return state_->texts[state_->texts.size() - documents + document];
+}
+
 const std::string& RowEncoder::fingerprint() const { return state_->fingerprint; }
 
 std::string RowEncoder::statement() const {
   std::string line =
       state_->source.path + ": " + state_->name + " (columns " + state_->columns + ")";
-  line += !rules().needs_targets                   ? ", completions are sampled"
+  line += state_->name == "classification"         ? ", whole texts are classified"
+          : state_->format->whole_texts            ? ", whole texts are compared"
+          : !rules().needs_targets                 ? ", completions are sampled"
           : state_->kind == "reward"               ? ", whole texts are scored"
           : state_->loss_on == LossOn::kAssistant  ? ", loss on assistant turns"
           : state_->loss_on == LossOn::kCompletion ? ", loss on completions"

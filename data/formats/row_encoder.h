@@ -1,8 +1,10 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "data/formats/example.h"
 #include "data/readers/row.h"
@@ -16,7 +18,11 @@ struct RowEncoderOptions {
   std::string format = "auto";  // a name of the table in formats.cpp, or "auto"
   recipes::LossOn loss_on = recipes::LossOn::kAuto;
   std::string kind = "sft";  // objective.kind
+  std::optional<int64_t> cut_to{};  // tokens to which rows of whole texts are cut; unset: never
 };
+
+/// As a recipe says.
+RowEncoderOptions row_encoder_options(const recipes::Recipe& recipe);
 
 /// What a data set does with the rows of a format.
 struct RowRules {
@@ -31,7 +37,8 @@ struct RowRules {
 ///     first_row, tokenizer, ChatTemplate::load(model)); log(encoder.statement());
 ///     TokenizedRow tokens = encoder.encode(row);
 ///
-/// Immutable; encode() may be called from several threads. Nothing is cut to a length here.
+/// Immutable; encode() may be called from several threads. Nothing is cut to a length here, but
+/// texts that are taken whole (classification, pairs, triplets), whose special tokens stay.
 class RowEncoder {
  public:
   /// The columns of the source's first row decide what "auto" means among the formats of the kind.
@@ -49,6 +56,8 @@ class RowEncoder {
   /// The format's name, never "auto".
   const std::string& format() const;
   RowRules rules() const;
+  /// Of a row of several documents: the column it is from, by our name ("chosen", "positive").
+  std::string_view document_name(size_t document, size_t documents) const;
   /// Everything that decides ids and masks: part of the token cache's key.
   const std::string& fingerprint() const;
   /// "train.jsonl: messages (columns messages), loss on assistant turns"

@@ -58,6 +58,8 @@ void tokenize_chunk(const Chunk& chunk, const SourceEncoder& encoder, recipes::O
     for (const ReadRow& row : rows) {
       if (row.wrong.empty()) {
         writer.add(row.tokens, row.row.number);
+        record.cut_rows += row.tokens.cut > 0;
+        record.tokens_cut += row.tokens.cut;
         if (writer.bytes() >= chunk.shard_bytes) end_shard();
       } else {
         bad.add(row.wrong);
@@ -70,6 +72,8 @@ void tokenize_chunk(const Chunk& chunk, const SourceEncoder& encoder, recipes::O
   write_file_atomically(chunk.record(), dump_json({{"hashes", record.hashes},
                                                    {"rows", record.rows},
                                                    {"tokens", record.tokens},
+                                                   {"cut_rows", record.cut_rows},
+                                                   {"tokens_cut", record.tokens_cut},
                                                    {"bad_rows", bad.count()},
                                                    {"first_bad", bad.first()}}));
 }
@@ -83,6 +87,8 @@ std::optional<ChunkRecord> finished(const Chunk& chunk, const std::filesystem::p
     ChunkRecord record{.hashes = json.at("hashes").get<std::vector<std::string>>(),
                        .rows = json.at("rows").get<int64_t>(),
                        .tokens = json.at("tokens").get<int64_t>(),
+                       .cut_rows = json.at("cut_rows").get<int64_t>(),
+                       .tokens_cut = json.at("tokens_cut").get<int64_t>(),
                        .bad_rows = json.at("bad_rows").get<int64_t>(),
                        .first_bad = json.at("first_bad").get<std::vector<std::string>>()};
     bool whole = true;

@@ -20,6 +20,8 @@ struct ChunkRecord {
   std::vector<std::string> hashes;  // of each shard's bytes
   int64_t rows = 0;
   int64_t tokens = 0;
+  int64_t cut_rows = 0;    // by their encoder
+  int64_t tokens_cut = 0;  // of these
   int64_t bad_rows = 0;
   std::vector<std::string> first_bad;  // at most kListedRows
 };

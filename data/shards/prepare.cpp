@@ -223,6 +223,7 @@ std::shared_ptr<const TokenDataset> prepare(const std::vector<recipes::DataSourc
     for (size_t i = 0; i < records.size(); ++i) {
       report->rows += records[i].rows + records[i].bad_rows;
       report->bad_rows += records[i].bad_rows;
+      selection.add_cut(records[i].cut_rows, records[i].tokens_cut);
       for (const std::string& line : records[i].first_bad) {
         if (static_cast<int64_t>(report->first_bad.size()) < kListedRows)
           report->first_bad.push_back(line);

@@ -28,6 +28,8 @@ struct SourceEncoder {
   RowRules rules{};
   std::string statement;  // what was recognised, for the log; may be empty
 };
+/// What a RowEncoder says of itself.
+SourceEncoder source_encoder(const RowEncoder& encoder);
 using EncoderFactory =
     std::function<SourceEncoder(const recipes::DataSource&, const Row& first_row)>;
 

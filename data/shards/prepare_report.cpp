@@ -11,6 +11,14 @@ std::string count(int64_t n, const std::string& thing) {
 
 }  // namespace
 
+SourceEncoder source_encoder(const RowEncoder& encoder) {
+  return {.encode = [encoder](const Row& row) { return encoder.encode(row); },
+          .fingerprint = encoder.fingerprint(),
+          .format = encoder.format(),
+          .rules = encoder.rules(),
+          .statement = encoder.statement()};
+}
+
 PrepareOptions settings_of(const recipes::Data& data) {
   using recipes::Packing;
   return {.cache = data.cache,

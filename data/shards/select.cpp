@@ -143,7 +143,7 @@ void Selection::choose(const AnyRow& row, int64_t number, const std::filesystem:
     }
   }
   if (!pass_long(longest, place, on_long_row)) return;
-  if (!each_has_targets) return find_unsupervised(place, needed);
+  if (!each_has_targets && rules.needs_targets) return find_unsupervised(place, needed);
   counts_.tokens_cut += all - kept;
   keep(TokenDataset::kAllDocuments, 0, kept, supervised);
 }
@@ -177,6 +177,7 @@ std::vector<SelectedPiece> Selection::take(const TokenizedRow& row, int64_t numb
     starts.push_back(start);
     start += std::ssize(document.ids);
   }
+  add_cut(row.cut > 0, row.cut);
   std::vector<SelectedPiece> pieces;
   choose(SingleRow{row}, number, file, rules,
          [&](int32_t document, int64_t begin, int64_t length, int64_t supervised) {
@@ -190,6 +191,11 @@ std::vector<SelectedPiece> Selection::take(const TokenizedRow& row, int64_t numb
                 .row = 0});
          });
   return pieces;
+}
+
+void Selection::add_cut(int64_t rows, int64_t tokens) {
+  counts_.long_rows += rows;
+  counts_.tokens_cut += tokens;
 }
 
 void Selection::look_at(const TokenizedRow& row, int64_t number, const std::filesystem::path& file,

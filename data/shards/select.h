@@ -30,6 +30,8 @@ class Selection {
   /// A row that is in no shard yet: pieces start at its own first token.
   std::vector<SelectedPiece> take(const TokenizedRow& row, int64_t number,
                                   const std::filesystem::path& file, const RowRules& rules);
+  /// Rows that their encoder has cut, and of how many tokens.
+  void add_cut(int64_t rows, int64_t tokens);
   /// One of the first rows: only for what is wrong with it.
   void look_at(const TokenizedRow& row, int64_t number, const std::filesystem::path& file,
                const RowRules& rules);

@@ -13,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kLayout = "temper token shards 3";
+constexpr const char* kLayout = "temper token shards 4";
 
 // The first row that can be read tells the format.
 Row first_row(const std::vector<fs::path>& files, const std::string& path) {

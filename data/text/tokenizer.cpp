@@ -277,6 +277,11 @@ const std::vector<std::pair<std::string, std::string>>& Tokenizer::special_token
   return state_->config.special_tokens;
 }
 
+bool Tokenizer::truncates_from_left() const {
+  const bool of_file = state_->truncation && state_->truncation->from_left;
+  return state_->config.truncates_from_left.value_or(of_file);
+}
+
 const std::string& Tokenizer::fingerprint() const { return state_->fingerprint; }
 
 }  // namespace temper::data

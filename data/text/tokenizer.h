@@ -49,6 +49,9 @@ class Tokenizer {
   /// to each call.
   const std::optional<Truncation>& truncation() const;
   const std::optional<Padding>& padding() const;
+  /// Whether texts that are too long lose their beginning: tokenizer_config.json's
+  /// truncation_side, else what tokenizer.json says.
+  bool truncates_from_left() const;
 
   /// Number of ids, added tokens included (`len(tokenizer)`): one above the largest id.
   int64_t size() const;

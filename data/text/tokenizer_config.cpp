@@ -112,6 +112,13 @@ TokenizerConfig read_tokenizer_config(
   result.sets_surroundings = config.contains("add_bos_token") || config.contains("add_eos_token");
   result.add_bos = read_flag(config, "add_bos_token", where);
   result.add_eos = read_flag(config, "add_eos_token", where);
+  if (const auto side = config.find("truncation_side"); side != config.end() && !side->is_null()) {
+    if (*side != "left" && *side != "right") {
+      throw UserError(where + ": truncation_side = " + side->dump() +
+                      ": must be \"left\" or \"right\"");
+    }
+    result.truncates_from_left = *side == "left";
+  }
   return result;
 }
 

@@ -23,6 +23,7 @@ struct TokenizerConfig {
   bool sets_surroundings = false;
   bool add_bos = false;
   bool add_eos = false;
+  std::optional<bool> truncates_from_left;  // truncation_side
 
   std::optional<std::string> special_token(const std::string& name) const;
 };

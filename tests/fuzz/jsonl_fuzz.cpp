@@ -1,4 +1,4 @@
-// JSONL rows: read, recognised and tokenized as sft would.
+// JSONL rows: read, recognised and tokenized as each family of objectives would.
 #include <cstdlib>
 #include <optional>
 
@@ -27,7 +27,7 @@ const data::ChatTemplate& chat_template() {
   return parsed;
 }
 
-void run(std::string_view, const std::filesystem::path& file) {
+void run_as(const char* kind, const std::filesystem::path& file) {
   std::optional<data::RowEncoder> encoder;
   const auto reader = data::open_reader(file);
   data::Row row;
@@ -36,12 +36,17 @@ void run(std::string_view, const std::filesystem::path& file) {
       more = reader->next(row);
       if (!more) break;
       if (!encoder)
-        encoder = data::RowEncoder::make({}, {.path = "x", .weight = 1, .columns = {}}, row,
+        encoder = data::RowEncoder::make({.kind = kind, .cut_to = 5}, {.path = "x", .weight = 1, .columns = {}}, row,
                                          tokenizer(), chat_template());
       encoder->encode(row);
     } catch (const UserError&) {  // a bad row; the next one follows
     }
   }
+}
+
+void run(std::string_view, const std::filesystem::path& file) {
+  for (const char* kind : {"sft", "dpo", "kto", "grpo", "classify", "embed", "cross_encoder"})
+    run_as(kind, file);
 }
 
 }  // namespace
@@ -59,7 +64,10 @@ Target target() {
            R"({"prompt": "a", "completion": "b"})"
            "\r\n"
            R"({"prompt": [{"role": "user", "content": "é"}], "completion": [{"role": "assistant", "content": ""}]})",
-           R"({"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]]})"},
+           R"({"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]]})",
+           R"({"prompt": "a", "chosen": "a b c", "rejected": [], "margin": 1})",
+           R"({"text": "a long text of words", "text_pair": "b", "label": ["c", 1.5]})",
+           R"({"anchor": "a", "positive": "a long text of words", "negative": "b", "score": 0.5})"},
       .words = {"{\"text\": \"",
                 "\"}\n",
                 "null",

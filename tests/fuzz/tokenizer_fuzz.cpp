@@ -38,6 +38,8 @@ void run(std::string_view input, const fs::path&) {
       const data::Encoding encoding = tokenizer.encode_with_offsets(text);
       tokenizer.decode(encoding.ids, false);
       tokenizer.decode(encoding.ids, true);
+      tokenizer.encode_pair(text, " ab <s>  b-1", true,
+                            data::Truncation{.max_length = 5, .stride = 1});
     }
   } catch (const UserError&) {  // refused, as most are
   } catch (const RunError&) {   // a pattern that takes too long

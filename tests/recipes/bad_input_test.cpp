@@ -17,7 +17,9 @@ const std::string kKinds =
 const std::string kColumns =
     "one of \"text\", \"prompt\", \"completion\", \"messages\", \"conversations\", \"chosen\", "
     "\"rejected\", \"label\", \"margin\", \"instruction\", \"input\", \"output\", "
-    "\"history\", \"system\", \"tools\", \"chat_template_kwargs\"";
+    "\"history\", \"system\", \"tools\", \"chat_template_kwargs\", \"text_pair\", \"anchor\", "
+    "\"positive\", \"negative\", \"query\", \"question\", \"answer\", \"sentence1\", "
+    "\"sentence2\", \"premise\", \"hypothesis\", \"score\"";
 
 const Refused kCases[] = {
     // Names.
@@ -265,7 +267,14 @@ const Refused kCases[] = {
     {"LaterObjective",
      "[objective]\nkind = \"mlm\"\nbeta = 0.1",
      {},
-     {"r.toml:3: objective.kind = \"mlm\": not in this version, which has only " + kKinds}},
+     {"r.toml:3: objective.kind = \"mlm\": not in this version, which has only " + kKinds +
+      ", \"classify\", \"embed\", \"cross_encoder\""}},
+    {"ObjectiveWhoseRowsAreKnown",
+     "[objective]\nkind = \"embed\"",
+     {},
+     {"r.toml:3: objective.kind = \"embed\": this version prepares and shows its rows (`temper "
+      "prepare`, `temper inspect`), and trains only " +
+      kKinds}},
     {"KeyOfALaterObjective",
      "[objective]\nmlm_probability = 0.15",
      {},

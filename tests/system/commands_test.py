@@ -104,6 +104,36 @@ class Commands(SystemTest):
         report = json.loads(self.run_temper("inspect", "dpo.toml", "--rows", "1", "--json").stdout)
         self.assertEqual([document["name"] for document in report["sources"][0]["rows"][0]["documents"]], ["chosen", "rejected"])
 
+    def test_rows_whose_texts_are_taken_whole_are_prepared_and_shown(self):
+        long = "int main " * 40
+        rows = {"classify": [{"text": "int x = 1;", "label": "code"}, {"text": long, "label": "code"}],
+                "embed": [{"anchor": "int x", "positive": "= 1;", "negative": "void"}, {"anchor": long, "positive": long, "negative": "void"}],
+                "cross_encoder": [{"sentence1": "int x", "sentence2": "= 1;", "score": 0.5}, {"sentence1": long, "sentence2": long, "score": 1}]}  # fmt: skip
+        names = {"classify": None, "embed": ["anchor", "positive", "negative"], "cross_encoder": None}
+        for kind, given in rows.items():
+            with self.subTest(kind):
+                (self.directory / f"{kind}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
+                recipe = self.directory / f"{kind}.toml"
+                recipe.write_text(f'[run]\nname = "rows"\n[model]\npath = "runs/test/export"\n[data]\nmax_length = 32\n'
+                                  f'[[data.train]]\npath = "{kind}.jsonl"\n[objective]\nkind = "{kind}"\n')  # fmt: skip
+                (source,) = json.loads(self.run_temper("inspect", recipe.name, "--json").stdout)["sources"]
+                first, second = source["rows"]
+                self.assertEqual([document["name"] for document in first["documents"]] if "documents" in first else None, names[kind])
+                if kind != "embed":
+                    self.assertEqual(first["columns"], {"label": given[0].get("label", given[0].get("score"))})
+                self.assertNotIn("tokens_cut", first)
+                cut = source["first_rows"]["tokens_cut"]
+                self.assertEqual(second["tokens_cut"], cut)
+                for document in second.get("documents", [second]):
+                    self.assertLessEqual(document["tokens"], 32)
+                prepared = self.run_temper("prepare", recipe.name, ranks=2)
+                self.assert_done(prepared)
+                self.assertIn(f"2 rows, {source['first_rows']['tokens']} tokens, 0 supervised; 1 row above data.max_length = 32: {cut} tokens cut",
+                              prepared.stdout + prepared.stderr)  # fmt: skip
+                refused = self.run_temper("train", recipe.name)
+                self.assertEqual(refused.returncode, 2)
+                self.assertRegex(refused.stderr, rf'objective\.kind = "{kind}": this version prepares and shows its rows')
+
     def test_every_recipe_in_configs_plans(self):
         pair = {"prompt": "int x", "chosen": " = 1;", "rejected": " = ;"}
         rated = {"prompt": "int x", "completion": " = 1;", "label": True}

@@ -192,7 +192,8 @@ TEST(RowEncoder, ColumnsThatFitNothingAreListedWithThoseExpected) {
   EXPECT_EQ(error_of(R"({"question": "a", "answer": "b"})"),
             "train.jsonl: no data format fits the columns question, answer; expected messages "
             "or conversations (messages), or prompt and completion "
-            "(prompt-completion), or instruction and output (alpaca), or text (text); name yours "
+            "(prompt-completion), or instruction and output (alpaca), or text (text) for "
+            "objective.kind = \"sft\" (these are pairs, for embed, cross_encoder); name yours "
             "with columns = { prompt = \"...\", completion = \"...\" }");
   EXPECT_EQ(error_of(R"({"a": "x"})", {{"text", "b"}}),
             "train.jsonl: columns.text = \"b\": the file has no such column; found a");
@@ -340,6 +341,123 @@ TEST(Formats, OfObjectivesSayWhatIsWrongWithARow) {
                                      "chosen": [{"role": "user", "content": "b"}],
                                      "rejected": [{"role": "user", "content": "c"}]})"),
             at + "the prompt ends in a turn of \"system\": must be one of the user or of a tool");
+}
+
+// ---- texts that are taken whole -----------------------------------------------------------------
+
+std::vector<std::string> texts_of(const TokenizedRow& row) {
+  std::vector<std::string> texts;
+  for (const Example& document : row.documents) {
+    EXPECT_EQ(document.supervised, std::vector<uint8_t>(document.ids.size(), 0));
+    texts.push_back(tokenizer().decode(document.ids, false));
+  }
+  return texts;
+}
+
+using Texts = std::vector<std::string>;
+
+TEST(Classification, IsATextOrTwoAsOneInputWithItsLabel) {
+  const Row row = row_of(R"({"text": "the lake", "label": "sunny"})");
+  const RowEncoder encoder = encoder_of("classify", row);
+  EXPECT_EQ(encoder.statement(),
+            "train.jsonl: classification (columns text, label), whole texts are classified");
+  EXPECT_EQ(texts_of(encoder.encode(row)), Texts{"<s>the lake"});
+  EXPECT_EQ(encoder.encode(row).columns, R"({"label":"sunny"})");
+  const auto label = [&](const char* value) {
+    return encoder.encode(row_of(std::string(R"({"text": "a", "label": )") + value + "}")).columns;
+  };
+  EXPECT_EQ(label("3"), R"({"label":3})");
+  EXPECT_EQ(label("0.5"), R"({"label":0.5})");
+  EXPECT_EQ(label("false"), R"({"label":false})");
+  EXPECT_EQ(label(R"(["a", "b"])"), R"({"label":["a","b"]})");
+  EXPECT_EQ(label("[]"), R"({"label":[]})");
+  const Row two = row_of(R"({"text": "the lake", "text_pair": "is sunny", "label": 1})");
+  EXPECT_EQ(texts_of(encoder_of("classify", two).encode(two)),
+            Texts{tokenizer().decode(tokenizer().encode_pair("the lake", "is sunny").ids, false)});
+}
+
+TEST(Pairs, AreTwoDocumentsOrOneInput) {
+  const Row row = row_of(R"({"q": "the lake", "a": "is sunny", "score": 0.5})");
+  const std::map<std::string, std::string> names = {{"anchor", "q"}, {"positive", "a"}};
+  const RowEncoder embed = encoder_of("embed", row, names);
+  EXPECT_EQ(embed.statement(),
+            "train.jsonl: pairs (columns q, a, score), whole texts are compared");
+  EXPECT_EQ(texts_of(embed.encode(row)), (Texts{"<s>the lake", "<s>is sunny"}));
+  EXPECT_EQ(embed.encode(row).columns, R"({"label":0.5})");
+  EXPECT_EQ(embed.document_name(0, 2), "anchor");
+  EXPECT_EQ(embed.document_name(1, 2), "positive");
+  EXPECT_EQ(texts_of(encoder_of("cross_encoder", row, names).encode(row)),
+            Texts{tokenizer().decode(tokenizer().encode_pair("the lake", "is sunny").ids, false)});
+  for (const char* columns : {R"({"sentence1": "a", "sentence2": "b", "label": 1})",
+                              R"({"premise": "a", "hypothesis": "b", "label": 1})",
+                              R"({"query": "a", "answer": "b", "label": 1})",
+                              R"({"question": "a", "answer": "b", "label": 1})"}) {
+    const Row other = row_of(columns);
+    EXPECT_EQ(texts_of(encoder_of("embed", other).encode(other)), (Texts{"<s>a", "<s>b"}));
+  }
+}
+
+TEST(Triplets, AreThreeDocumentsOrTheAnchorWithEach) {
+  const Row row = row_of(R"({"query": "the lake", "positive": "is sunny", "negative": "a"})");
+  const RowEncoder embed = encoder_of("embed", row);
+  EXPECT_EQ(embed.format(), "triplets");
+  EXPECT_EQ(texts_of(embed.encode(row)), (Texts{"<s>the lake", "<s>is sunny", "<s>a"}));
+  EXPECT_EQ(embed.encode(row).columns, "");
+  EXPECT_EQ(embed.document_name(2, 3), "negative");
+  const RowEncoder together = encoder_of("cross_encoder", row);
+  const auto pair = [](const char* second) {
+    return tokenizer().decode(tokenizer().encode_pair("the lake", second).ids, false);
+  };
+  EXPECT_EQ(texts_of(together.encode(row)), (Texts{pair("is sunny"), pair("a")}));
+  EXPECT_EQ(together.document_name(0, 2), "positive");
+}
+
+TEST(WholeTexts, AreCutBeforeTheirSpecialTokensAreAdded) {
+  const std::string text = "the lake is sunny the lake is sunny";
+  const Row row = row_of(Json{{"anchor", text}, {"positive", "a"}}.dump());
+  const recipes::DataSource source{.path = "train.jsonl", .weight = 1, .columns = {}};
+  const auto make = [&](std::optional<int64_t> cut_to) {
+    return RowEncoder::make({.kind = "embed", .cut_to = cut_to}, source, row, tokenizer(), {});
+  };
+  const int64_t whole = std::ssize(tokenizer().encode(text));
+  EXPECT_EQ(make({}).encode(row).cut, 0);
+  EXPECT_EQ(make(whole).encode(row).cut, 0);
+  const TokenizedRow cut = make(3).encode(row);
+  EXPECT_EQ(cut.cut, whole - 3);
+  EXPECT_EQ(cut.documents[0].ids,
+            tokenizer().encode_with_offsets(text, true, Truncation{.max_length = 3}).ids);
+  EXPECT_EQ(make(3).rules().on_long_row, recipes::OnLongRow::kTruncate);
+  EXPECT_FALSE(make(3).rules().needs_targets);
+  EXPECT_NE(make(3).fingerprint(), make(4).fingerprint());
+  EXPECT_NE(make(3).fingerprint(), make({}).fingerprint());
+}
+
+TEST(WholeTexts, SayWhatIsWrongWithARow) {
+  const std::string at = "train.jsonl:17: ";
+  EXPECT_EQ(error_of_kind("classify", R"({"text": "", "label": 1})"), at + "text is empty");
+  EXPECT_EQ(error_of_kind("classify", R"({"text": 3, "label": 1})"),
+            at + "text is of type number: must be a string");
+  EXPECT_EQ(error_of_kind("classify", R"({"text": "a", "label": null})"),
+            at + "label is missing or null: must be a class (a name or a number) or a number");
+  const std::string wrong = ": must be a class (a name or a number), a number, or a list of them";
+  EXPECT_EQ(error_of_kind("classify", R"({"text": "a", "label": {"b": 1}})"),
+            at + "label = {\"b\":1}" + wrong);
+  EXPECT_EQ(error_of_kind("classify", R"({"text": "a", "label": ["b", 1]})"),
+            at + "label = [\"b\",1]" + wrong);
+  EXPECT_EQ(error_of_kind("classify", R"({"text": "a", "label": ""})"), at + "label = \"\"" + wrong);
+  EXPECT_EQ(error_of_kind("embed", R"({"anchor": "a", "positive": "b", "score": [[1]]})"),
+            at + "score = [[1]]" + wrong);
+  EXPECT_EQ(error_of_kind("embed", R"({"anchor": "a", "positive": "b", "score": 1, "label": 0})"),
+            at + "label and score: a row has one of them, not both");
+  EXPECT_EQ(error_of_kind("embed", R"({"anchor": "a", "positive": "b", "negative_1": "c"})"),
+            at + "has a column negative_1, which a pair has not: with columns anchor and positive, "
+                 "and columns = { negative = \"negative_1\" }, the rows are triplets");
+  EXPECT_EQ(error_of_kind("embed", R"({"anchor": "a", "positive": "b", "negative": ""})"),
+            at + "negative is empty");
+  EXPECT_EQ(error_of_kind("classify", R"({"text": "a"})"),
+            "train.jsonl: no data format fits the columns text; expected text and label "
+            "(classification) for objective.kind = \"classify\" (these are text, for sft, gkd, "
+            "distill); name yours with columns = { text = \"...\", label = \"...\" }");
 }
 
 }  // namespace

@@ -27,6 +27,7 @@ Example letters_of(const Row& row, const std::string& text) {
 struct Letters {
   std::atomic<int> encoded = 0;
   RowRules rules{};
+  std::optional<size_t> cut_to{};  // by the encoder, which keeps the last letter
   EncoderFactory factory() {
     return [this](const recipes::DataSource&, const Row&) {
       return SourceEncoder{
@@ -41,6 +42,7 @@ struct Letters {
                   tokens.documents.push_back(letters_of(row, text.substr(bar + 1)));
                   tokens.columns = "good\nbad";
                 }
+                for (Example& document : tokens.documents) cut(document, tokens);
                 return tokens;
               },
           .fingerprint = "letters",
@@ -48,6 +50,13 @@ struct Letters {
           .rules = rules,
           .statement = ""};
     };
+  }
+  void cut(Example& document, TokenizedRow& row) const {
+    if (!cut_to || document.ids.size() <= *cut_to) return;
+    row.cut += std::ssize(document.ids) - static_cast<int64_t>(*cut_to);
+    document.ids[*cut_to - 1] = document.ids.back();
+    document.ids.resize(*cut_to);
+    document.supervised.resize(*cut_to);
   }
 };
 
@@ -200,6 +209,21 @@ TEST_F(Prepare, KeepsPromptsThoughNothingOfThemIsTrainedOn) {
   EXPECT_EQ(text(*dataset, 1), "d");
   EXPECT_EQ(report.supervised, 0);
   EXPECT_EQ(report.rows_dropped, 1);
+}
+
+TEST_F(Prepare, CountsWhatTheEncoderHasCutAlsoFromTheCache) {
+  letters.rules.needs_targets = false;
+  letters.cut_to = 4;
+  const recipes::DataSource source = jsonl("a.jsonl", {"abcdef|abcdefg", "ab|abc", "a|abcde"});
+  for (const bool from_cache : {false, true}) {
+    const auto dataset = run({source}, options());
+    ASSERT_EQ(dataset->size(), 3);
+    EXPECT_EQ(text(dataset->row(0).documents.at(0)), "abcf");
+    EXPECT_EQ(text(dataset->row(0).documents.at(1)), "abcg");
+    EXPECT_EQ(report.from_cache, from_cache);
+    EXPECT_EQ(report.long_rows, 2);
+    EXPECT_EQ(report.tokens_cut, 6);
+  }
 }
 
 TEST_F(Prepare, SplitsLongRowsOfText) {
