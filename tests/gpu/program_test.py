@@ -20,8 +20,8 @@ from harness import LONG, PROGRAM, run_tests_unless  # noqa: E402
 EMULATED = "TEMPER_PLUGIN" in os.environ
 # Relative, of losses near 0 absolute. What is drawn on a device of another arithmetic may be another token.
 FP32, BF16 = 1e-3, 2e-2
-# One of a family each, besides "full" and "lora", of which there are more steps.
-OFTEN = {"bf16", "nf4", "prefix", "dpo-lora", "grpo"}
+# One of a family each.
+OFTEN = {"full", "bf16", "lora", "nf4", "prefix", "dpo-lora", "grpo"}
 
 
 class OnDevice(sharding_test.Sharding):
