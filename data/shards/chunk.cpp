@@ -38,14 +38,14 @@ void tokenize_chunk(const Chunk& chunk, const SourceEncoder& encoder, recipes::O
   const std::unique_ptr<Reader> reader = open_reader(chunk.file, chunk.part);
   const std::filesystem::path cache = chunk.stem.parent_path().parent_path().parent_path();
   ChunkRecord record;
-  TokenShardWriter writer;
+  TokenShardWriter writer(chunk.shard_bytes);
   const auto end_shard = [&] {
     const std::filesystem::path shard = chunk.shard(record.hashes.size());
     writer.write(shard);
     record.hashes.push_back(inspect_file(shard, cache).hash);
     record.rows += writer.rows();
     record.tokens += writer.tokens();
-    writer = {};
+    writer = TokenShardWriter(chunk.shard_bytes);
   };
   BadRows bad;
   int64_t read = 0;

@@ -24,6 +24,10 @@ namespace temper::data {
 /// Collects rows and writes them at once. One thread.
 class TokenShardWriter {
  public:
+  TokenShardWriter() = default;
+  /// Room for rows of `bytes` (as bytes() counts) at once: ids that grow by doubling would be there
+  /// twice each time, and pages that are not touched take no memory.
+  explicit TokenShardWriter(int64_t bytes) { ids_.reserve(static_cast<size_t>(bytes / 4)); }
   void add(const TokenizedRow& row, int64_t row_number);
   /// Complete or absent; equal rows give equal bytes. Synced, but for its name in the directory,
   /// which the record that is written after it brings. Throws RunError naming path and reason (disk
