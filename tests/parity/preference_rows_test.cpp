@@ -1,6 +1,5 @@
 // Rows whose completions are compared or sampled against TRL 1.16.0: files of
 // make_preference_rows.py, with the tokenizer and templates of make_chat.py. Equality is exact.
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -10,20 +9,15 @@
 #include "data/shards/prepare.h"
 #include "data/text/chat_template.h"
 #include "tests/data/temporary_directory.h"
+#include "tests/parity/golden.h"
 
 namespace temper::data {
 namespace {
 
 namespace fs = std::filesystem;
 
-fs::path sources() {
-  const char* directory = std::getenv("TEMPER_SOURCE_DIR");
-  return fs::path(directory ? directory : ".") / "tests" / "parity" / "golden";
-}
-
 std::vector<Json> cases() {
-  const char* fresh = std::getenv("TEMPER_GOLDENS");
-  const fs::path path = (fresh ? fs::path(fresh) : sources()) / "preference_rows" / "cases.jsonl";
+  const fs::path path = golden_files("preference_rows") / "cases.jsonl";
   std::vector<Json> cases;
   std::ifstream stream(path);
   for (std::string line; std::getline(stream, line);) cases.push_back(Json::parse(line));
@@ -34,7 +28,7 @@ std::vector<Json> cases() {
 // A model directory of the goldens' tokenizer and this template.
 std::optional<ChatTemplate> load_template(const TemporaryDirectory& directory, const Json& name) {
   if (name.is_null()) return std::nullopt;
-  const fs::path chat = sources() / "chat";
+  const fs::path chat = committed_golden_files("chat");
   fs::copy_file(chat / "tokenizer" / "tokenizer_config.json",
                 directory.path() / "tokenizer_config.json");
   fs::copy_file(chat / (name.get<std::string>() + ".jinja"),
@@ -73,7 +67,7 @@ std::string bits(const std::vector<uint8_t>& mask) {
 }
 
 TEST(PreferenceRowsParity, IdsCompletionsAndOrderEqualTrl) {
-  const Tokenizer tokenizer = Tokenizer::load(sources() / "chat" / "tokenizer");
+  const Tokenizer tokenizer = Tokenizer::load(committed_golden_files("chat") / "tokenizer");
   for (const Json& given : cases()) {
     const TemporaryDirectory directory;
     const auto dataset = prepared(directory, given, tokenizer);

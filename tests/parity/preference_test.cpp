@@ -2,14 +2,13 @@
 // and gradients. Tolerance: 1e-5 of the larger of 1 and the expected number; both sides compute in
 // float32.
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
 #include <set>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "data/io/json.h"
+#include "tests/parity/golden.h"
 #include "trainer/objectives/completions.h"
 #include "trainer/objectives/dpo_losses.h"
 #include "trainer/objectives/kto_loss.h"
@@ -21,14 +20,7 @@ namespace {
 using data::Json;
 
 const Json& goldens() {
-  static const Json cases = [] {
-    const char* made = std::getenv("TEMPER_GOLDENS");
-    const char* source = std::getenv("TEMPER_SOURCE_DIR");
-    const std::filesystem::path committed =
-        std::filesystem::path(source ? source : ".") / "tests/parity/golden";
-    return data::read_json((made ? std::filesystem::path(made) : committed) /
-                           "preference/cases.json");
-  }();
+  static const Json cases = data::read_json(golden_files("preference") / "cases.json");
   return cases;
 }
 

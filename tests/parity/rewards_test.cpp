@@ -10,6 +10,7 @@
 
 #include "data/io/json.h"
 #include "recipes/diagnostic.h"
+#include "tests/parity/golden.h"
 #include "trainer/rewards/reward.h"
 
 namespace temper::trainer {
@@ -17,13 +18,8 @@ namespace {
 
 // Made by make_rewards.py with trl 1.16.0: what its reward functions give. The scores are few
 // operations on doubles in the same order: equal to the bit.
-std::filesystem::path goldens() {
-  if (const char* given = std::getenv("TEMPER_GOLDENS")) return given;
-  return std::filesystem::path(std::getenv("TEMPER_SOURCE_DIR")) / "tests/parity/golden";
-}
-
 std::filesystem::path file(const std::string& area) {
-  return goldens() / "rewards" / (area + ".json");
+  return golden_files("rewards") / (area + ".json");
 }
 
 data::Json cases(const std::string& area) {
@@ -98,7 +94,7 @@ TEST(RewardsParity, AccuracyEqualsTrlWithMathVerify) {
 
 TEST(RewardsParity, ARewardModelScoresAsTransformersDoes) {
   recipes::Reward recipe = reward_of("model");
-  recipe.path = (goldens() / "rewards/model").string();
+  recipe.path = (golden_files("rewards") / "model").string();
   const auto reward = build_reward(recipe, 16);
   const data::Json all = cases("scores");
   for (const data::Json& golden : all) {

@@ -1,7 +1,6 @@
 // Rows of classification, pairs and triplets against transformers 5.23 and sentence-transformers
 // 6.2: files of make_whole_texts.py, with the tokenizers of make_chat.py and make_tokenizer.py.
 // Equality is exact.
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -17,14 +16,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path sources() {
-  const char* directory = std::getenv("TEMPER_SOURCE_DIR");
-  return fs::path(directory ? directory : ".") / "tests" / "parity" / "golden";
-}
-
 Tokenizer tokenizer_of(const TemporaryDirectory& directory, const Json& given) {
   const bool chat = given["tokenizer"] == "chat";
-  const fs::path from = sources() / (chat ? "chat/tokenizer" : "tokenizer/bert");
+  const fs::path from = committed_golden_files(chat ? "chat/tokenizer" : "tokenizer/bert");
   fs::copy_file(from / "tokenizer.json", directory.path() / "tokenizer.json");
   Json config = chat ? read_json(from / "tokenizer_config.json") : Json::object();
   config["truncation_side"] = given["side"];
