@@ -63,7 +63,7 @@ def main():
     rng = random.Random(0)
     english = arguments.english.read_text()
     texts = {"english": [english[at:at + 2000] for at in range(0, len(english), 2000)] * 4,
-             "mixed": [make_tokenizer.text(rng, 300) for _ in range(1500)]}
+             "mixed": [make_tokenizer.text(rng, 300) for _ in range(4000)]}
     for directory in arguments.directories:
         with tempfile.TemporaryDirectory() as alone:  # without what tokenizer_config.json would change
             (pathlib.Path(alone) / "tokenizer.json").symlink_to((directory / "tokenizer.json").resolve())
