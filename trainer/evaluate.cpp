@@ -6,6 +6,7 @@
 #include <chrono>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "data/loader/eval_loader.h"
 #include "recipes/objective_kinds.h"
@@ -29,6 +30,7 @@ MetricLine evaluate(Run& run) {
   const auto start = std::chrono::steady_clock::now();
   const at::NoGradGuard no_grad;
   StepSums sums = zero_sums(*run.objective);
+  std::vector<LossTerms> terms;
   std::optional<PromptAnswers> answers;
   const bool samples = recipes::samples_completions(run.recipe.objective);
   if (samples) answers.emplace(run);
@@ -44,11 +46,12 @@ MetricLine evaluate(Run& run) {
     if (answers) answers->fill(own);
     prepare(run, own, 0);
     for (const data::Batch& batch : own.micro_batches) {
-      add_terms(sums, run.objective->loss(*run.model, batch));
+      terms.push_back(run.objective->loss(*run.model, batch));
       sums.input_tokens += static_cast<double>(batch.input_tokens);
     }
   }
   end_passes(*run.model);
+  add_terms(sums, terms);
   exchange(sums, *run.communicator);
   if (answers) {
     for (MetricSum& metric : answers->metrics()) sums.metrics.push_back(std::move(metric));

@@ -57,12 +57,32 @@ void exchange_extremes(std::vector<MetricSum>& metrics, parallel::Communicator& 
   }
 }
 
+// Of each micro-batch its sum, then what is late, in one copy.
+at::Tensor fetched(std::span<const LossTerms> terms) {
+  if (terms.empty()) return at::empty({0}, at::kDouble);
+  std::vector<at::Tensor> parts;
+  for (const LossTerms& of_batch : terms) {
+    parts.push_back(of_batch.sum.detach().to(at::kDouble).view({1}));
+    if (of_batch.late.defined()) parts.push_back(of_batch.late);
+  }
+  return at::cat(parts).cpu();
+}
+
 }  // namespace
 
-void add_terms(StepSums& sums, const LossTerms& terms) {
-  sums.loss += terms.sum.item<double>();
-  sums.count += terms.count;
-  for (size_t i = 0; i < terms.metrics.size(); ++i) add(sums.metrics[i], terms.metrics[i]);
+void add_terms(StepSums& sums, std::span<const LossTerms> terms) {
+  const at::Tensor values = fetched(terms);
+  const double* value = values.const_data_ptr<double>();
+  for (const LossTerms& of_batch : terms) {
+    sums.loss += *value++;
+    sums.count += of_batch.count;
+    const int64_t late = of_batch.late.defined() ? of_batch.late.numel() : 0;
+    for (size_t i = 0; i < of_batch.metrics.size(); ++i) {
+      MetricSum part = of_batch.metrics[i];
+      if (static_cast<int64_t>(i) < late) part.numerator = *value++;
+      add(sums.metrics[i], part);
+    }
+  }
 }
 
 StepSums zero_sums(const Objective& objective) {
@@ -74,12 +94,13 @@ StepSums zero_sums(const Objective& objective) {
 StepSums forward_backward(Model& model, Objective& objective, parallel::GradientReducer& reducer,
                           const data::StepBatches& batches, const std::function<void(int64_t)>& before) {
   StepSums sums = zero_sums(objective);
+  std::vector<LossTerms> all;
   reducer.begin_step(static_cast<int64_t>(batches.micro_batches.size()));
   for (size_t i = 0; i < batches.micro_batches.size(); ++i) {
     const data::Batch& batch = batches.micro_batches[i];
     reducer.exchange_after_backward(i + 1 == batches.micro_batches.size());
     if (before) before(batch.number);
-    const LossTerms terms = [&] {
+    LossTerms terms = [&] {
       const parallel::TraceSpan span("forward");
       return objective.loss(model, batch);
     }();
@@ -87,12 +108,14 @@ StepSums forward_backward(Model& model, Objective& objective, parallel::Gradient
       const parallel::TraceSpan span("backward");
       terms.sum.backward();
     }
-    add_terms(sums, terms);
+    terms.sum = terms.sum.detach();
+    all.push_back(std::move(terms));
     sums.input_tokens += static_cast<double>(batch.input_tokens);
     sums.rows += static_cast<double>(batch.rows);
   }
   end_passes(model);
   reducer.finish();
+  add_terms(sums, all);
   sums.own_not_finite = std::isfinite(sums.loss) ? 0 : 1;
   return sums;
 }

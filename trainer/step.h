@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "data/loader/loader.h"
@@ -27,7 +28,9 @@ struct StepSums {
 
 /// All zero, with the objective's metrics by name: what a rank without rows contributes.
 StepSums zero_sums(const Objective& objective);
-void add_terms(StepSums& sums, const LossTerms& terms);
+/// Those of micro-batches, in turn. Waits once where they are on a device.
+void add_terms(StepSums& sums, std::span<const LossTerms> terms);
+inline void add_terms(StepSums& sums, const LossTerms& terms) { add_terms(sums, std::span(&terms, 1)); }
 
 /// Forward and backward over this rank's micro-batches; gradients are left, exchanged but unnormalised, in the reducer's buckets.
 /// `before`, where given, is called with the number of each micro-batch before its forward pass (dropout's seed).

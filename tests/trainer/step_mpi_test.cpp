@@ -44,6 +44,18 @@ TEST(Step, AnExtremeOnOneSideOfZeroIsNotZero) {
   EXPECT_EQ(value(sums, 2), -2);
 }
 
+TEST(Step, NumeratorsThatComeLateAreThoseOfTheFirstMetrics) {
+  StepSums sums = zero_sums(Named());
+  std::vector<LossTerms> all = {terms(-9, 1), terms(-9, 2)};
+  all[0].late = at::tensor({0.25, -3.0}, at::kDouble);
+  all[1].late = at::tensor({0.5, -2.0}, at::kDouble);
+  add_terms(sums, all);
+  EXPECT_EQ(sums.loss, 2);
+  EXPECT_EQ(sums.metrics[0].numerator, 0.75);
+  EXPECT_EQ(value(sums, 1), -3);
+  EXPECT_EQ(value(sums, 2), 2);
+}
+
 TEST(Step, RanksExchangeSumsAndExtremesAlsoWithOneThatHasNoRows) {
   parallel::Communicator& group = parallel::test_group();
   StepSums sums = zero_sums(Named());

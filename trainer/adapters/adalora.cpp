@@ -81,11 +81,16 @@ std::vector<double> mean_scores(const at::Tensor& importance, const at::Tensor& 
   return means;
 }
 
-// ||W W^T - I||_F of W [R, *]; adds `scale` times its gradient to `gradient`.
-double add_orthogonality(const at::Tensor& w, double scale, at::Tensor gradient) {
+// ||W W^T - I||_F of W [R, *], [] float64; adds `scale` times its gradient to `gradient`. Does not
+// wait for a device.
+at::Tensor add_orthogonality(const at::Tensor& w, double scale, at::Tensor gradient) {
   const at::Tensor gram = at::sub(at::mm(w, w.t()), at::eye(w.size(0), w.options()));
-  const double norm = at::linalg_vector_norm(gram.to(at::kDouble)).item<double>();
-  if (norm > 0) gradient.add_(at::mm(gram, w), 2 * scale / norm);
+  const at::Tensor norm = at::linalg_vector_norm(gram.to(at::kDouble));
+  if (!w.is_cpu()) {
+    gradient.add_(at::mul(at::mm(gram, w), norm.clamp_min(1e-12).reciprocal().mul_(2 * scale)));
+  } else if (const double value = norm.item<double>(); value > 0) {
+    gradient.add_(at::mm(gram, w), 2 * scale / value);
+  }
   return norm;
 }
 
@@ -140,12 +145,15 @@ RankAllocator::RankAllocator(const recipes::Peft& peft, const std::vector<Parame
 double RankAllocator::regularize(double scale) {
   const at::NoGradGuard no_grad;
   const double each = scale * orthogonality_ / static_cast<double>(2 * layers_.size());
-  double sum = 0;
+  std::vector<at::Tensor> norms;
   for (Layer& layer : layers_) {
     const Parameter &a = layer.a.parameter, &b = layer.b.parameter;
-    sum += add_orthogonality(a.master, each, float32_gradient(a.value));
-    sum += add_orthogonality(b.master.t(), each, float32_gradient(b.value).t());
+    norms.push_back(add_orthogonality(a.master, each, float32_gradient(a.value)));
+    norms.push_back(add_orthogonality(b.master.t(), each, float32_gradient(b.value).t()));
   }
+  const at::Tensor all = at::stack(norms).cpu();
+  double sum = 0;
+  for (int64_t i = 0; i < all.numel(); ++i) sum += all.const_data_ptr<double>()[i];
   return each * sum;
 }
 

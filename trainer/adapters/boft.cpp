@@ -7,6 +7,7 @@
 #include "trainer/adapters/methods.h"
 #include "trainer/adapters/parts.h"
 #include "trainer/adapters/rotation.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/scale_features.h"
 
 namespace temper::trainer {
@@ -118,8 +119,8 @@ class Boft final : public LinearAdapter {
   // x P diag(blocks) P^T of one factor; P is a choice of columns, none in the first factor.
   at::Tensor apply(const at::Tensor& x, const at::Tensor& blocks, int64_t level) const {
     if (level == 0) return rotate_blocks(x, blocks);
-    const at::Tensor in = inverse_[level - 1].to(x.device());
-    const at::Tensor out = order_[level - 1].to(x.device());
+    const at::Tensor in = sent_to(x.device(), inverse_[level - 1]);
+    const at::Tensor out = sent_to(x.device(), order_[level - 1]);
     return at::index_select(rotate_blocks(at::index_select(x, 1, in), blocks), 1, out);
   }
 
@@ -133,7 +134,8 @@ class Boft final : public LinearAdapter {
             .narrow(0, 0, static_cast<int64_t>(dropout_ * static_cast<double>(count)));
     at::Tensor still = at::zeros({factors(), count, 1, 1}, at::kBool);
     still[level].index_fill_(0, chosen, true);
-    return at::where(still.to(blocks.device()), at::eye(blocks.size(2), blocks.options()), blocks);
+    return at::where(sent_to(blocks.device(), still), at::eye(blocks.size(2), blocks.options()),
+                     blocks);
   }
 
   std::string module_;

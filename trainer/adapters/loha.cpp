@@ -4,6 +4,7 @@
 #include "trainer/adapters/methods.h"
 #include "trainer/adapters/parts.h"
 #include "trainer/adapters/targets.h"
+#include "trainer/ops/device.h"
 
 namespace temper::trainer {
 namespace {
@@ -72,7 +73,8 @@ class LoHa final : public LinearAdapter {
     const at::Tensor drawn =
         at::rand({a1_.value.size(0)}, choices(context, module_, "rank_dropout"), at::kFloat);
     const at::Tensor kept = at::gt(drawn, rank_dropout_).to(at::kFloat);
-    return at::div(kept, at::mean(kept).clamp_min(1e-12)).to(x.options());
+    return sent_to(x.device(),
+                   at::div(kept, at::mean(kept).clamp_min(1e-12)).to(x.scalar_type()));
   }
 
   std::string module_;

@@ -7,6 +7,7 @@
 #include "trainer/adapters/methods.h"
 #include "trainer/adapters/parts.h"
 #include "trainer/adapters/targets.h"
+#include "trainer/ops/device.h"
 
 namespace temper::trainer {
 namespace {
@@ -81,8 +82,10 @@ class LoKr final : public LinearAdapter {
     const at::Tensor y = base_output(base, x);
     if (!context.enabled || sits_out(context, module_, module_dropout_)) return y;
     at::Tensor delta_y = product(x);
-    if (context.training && rank_dropout_ > 0)
-      delta_y = at::mul(delta_y, kept(context, delta_y.size(1)).to(x.options()));
+    if (context.training && rank_dropout_ > 0) {
+      const at::Tensor mask = kept(context, delta_y.size(1)).to(x.scalar_type());
+      delta_y = at::mul(delta_y, sent_to(x.device(), mask));
+    }
     return at::add(y, delta_y, scaling_);
   }
 

@@ -7,6 +7,7 @@
 #include "trainer/adapters/methods.h"
 #include "trainer/adapters/parts.h"
 #include "trainer/adapters/rotation.h"
+#include "trainer/ops/device.h"
 
 namespace temper::trainer {
 namespace {
@@ -73,7 +74,7 @@ class Oft final : public LinearAdapter {
     c10::List<std::optional<at::Tensor>> places;
     places.push_back(std::nullopt);
     for (const at::Tensor& side : {upper_[0], upper_[1]})
-      places.push_back(side.to(angles.device()));
+      places.push_back(sent_to(angles.device(), side));
     const at::Tensor half =
         at::zeros({angles.size(0), size_, size_}, angles.options()).index_put(places, angles);
     return at::sub(half, half.transpose(1, 2));

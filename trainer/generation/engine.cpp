@@ -7,15 +7,15 @@
 #include <utility>
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/generation/draws.h"
 #include "trainer/generation/kv_cache.h"
-#include "trainer/generation/sampling.h"
 #include "trainer/generation/text_stream.h"
 #include "trainer/metrics/memory.h"
 #include "trainer/models/model.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/gemm.h"
 #include "trainer/ops/head_products.h"
 #include "trainer/ops/linear.h"
@@ -85,7 +85,7 @@ struct Prompt {
 struct Active {
   int64_t request, sample, sequence;
   int64_t room;               // tokens it may still get
-  std::vector<int32_t> seen;  // prompt and completion; empty unless the penalty asks
+  SeenTokens seen;            // prompt and completion; empty unless the penalty asks
   std::unique_ptr<TextStream> text;
 };
 
@@ -139,12 +139,12 @@ class Engine {
     const int64_t count = std::min(free, request.samples - prompt.begun);
     const size_t first = active_.size();
     for (int64_t i = 0; i < count; ++i) active_.push_back(begin_sample(prompt));
-    const at::Tensor logits = prompt.logits;
+    const at::Tensor logits = prompt.logits.unsqueeze(0);
     if (prompt.begun == request.samples) {
       cache_.remove(prompt.sequence);
       waiting_.pop_front();
     }
-    choose_tokens(first, [&](size_t) { return logits; });
+    choose_tokens(first, logits);
     return true;
   }
 
@@ -158,7 +158,7 @@ class Engine {
                                    model_.config().max_position_embeddings - length - front_),
                   .seen = {},
                   .text = {}};
-    if (settings_.repetition_penalty != 1.0) active.seen = request.prompt;
+    if (settings_.repetition_penalty != 1.0) active.seen.ids = request.prompt;
     if (options_.on_text || !settings_.stop.empty()) {
       active.text = std::make_unique<TextStream>(
           tokenizer_, settings_.stop,
@@ -193,7 +193,7 @@ class Engine {
     if (runs.empty()) return;
     const at::Tensor hidden = model_.hidden_cached(tensor_of(ids), runs, cache_);
     const at::Tensor logits =
-        logits_of(hidden.index_select(0, at::tensor(last, at::kLong).to(hidden.device())));
+        logits_of(hidden.index_select(0, sent_to(hidden.device(), at::tensor(last, at::kLong))));
     // Rows of their own: the batch would live as long as its last row.
     for (size_t i = 0; i < runs.size(); ++i) {
       waiting_[i].logits = runs.size() == 1 ? logits[0] : logits[static_cast<int64_t>(i)].clone();
@@ -213,26 +213,23 @@ class Engine {
       }
       logits = logits_of(model_.hidden_cached(tensor_of(ids), runs, cache_));
     }
-    choose_tokens(0, [&](size_t i) { return logits[static_cast<int64_t>(i)]; });
+    choose_tokens(0, logits);
   }
 
-  // The next token of the active samples from `first` on; those that end leave.
-  template <class LogitsOf>
-  void choose_tokens(size_t first, LogitsOf&& logits_of) {
+  // The next token of the active samples from `first` on, each from a row of the logits, or all
+  // from the only one; those that end leave.
+  void choose_tokens(size_t first, const at::Tensor& logits) {
     const Stopwatch watch(times_.decode_seconds);
-    std::vector<std::span<const float>> rows;
+    std::vector<Draw> draws;
     for (size_t i = first; i < active_.size(); ++i) {
-      const at::Tensor row = logits_of(i);
-      rows.emplace_back(row.const_data_ptr<float>(), static_cast<size_t>(row.numel()));
+      Active& active = active_[i];
+      draws.push_back({.row = logits.size(0) > 1 ? static_cast<int64_t>(i) : 0,
+                       .seed = requests_[active.request].seed,
+                       .sample = active.sample,
+                       .index = static_cast<int64_t>(result(active).ids.size()),
+                       .seen = &active.seen});
     }
-    std::vector<Choice> choices(rows.size());
-    at::parallel_for(0, static_cast<int64_t>(rows.size()), 1, [&](int64_t begin, int64_t end) {
-      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
-        const Active& active = active_[first + i];
-        choices[i] = choose(rows[i], active.seen, settings_, requests_[active.request].seed,
-                            active.sample, static_cast<int64_t>(result(active).ids.size()));
-      }
-    });
+    const std::vector<Choice> choices = choose(logits, draws, settings_);
     std::vector<Active> going_on;
     for (size_t i = 0; i < active_.size(); ++i) {
       if (i < first || !take(active_[i], choices[i - first])) {
@@ -255,7 +252,7 @@ class Engine {
     if (std::find(eos.begin(), eos.end(), choice.id) != eos.end()) {
       sampled.finish_reason = "eos";
     } else {
-      if (settings_.repetition_penalty != 1.0) active.seen.push_back(choice.id);
+      if (settings_.repetition_penalty != 1.0) active.seen.ids.push_back(choice.id);
       if (active.text && active.text->push(choice.id)) {
         sampled.finish_reason = "stop";
       } else if (active.room == 0) {
@@ -280,12 +277,12 @@ class Engine {
     return tensor;
   }
 
-  // [M, V] float32 on the host, as token_log_probs computes them.
+  // [M, V] float32, as token_log_probs computes them.
   at::Tensor logits_of(const at::Tensor& hidden) const {
     at::Tensor logits = at::empty({hidden.size(0), model_.head().weight.size(0)},
                                   hidden.options().dtype(at::kFloat));
     HeadProducts(model_.head(), hidden, 0).logits_into(logits);
-    return logits.cpu();
+    return logits;
   }
 
   Model& model_;

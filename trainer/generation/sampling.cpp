@@ -124,9 +124,7 @@ bool reshapes(const SamplingSettings& settings) {
 int32_t draw(std::span<const float> logits, float largest, uint64_t seed, int64_t sample,
              int64_t index) {
   const Exponentials e = exponentials(logits, largest);
-  const uint64_t bits = parallel::seed_of(static_cast<int64_t>(seed), "sampling", sample, index);
-  const double uniform = static_cast<double>(bits >> 11) * 0x1.0p-53;  // [0, 1)
-  const double wanted = uniform * e.total;
+  const double wanted = uniform_of(seed, sample, index) * e.total;
   double cumulative = 0;
   size_t block = 0;
   while (block + 1 < e.sums.size() && cumulative + e.sums[block] <= wanted) {
@@ -168,6 +166,11 @@ int32_t greedy_token(std::span<const float> logits) {
   }
   if (!std::isfinite(logits[best])) throw RunError("the model's logits are not finite");
   return static_cast<int32_t>(best);
+}
+
+double uniform_of(uint64_t seed, int64_t sample, int64_t index) {
+  const uint64_t bits = parallel::seed_of(static_cast<int64_t>(seed), "sampling", sample, index);
+  return static_cast<double>(bits >> 11) * 0x1.0p-53;
 }
 
 int32_t draw_token(std::span<const float> logits, uint64_t seed, int64_t index, int64_t sample) {

@@ -19,6 +19,9 @@ void process_logits(std::span<float> logits, std::span<const int32_t> seen,
 /// weights give NaN).
 int32_t greedy_token(std::span<const float> logits);
 
+/// What draw `index` of sample `sample` of `seed` is made of: a number in [0, 1).
+double uniform_of(uint64_t seed, int64_t sample, int64_t index);
+
 /// Draws from softmax(logits). Draw number `index` of sample `sample` of `seed` is a pure function
 /// of the three and the logits: the same whether or not other sequences are drawn from beside it.
 int32_t draw_token(std::span<const float> logits, uint64_t seed, int64_t index, int64_t sample = 0);

@@ -16,7 +16,7 @@
 #include "trainer/models/model.h"
 #include "trainer/objectives/reference.h"
 #include "trainer/objectives/registry.h"
-#include "trainer/ops/head_divergence.h"
+#include "trainer/objectives/token_terms.h"
 
 namespace temper::trainer {
 namespace {
@@ -57,19 +57,12 @@ class Distillation : public Objective {
       const at::NoGradGuard frozen;
       taught = teacher_->hidden(batch);
     }
-    const HeadDivergence divergence =
-        head_divergence(model.hidden(batch), model.head(), taught, teacher_->head(), positions,
-                        labels, options_);
-    const double tokens = count(batch);
-    return {.sum = divergence.sum,
-            .count = tokens,
-            .metrics = {{"mean_token_accuracy", divergence.correct, tokens},
-                        {"entropy", divergence.entropy, tokens}}};
+    return token_terms(head_divergence_terms(model.hidden(batch), model.head(), taught,
+                                             teacher_->head(), positions, labels, options_),
+                       count(batch));
   }
 
-  std::vector<std::string> metric_names() const override {
-    return {"mean_token_accuracy", "entropy"};
-  }
+  std::vector<std::string> metric_names() const override { return token_metric_names(); }
 
   double count(const data::Batch& batch) const override {
     return static_cast<double>(batch.supervised);

@@ -36,6 +36,9 @@ struct LossTerms {
   at::Tensor sum;        // [] float32; differentiate it with gradient one (ops accumulate weight gradients while going forward)
   double count = 0;      // supervised tokens, or pairs
   std::vector<MetricSum> metrics;
+  /// Where `sum` is on a device, which may still compute it: numerators of the first metrics that are there too, [n] float64, in
+  /// the place of those above. add_terms (step.h) fetches both for many micro-batches at once.
+  at::Tensor late{};
 };
 
 /// What an objective may use before the gradients of a step are computed.

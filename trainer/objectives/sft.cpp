@@ -10,7 +10,7 @@
 #include "recipes/diagnostic.h"
 #include "trainer/models/model.h"
 #include "trainer/objectives/registry.h"
-#include "trainer/ops/head_cross_entropy.h"
+#include "trainer/objectives/token_terms.h"
 
 namespace temper::trainer {
 namespace {
@@ -20,18 +20,12 @@ class Sft : public Objective {
   explicit Sft(TokenLoss kind) : kind_(kind) {}
 
   LossTerms loss(Model& model, const data::Batch& batch) override {
-    const HeadLoss head =
-        head_cross_entropy(model.hidden(batch), model.head(), batch.labels, kind_);
-    const double tokens = count(batch);
-    return {.sum = head.sum,
-            .count = tokens,
-            .metrics = {{"mean_token_accuracy", head.correct, tokens},
-                        {"entropy", head.entropy, tokens}}};
+    return token_terms(
+        head_cross_entropy_terms(model.hidden(batch), model.head(), batch.labels, kind_),
+        count(batch));
   }
 
-  std::vector<std::string> metric_names() const override {
-    return {"mean_token_accuracy", "entropy"};
-  }
+  std::vector<std::string> metric_names() const override { return token_metric_names(); }
 
   double count(const data::Batch& batch) const override {
     return static_cast<double>(batch.supervised);

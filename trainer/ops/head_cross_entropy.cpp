@@ -14,6 +14,7 @@
 #include "trainer/ops/device_rows.h"
 #include "trainer/ops/dispatch.h"
 #include "trainer/ops/head_products.h"
+#include "trainer/ops/head_terms.h"
 
 namespace temper::trainer {
 namespace {
@@ -31,9 +32,10 @@ struct TokenValues {
 struct Values : torch::CustomClassHolder {
   OutputHead head;
   std::vector<TokenValues> tokens;
+  at::Tensor found;  // [3] float64 on a device: loss, entropy, correct of all tokens
 };
 
-// Rows of logits on the device, chunk by chunk; what they say of their labels is fetched once, at the end.
+// Rows of logits on the device, chunk by chunk; what they say of their labels stays there.
 class DeviceChunks {
  public:
   DeviceChunks(const at::Tensor& labels, at::Device device) : labels_(sent_to(device, labels)) {}
@@ -51,16 +53,13 @@ class DeviceChunks {
     chunks_.push_back(at::stack({rows.log_prob, rows.entropy, rows.correct}));
   }
 
-  void fetch(bool dft, std::vector<TokenValues>& tokens) const {
-    if (chunks_.empty()) return;
-    const at::Tensor all = at::cat(chunks_, 1).cpu();
-    const float* log_prob = input<float>(all);
-    const float* entropy = log_prob + all.size(1);
-    const float* correct = entropy + all.size(1);
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      const float factor = dft ? std::exp(log_prob[i]) : 1.0f;
-      tokens[i] = {-log_prob[i] * factor, entropy[i], correct[i] != 0};
-    }
+  // Loss, entropy and correct, summed over all tokens: [3] float64.
+  at::Tensor sums(bool dft) const {
+    if (chunks_.empty()) return at::zeros({3}, labels_.options().dtype(at::kDouble));
+    const at::Tensor all = at::cat(chunks_, 1);
+    const at::Tensor log_prob = all[0];
+    log_prob.mul_(dft ? log_prob.exp().neg_() : at::full_like(log_prob, -1.0));
+    return all.sum(1, /*keepdim=*/false, at::kDouble);
   }
 
  private:
@@ -91,9 +90,12 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
                          : hidden.scalar_type() == at::kFloat
                              ? logits
                              : at::empty({chunk, vocabulary}, hidden.options());
-    values->tokens.resize(count);
     std::optional<DeviceChunks> device;
-    if (kernels_for(hidden)) device.emplace(targets, hidden.device());
+    if (kernels_for(hidden)) {
+      device.emplace(targets, hidden.device());
+    } else {
+      values->tokens.resize(count);
+    }
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t size = std::min(chunk, count - begin);
       const at::Tensor x_chunk = x.narrow(0, begin, size);
@@ -125,11 +127,14 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
       }
       if (with_gradients) products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
     }
-    if (device) device->fetch(dft, values->tokens);
     if (with_gradients) {
       if (!all) dx = at::zeros_like(rows).index_copy_(0, where, dx);
       ctx->save_for_backward({dx.view(hidden.sizes())});
       ctx->saved_data["inputs"] = static_cast<int64_t>(5 + leaves.size());
+    }
+    if (device) {
+      values->found = device->sums(dft);
+      return values->found[0].to(at::kFloat);
     }
     double sum = 0;
     for (const TokenValues& token : values->tokens) sum += token.loss;
@@ -137,7 +142,8 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    TEMPER_CHECK(grads[0].item<float>() == 1.0f,
+    // A device would have to be waited for.
+    TEMPER_CHECK(!grads[0].is_cpu() || grads[0].item<float>() == 1.0f,
                  "head_cross_entropy's sum is differentiated with gradient one");
     variable_list result(ctx->saved_data["inputs"].toInt());
     result[0] = ctx->get_saved_variables()[0];
@@ -154,23 +160,39 @@ at::Tensor head_logits(const at::Tensor& hidden, const OutputHead& head) {
   return logits.to(at::kFloat);
 }
 
-HeadLoss head_cross_entropy(const at::Tensor& hidden, const OutputHead& head,
-                            const at::Tensor& labels, TokenLoss kind) {
+HeadTerms head_cross_entropy_terms(const at::Tensor& hidden, const OutputHead& head,
+                                   const at::Tensor& labels, TokenLoss kind) {
   auto values = c10::make_intrusive<Values>();
   values->head = head;
   const std::vector<at::Tensor> leaves = head_leaves(head);
   const bool trained = std::any_of(leaves.begin(), leaves.end(),
                                    [](const at::Tensor& leaf) { return leaf.requires_grad(); });
   const bool with_gradients = at::GradMode::is_enabled() && (hidden.requires_grad() || trained);
-  HeadLoss result;
-  result.sum = HeadCrossEntropy::apply(hidden, at::TensorList(leaves), labels,
-                                       kind == TokenLoss::kDft, with_gradients, values);
+  HeadTerms terms;
+  terms.sum = HeadCrossEntropy::apply(hidden, at::TensorList(leaves), labels,
+                                      kind == TokenLoss::kDft, with_gradients, values);
   values->head = {};  // the graph may live longer than it is needed
-  for (const TokenValues& token : values->tokens) {
-    result.correct += token.correct ? 1 : 0;
-    result.entropy += token.entropy;
+  if (values->found.defined()) {
+    terms.entropy = values->found[1];
+    terms.correct = values->found[2];
+    return terms;
   }
-  return result;
+  double correct = 0, entropy = 0;
+  for (const TokenValues& token : values->tokens) {
+    correct += token.correct ? 1 : 0;
+    entropy += token.entropy;
+  }
+  terms.correct = at::scalar_tensor(correct, at::kDouble);
+  terms.entropy = at::scalar_tensor(entropy, at::kDouble);
+  return terms;
+}
+
+HeadLoss head_cross_entropy(const at::Tensor& hidden, const OutputHead& head,
+                            const at::Tensor& labels, TokenLoss kind) {
+  const HeadTerms terms = head_cross_entropy_terms(hidden, head, labels, kind);
+  return {.sum = terms.sum.cpu(),
+          .correct = terms.correct.item<double>(),
+          .entropy = terms.entropy.item<double>()};
 }
 
 }  // namespace temper::trainer

@@ -12,6 +12,7 @@
 #include "trainer/ops/device.h"
 #include "trainer/ops/dispatch.h"
 #include "trainer/ops/head_products.h"
+#include "trainer/ops/head_terms.h"
 
 namespace temper::trainer {
 namespace {
@@ -29,6 +30,7 @@ struct Values : torch::CustomClassHolder {
   OutputHead head, teacher_head;
   DivergenceOptions options;
   std::vector<TokenValues> tokens;
+  at::Tensor found;  // [3] float64 on a device: divergence, entropy, correct of all targets
 };
 
 // The loops of cpu/divergence.inl for rows of logits on a device, in LibTorch's operators. The
@@ -84,8 +86,8 @@ struct Function : torch::autograd::Function<Function> {
     const auto beta = static_cast<float>(values->options.beta);
     const double temperature = values->options.temperature;
     const auto scale = static_cast<float>(1 / temperature);
-    values->tokens.resize(static_cast<size_t>(count));
     const bool on_device = kernels_for(hidden) != nullptr;
+    if (!on_device) values->tokens.resize(static_cast<size_t>(count));
     const at::Tensor all_where = sent_to(hidden.device(), positions);
     const at::Tensor device_labels = on_device ? sent_to(hidden.device(), labels) : at::Tensor();
     std::vector<at::Tensor> chunks;
@@ -124,17 +126,14 @@ struct Function : torch::autograd::Function<Function> {
       });
       if (with_gradients) products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
     }
-    if (!chunks.empty()) {
-      const at::Tensor all = at::cat(chunks, 1).cpu();
-      const float* found = input<float>(all);
-      for (int64_t i = 0; i < count; ++i) {
-        values->tokens[static_cast<size_t>(i)] = {found[i], found[count + i],
-                                                  found[2 * count + i] != 0};
-      }
-    }
     if (with_gradients) {
       ctx->save_for_backward({add_at(dx, all_where, hidden.sizes())});
       ctx->saved_data["inputs"] = static_cast<int64_t>(6 + leaves.size());
+    }
+    if (on_device) {
+      values->found = chunks.empty() ? at::zeros({3}, hidden.options().dtype(at::kDouble))
+                                     : at::cat(chunks, 1).sum(1, /*keepdim=*/false, at::kDouble);
+      return values->found[0].to(at::kFloat);
     }
     double sum = 0;
     for (const TokenValues& token : values->tokens) sum += token.divergence;
@@ -142,7 +141,8 @@ struct Function : torch::autograd::Function<Function> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    TEMPER_CHECK(grads[0].item<float>() == 1.0f,
+    // A device would have to be waited for.
+    TEMPER_CHECK(!grads[0].is_cpu() || grads[0].item<float>() == 1.0f,
                  "head_divergence's sum is differentiated with gradient one");
     variable_list result(ctx->saved_data["inputs"].toInt());
     result[0] = ctx->get_saved_variables()[0];
@@ -152,10 +152,10 @@ struct Function : torch::autograd::Function<Function> {
 
 }  // namespace
 
-HeadDivergence head_divergence(const at::Tensor& hidden, const OutputHead& head,
-                               const at::Tensor& teacher_hidden, const OutputHead& teacher_head,
-                               const at::Tensor& positions, const at::Tensor& labels,
-                               const DivergenceOptions& options) {
+HeadTerms head_divergence_terms(const at::Tensor& hidden, const OutputHead& head,
+                                const at::Tensor& teacher_hidden, const OutputHead& teacher_head,
+                                const at::Tensor& positions, const at::Tensor& labels,
+                                const DivergenceOptions& options) {
   TEMPER_CHECK(head.weight.size(0) == teacher_head.weight.size(0),
                "both models have one vocabulary");
   TEMPER_CHECK(positions.numel() == labels.numel(), "a label for each position");
@@ -167,15 +167,34 @@ HeadDivergence head_divergence(const at::Tensor& hidden, const OutputHead& head,
   const bool trained = std::any_of(leaves.begin(), leaves.end(),
                                    [](const at::Tensor& leaf) { return leaf.requires_grad(); });
   const bool with_gradients = at::GradMode::is_enabled() && (hidden.requires_grad() || trained);
-  HeadDivergence result;
-  result.sum = Function::apply(hidden, at::TensorList(leaves), teacher_hidden, positions, labels,
-                               with_gradients, values);
+  HeadTerms terms;
+  terms.sum = Function::apply(hidden, at::TensorList(leaves), teacher_hidden, positions, labels,
+                              with_gradients, values);
   values->head = values->teacher_head = {};  // the graph may live longer than they are needed
-  for (const TokenValues& token : values->tokens) {
-    result.entropy += token.entropy;
-    result.correct += token.correct ? 1 : 0;
+  if (values->found.defined()) {
+    terms.entropy = values->found[1];
+    terms.correct = values->found[2];
+    return terms;
   }
-  return result;
+  double correct = 0, entropy = 0;
+  for (const TokenValues& token : values->tokens) {
+    entropy += token.entropy;
+    correct += token.correct ? 1 : 0;
+  }
+  terms.correct = at::scalar_tensor(correct, at::kDouble);
+  terms.entropy = at::scalar_tensor(entropy, at::kDouble);
+  return terms;
+}
+
+HeadDivergence head_divergence(const at::Tensor& hidden, const OutputHead& head,
+                               const at::Tensor& teacher_hidden, const OutputHead& teacher_head,
+                               const at::Tensor& positions, const at::Tensor& labels,
+                               const DivergenceOptions& options) {
+  const HeadTerms terms =
+      head_divergence_terms(hidden, head, teacher_hidden, teacher_head, positions, labels, options);
+  return {.sum = terms.sum.cpu(),
+          .entropy = terms.entropy.item<double>(),
+          .correct = terms.correct.item<double>()};
 }
 
 }  // namespace temper::trainer

@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "trainer/ops/device.h"
 #include "trainer/ops/head_products.h"
 
 namespace temper::trainer {
@@ -21,7 +22,7 @@ struct Function : torch::autograd::Function<Function> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, at::TensorList leaves,
                             const at::Tensor& positions,
                             const c10::intrusive_ptr<HeadOf>& with) {
-    const at::Tensor where = positions.to(hidden.device());
+    const at::Tensor where = sent_to(hidden.device(), positions);
     const at::Tensor rows = hidden.reshape({-1, hidden.size(-1)}).index_select(0, where);
     at::Tensor scores = at::empty({rows.size(0), with->head.weight.size(0)},
                                   hidden.options().dtype(at::kFloat));

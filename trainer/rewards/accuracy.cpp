@@ -54,7 +54,7 @@ class Accuracy final : public DirectReward {
 
 }  // namespace
 
-std::unique_ptr<Reward> build_accuracy(const recipes::Reward& reward, int64_t) {
+std::unique_ptr<Reward> build_accuracy(const recipes::Reward& reward, int64_t, at::Device) {
   return std::make_unique<Accuracy>(reward.answer.value_or("answer"), key_of(reward, "answer"));
 }
 

@@ -50,14 +50,14 @@ class PatternReward final : public DirectReward {
 
 }  // namespace
 
-std::unique_ptr<Reward> build_format(const recipes::Reward& reward, int64_t) {
+std::unique_ptr<Reward> build_format(const recipes::Reward& reward, int64_t, at::Device) {
   const std::string pattern = reward.pattern.value_or("think");
   if (pattern == "think") return std::make_unique<ThinkFormat>();
   return std::make_unique<PatternReward>(
       Pattern(pattern, key_of(reward, "pattern"), Pattern::Dot::kAll), true);
 }
 
-std::unique_ptr<Reward> build_regex(const recipes::Reward& reward, int64_t) {
+std::unique_ptr<Reward> build_regex(const recipes::Reward& reward, int64_t, at::Device) {
   if (!reward.pattern || reward.pattern->empty()) {
     throw UserError(key_of(reward, "pattern") +
                     ": missing; a regular expression that is searched in the completion");

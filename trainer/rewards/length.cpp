@@ -30,7 +30,8 @@ class Length final : public DirectReward {
 
 }  // namespace
 
-std::unique_ptr<Reward> build_length(const recipes::Reward& reward, int64_t max_completion_length) {
+std::unique_ptr<Reward> build_length(const recipes::Reward& reward, int64_t max_completion_length,
+                                     at::Device) {
   const int64_t max = reward.max.value_or(max_completion_length);
   if (max < 1) {
     throw UserError(key_of(reward, "max") + " = " + std::to_string(max) +

@@ -125,7 +125,8 @@ class ModelReward final : public Reward {
 
 }  // namespace
 
-std::unique_ptr<Reward> build_model_reward(const recipes::Reward& reward, int64_t) {
+std::unique_ptr<Reward> build_model_reward(const recipes::Reward& reward, int64_t,
+                                           at::Device device) {
   const fs::path directory = reward.path.value_or("");
   const std::string where = key_of(reward, "path") + " = \"" + directory.string() + "\"";
   if (!fs::is_directory(directory)) {
@@ -149,7 +150,7 @@ std::unique_ptr<Reward> build_model_reward(const recipes::Reward& reward, int64_
       found != config.json.end() && found->is_number_integer()) {
     pad = found->get<int32_t>();
   }
-  const ModelOptions options{.frozen = true};
+  const ModelOptions options{.frozen = true, .device = device};
   std::unique_ptr<Model> model = build_model(config, options);
   load_weights(*model, options, directory);
   return std::make_unique<ModelReward>(std::move(model), std::move(tokenizer), pad);

@@ -125,7 +125,7 @@ std::string as_written(const recipes::NamesOrPattern& command) {
 
 }  // namespace
 
-std::unique_ptr<Reward> build_program(const recipes::Reward& reward, int64_t) {
+std::unique_ptr<Reward> build_program(const recipes::Reward& reward, int64_t, at::Device) {
   const std::string written = reward.command ? as_written(*reward.command) : "";
   if (trimmed(written).empty()) {
     throw UserError(key_of(reward, "command") +

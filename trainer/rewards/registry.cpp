@@ -26,10 +26,11 @@ constexpr RewardRow kRewards[] = {
 
 std::span<const RewardRow> rewards() { return kRewards; }
 
-std::unique_ptr<Reward> build_reward(const recipes::Reward& reward, int64_t max_completion_length) {
+std::unique_ptr<Reward> build_reward(const recipes::Reward& reward, int64_t max_completion_length,
+                                     at::Device device) {
   std::vector<std::string> kinds;
   for (const RewardRow& row : kRewards) {
-    if (reward.kind == row.kind) return row.build(reward, max_completion_length);
+    if (reward.kind == row.kind) return row.build(reward, max_completion_length, device);
     kinds.push_back(row.kind);
   }
   const std::string nearest = nearest_name(reward.kind, kinds);

@@ -44,7 +44,7 @@ class Repetition final : public DirectReward {
 
 }  // namespace
 
-std::unique_ptr<Reward> build_repetition(const recipes::Reward& reward, int64_t) {
+std::unique_ptr<Reward> build_repetition(const recipes::Reward& reward, int64_t, at::Device) {
   const int64_t ngram = reward.ngram.value_or(3);
   if (ngram < 1) {
     throw UserError(key_of(reward, "ngram") + " = " + std::to_string(ngram) +

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include <c10/core/Device.h>
+
 #include "data/io/json.h"
 #include "recipes/recipe.h"
 
@@ -36,8 +38,9 @@ class Reward {
 };
 
 /// From the registry by reward.kind. `max_completion_length`: of the rollouts, which length rewards
-/// default to. Throws UserError naming the key.
-std::unique_ptr<Reward> build_reward(const recipes::Reward& reward, int64_t max_completion_length);
+/// default to. `device`: where models that reward compute. Throws UserError naming the key.
+std::unique_ptr<Reward> build_reward(const recipes::Reward& reward, int64_t max_completion_length,
+                                     at::Device device = at::kCPU);
 
 /// reward.name, or the kind.
 std::string name_of(const recipes::Reward& reward);

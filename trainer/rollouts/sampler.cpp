@@ -81,7 +81,7 @@ Sampler::Sampler(const Run& run, int64_t group)
   for (const recipes::Reward& reward : run.recipe.objective.rewards) {
     rewards_.push_back({.name = name_of(reward),
                         .weight = reward.weight,
-                        .reward = build_reward(reward, settings_.max_new_tokens)});
+                        .reward = build_reward(reward, settings_.max_new_tokens, run.device)});
   }
 }
 

@@ -2,6 +2,8 @@
 // CPU's on the same bytes. Whatever a real device refuses is refused: tensors of two devices in one
 // operator, a CPU generator, a host that reads device memory (memory.h).
 #include <algorithm>
+#include <atomic>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <utility>
@@ -18,6 +20,7 @@
 #include <torch/library.h>
 
 #include "tests/gpu/emulator/memory.h"
+#include "tests/gpu/emulator/waits.h"
 
 namespace temper::emulator {
 
@@ -28,6 +31,16 @@ constexpr auto kKeys = c10::DispatchKeySet(c10::DispatchKey::PrivateUse1);
 constexpr c10::DeviceIndex kDevices = 4;  // of a host; all in one process's memory
 
 thread_local c10::DeviceIndex current = 0;
+
+std::atomic<int64_t> waited = 0;
+
+// Operators whose result, or its size, the host must know to go on.
+bool waits_for(const std::string& name) {
+  constexpr const char* kAll[] = {
+      "aten::_local_scalar_dense", "aten::equal",    "aten::is_nonzero",       "aten::nonzero",
+      "aten::masked_select",       "aten::_unique2", "aten::repeat_interleave"};
+  return std::find(std::begin(kAll), std::end(kAll), name) != std::end(kAll);
+}
 
 // The current device of a thread is another while one lives.
 class OnDevice {
@@ -83,7 +96,10 @@ const at::Tensor& resize(const at::Tensor& self, at::IntArrayRef sizes,
   return self;
 }
 
-at::Tensor copy_from(const at::Tensor& self, const at::Tensor& to, bool) {
+at::Tensor copy_from(const at::Tensor& self, const at::Tensor& to, bool non_blocking) {
+  const bool asks_host = self.is_cpu() || to.is_cpu();
+  const bool goes_on = non_blocking && (self.is_cpu() ? self : to).is_pinned();
+  if (asks_host && !goes_on) ++waited;
   const Working now;
   at::Tensor target = on_host(to);
   target.copy_(on_host(self));
@@ -157,6 +173,7 @@ struct Call {
 };
 
 void on_the_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  if (waits_for(op.schema().name())) ++waited;
   Call call{op};
   const size_t inputs = op.schema().arguments().size(), outputs = op.schema().returns().size();
   const std::vector<c10::IValue> arguments(stack->end() - static_cast<std::ptrdiff_t>(inputs),
@@ -242,6 +259,8 @@ const bool registered = [] {
 }();
 
 }  // namespace
+
+int64_t waits() { return waited; }
 
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("empty.memory_format", &empty);

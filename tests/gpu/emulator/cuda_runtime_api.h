@@ -159,6 +159,11 @@ T exchange(T value, unsigned from_lane) {
 
 }  // namespace emulator
 
+inline unsigned atomicOr(unsigned* to, unsigned bits) {
+  const unsigned before = *to;
+  *to |= bits;
+  return before;
+}
 inline void __syncthreads() { emulator::wait(emulator::State::kAtBlock); }
 inline void __syncwarp() { emulator::wait(emulator::State::kAtWarp); }
 template <class T>

@@ -92,6 +92,33 @@ struct TokenGradientView {
 };
 int token_gradient(Element type, const TokenGradientView& view, CUstream_st* stream);
 
+/// generation/sampling.h: the token that follows a row of logits.
+struct TokenDraw {
+  int64_t row = 0;            // of the logits; draws may share one
+  double uniform = 0;         // in [0, 1): which token it is
+  uint32_t* seen = nullptr;   // a bit for each token of the vocabulary; null: no repetition penalty
+  const int32_t* marked = nullptr;  // tokens whose bits are set first
+  int64_t marks = 0;
+};
+struct DrawnToken {
+  int32_t id = 0;  // -1: the logits are not finite
+  float log_prob = 0, drawn_log_prob = 0;
+};
+constexpr int64_t kLargestVocabulary = (int64_t{1} << 20) - 1;
+struct SamplingView {
+  const float* logits = nullptr;     // [rows, vocabulary]
+  const TokenDraw* draws = nullptr;  // [count]
+  DrawnToken* drawn = nullptr;       // [count]
+  float* scratch = nullptr;          // [count, vocabulary]; null where greedy
+  int64_t count = 0, vocabulary = 0;
+  bool greedy = false;
+  float penalty = 1, temperature = 1;
+  int64_t top_k = 0;                // 0: off
+  float tail = 0;                   // 1 - top_p; 0: off
+  float min_p = 0;
+};
+int draw_tokens(const SamplingView& view, CUstream_st* stream);
+
 constexpr int64_t kLargestHead = 256;
 
 /// ops/attention.h. qkv [tokens, (heads + 2 kv_heads) dim], out [tokens, heads * dim], lse [heads,
@@ -162,6 +189,7 @@ struct Kernels {
   decltype(&cuda::dropout) dropout;
   decltype(&cuda::token_values) token_values;
   decltype(&cuda::token_gradient) token_gradient;
+  decltype(&cuda::draw_tokens) draw_tokens;
   decltype(&cuda::attention) attention;
   decltype(&cuda::attention_backward) attention_backward;
   decltype(&cuda::store_in_pages) store_in_pages;

@@ -55,7 +55,8 @@ __device__ inline int64_t thread_number() {
 __device__ inline int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
 
 /// The sum of a warp's x in every lane, in a tree that is always the same.
-__device__ inline float warp_sum(float x) {
+template <class T>
+__device__ T warp_sum(T x) {
   for (int width = kWarp / 2; width > 0; width /= 2) x += __shfl_xor_sync(kAllLanes, x, width);
   return x;
 }
@@ -66,11 +67,12 @@ __device__ inline float warp_max(float x) {
 }
 
 /// The same over the whole block; `of_warps` is shared, and free again on return.
-__device__ inline float block_sum(float x, float* of_warps) {
+template <class T>
+__device__ T block_sum(T x, T* of_warps) {
   x = warp_sum(x);
   if (lane() == 0) of_warps[threadIdx.x / kWarp] = x;
   __syncthreads();
-  float sum = 0;
+  T sum = 0;
   for (int warp = 0; warp < kThreads / kWarp; ++warp) sum += of_warps[warp];
   __syncthreads();
   return sum;
