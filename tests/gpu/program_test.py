@@ -11,11 +11,12 @@ import shutil
 import subprocess
 import sys
 import unittest
+import unittest.mock
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
 import sharding_test  # noqa: E402
-from harness import LONG, PROGRAM, run_tests_unless  # noqa: E402
+from harness import ENVIRONMENT, LONG, PROGRAM, run_tests_unless  # noqa: E402
 
 EMULATED = "TEMPER_PLUGIN" in os.environ
 # Relative, of losses near 0 absolute. What is drawn on a device of another arithmetic may be another token.
@@ -125,6 +126,26 @@ class OnDevice(sharding_test.Sharding):
                 self.assertTrue(line.startswith(key), line)
                 self.assertIn("not on a CUDA device", line)
                 self.assertIn(mend, line)
+
+    def test_doctor_measures_the_device_for_plans_and_mfu(self):
+        home = {"HOME": str(self.directory)}
+        with unittest.mock.patch.dict(ENVIRONMENT, home):
+            doctor = self.run_temper("doctor", "--json", ranks=min(2, device_count()))
+            self.assert_done(doctor)
+            device = json.loads(doctor.stdout)["device"]
+            for dtype in ("fp32", "bf16", "fp16"):
+                self.assertGreater(device["rates"][f"gemm_{dtype}_gflops"], 0)
+                for rate in ("attention_gflops", "mega_logits_per_s"):
+                    self.assertGreater(device["rates"]["training"][dtype][rate], 0)
+            self.assertEqual("link" in device, device_count() > 1)
+            recipe = self.recipe(self.case("full"), train={"steps": 1})
+            plan = self.run_temper("plan", recipe, "train.device=cuda", "--json")
+            self.assert_done(plan)
+            time = json.loads(plan.stdout)["time"]
+            self.assertEqual((time["device"], time["measured"]), (device["name"], True))
+            self.assertGreater(time["step_seconds"], 0)
+            self.assert_done(self.run_temper("train", recipe, "train.device=cuda"))
+            self.assertGreater(self.metrics()[-1]["mfu"], 0)
 
     def test_more_ranks_than_devices_are_refused_in_a_line(self):
         ranks = device_count() + 1
