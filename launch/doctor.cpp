@@ -167,7 +167,8 @@ void store_host_link(const Json& axes, int64_t hosts) {
 }
 
 /// {"ranks", rates} between devices, which it stores.
-Json device_link_report(const LinkTimes& times, const std::string& device, int64_t ranks, int64_t hosts) {
+Json device_link_report(const LinkTimes& times, const std::string& device, int64_t ranks,
+                        int64_t hosts) {
   const double all_reduce = kLinkBytes / times.all_reduce_seconds;
   const double all_gather = kLinkBytes / times.all_gather_seconds;
   trainer::store_link(device, {.ranks = ranks,
@@ -262,7 +263,8 @@ Json examine(parallel::Session& session) {
   const Json host_names = layout(hosts);
   if (!ranks.is_null()) store_host_link(ranks.at("axes"), std::ssize(host_names));
   if (device_link && !device.is_null()) {
-    device["link"] = device_link_report(*device_link, device["name"], world.size, std::ssize(host_names));
+    device["link"] =
+        device_link_report(*device_link, device["name"], world.size, std::ssize(host_names));
   }
   Json report;
   report["temper"] = {{"version", build.version},
@@ -358,9 +360,10 @@ int doctor(const std::vector<std::string>& arguments) {
       "command that mends it.\n"
       "Under mpirun or srun also the layout (hosts, cores), the links between ranks, and what "
       "is odd about them.\n"
-      "The measured rates, of this CPU with its threads and of the first CUDA device, are kept in "
-      "~/.cache/temper/peaks.json, from which temper plan predicts time and training computes mfu. Other work only "
-      "lowers them, and the best of several runs are kept.",
+      "The rates, of this CPU with its threads and of the first CUDA device, are kept in "
+      "~/.cache/temper/peaks.json,\n"
+      "from which temper plan predicts time and training computes mfu. Other work only lowers "
+      "them: the best of several runs are kept.",
       "mpirun -n 2 temper doctor");
   parser.options().add_options()("json", "one JSON object instead of lines");
   const auto given = parser.parse(arguments);

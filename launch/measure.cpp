@@ -38,8 +38,8 @@ double median_seconds(int repetitions, Call&& call) {
 }
 
 constexpr double kEnoughSeconds = 0.02;  // of a call: nothing larger need be measured
-constexpr double kMostSeconds = 0.05;    // of all calls, beyond the fewest
-constexpr double kSlowSeconds = 0.3;     // of a first call, after which there is one more
+constexpr double kMostSeconds = 0.05;    // of all calls, beyond three
+constexpr double kSlowSeconds = 0.5;     // a call that takes so long is not made again
 
 class Meter {
  public:
@@ -49,8 +49,8 @@ class Meter {
   template <typename Call>
   double seconds_of(const Call& call) const {
     double least = once(call), all = 0;  // warms caches and pages
-    const int fewest = least > kSlowSeconds ? 1 : 3;
-    for (int i = 0; i < 10 && (i < fewest || all < kMostSeconds); ++i) {
+    if (least > kSlowSeconds) return least;
+    for (int i = 0; i < 10 && (i < 3 || all < kMostSeconds); ++i) {
       const double seconds = once(call);
       least = std::min(least, seconds);
       all += seconds;
@@ -59,8 +59,9 @@ class Meter {
   }
 
   at::Tensor tensor(at::IntArrayRef shape, at::ScalarType type) const {
-    const at::Tensor numbers = at::arange(c10::multiply_integers(shape), at::TensorOptions(device_).dtype(at::kFloat));
-    return numbers.sin().mul(0.1).to(type).view(shape);  // no constant: processors are quicker with those
+    // No constant, with which processors are quicker.
+    const at::Tensor row = at::arange(shape.back(), at::kFloat).sin().mul(0.1).to(type);
+    return row.to(device_).expand(shape).contiguous();
   }
   at::Device device() const { return device_; }
 
@@ -90,7 +91,8 @@ void measure_products(const Meter& meter, at::ScalarType type, trainer::TypeRate
     const int64_t width = trainer::kWidths[i];
     const double flops = 2.0 * static_cast<double>(rows * width * width);
     const at::Tensor x = meter.tensor({rows, width}, type), w = meter.tensor({width, width}, type);
-    at::Tensor y = meter.tensor({rows, width}, type), sum = meter.tensor({width, width}, at::kFloat);
+    at::Tensor y = meter.tensor({rows, width}, type),
+               sum = meter.tensor({width, width}, at::kFloat);
     const double forward = meter.seconds_of([&] { trainer::gemm(y, x, w.t()); });
     const double gradient =
         meter.seconds_of([&] { trainer::gemm(sum, y.t(), x, {.accumulate = true}); });
@@ -140,7 +142,7 @@ void measure_logits(const Meter& meter, at::ScalarType type, trainer::TypeRates&
 
 double copy_rate(const Meter& meter, int64_t bytes) {
   const at::Tensor source = at::ones({bytes}, at::TensorOptions(meter.device()).dtype(at::kByte));
-  at::Tensor target = at::empty_like(source);
+  at::Tensor target = source.clone();  // its pages are there
   return 2.0 * static_cast<double>(bytes) / meter.seconds_of([&] { target.copy_(source); });
 }
 
@@ -162,7 +164,8 @@ trainer::DeviceRates measure_device(at::Device device) {
     constexpr int64_t kSize = 256;
     const at::Tensor a = meter.tensor({kSize, kSize}, at::kHalf);
     at::Tensor product = at::empty_like(a);
-    rates.fp16.peak = 2.0 * kSize * kSize * kSize / meter.seconds_of([&] { at::mm_out(product, a, a); });
+    rates.fp16.peak =
+        2.0 * kSize * kSize * kSize / meter.seconds_of([&] { at::mm_out(product, a, a); });
   }
   rates.copy_bytes_per_second = copy_rate(meter, int64_t{256} << 20);
   return rates;

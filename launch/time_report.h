@@ -21,8 +21,8 @@ struct PlannedDevice {
   std::string memory{};   // "80GiB"; "": not known
 };
 
-/// A row of known_devices.h, with measured rates where doctor has seen one, or what doctor has measured under that
-/// name. Throws UserError naming those that are known.
+/// A row of known_devices.h, with measured rates where doctor has seen one, or what doctor has
+/// measured under that name. Throws UserError naming those that are known.
 PlannedDevice device_named(const std::string& name);
 
 /// Where the recipe would run on this machine.
@@ -37,7 +37,8 @@ struct Prediction {
 };
 
 /// `run` is assembled for run.world.size ranks.
-Prediction predict_time(const trainer::Run& run, const trainer::MemoryPlan& plan, PlannedDevice device);
+Prediction predict_time(const trainer::Run& run, const trainer::MemoryPlan& plan,
+                        PlannedDevice device);
 
 /// Of all sequences of a step, about.
 int64_t tokens_of_step(const trainer::Run& run);

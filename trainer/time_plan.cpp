@@ -44,12 +44,15 @@ class Predictor {
     each_weight(c, [&](double k, double n) { seconds += weight_gradient(work_.tokens, k, n); });
     return layers(c) * seconds;
   }
-  double head_product(const ModelConfig& c) const { return product(work_.supervised, hidden(c), outputs(c)); }
+  double head_product(const ModelConfig& c) const {
+    return product(work_.supervised, hidden(c), outputs(c));
+  }
   double head_weight_gradient(const ModelConfig& c) const {
     return weight_gradient(work_.supervised, hidden(c), outputs(c));
   }
 
-  // y = x W^T + (x A^T) B^T: A and B are small, so x and dy are read twice each for them, and no more.
+  // y = x W^T + (x A^T) B^T: A and B are small, so x and dy are read twice each for them, and no
+  // more.
   double low_rank() const {
     const auto trainable = static_cast<double>(work_.trainable);
     const recipes::Peft peft = peft_of(recipe_);
@@ -62,7 +65,8 @@ class Predictor {
   double attention(const ModelConfig& c) const {
     double pairs = 0;
     for (const int64_t window : c.sliding_window) {
-      pairs += work_.tokens * (window > 0 ? std::min(work_.attended, static_cast<double>(window)) : work_.attended);
+      pairs += work_.tokens * (window > 0 ? std::min(work_.attended, static_cast<double>(window))
+                                          : work_.attended);
     }
     return 12 * queries(c) * pairs / rate_.attention;
   }
@@ -72,18 +76,22 @@ class Predictor {
   double block_forward(const ModelConfig& c) const {
     return moved(c, norms_and_swiglu(c) + rotated(c) + 2 * hidden(c));
   }
-  // Norms read x, dy and the gradient of the residual and write one; SwiGLU reads gate, up and dz and
-  // writes two.
+  // Norms read x, dy and the gradient of the residual and write one; SwiGLU reads gate, up and dz
+  // and writes two.
   double block_backward(const ModelConfig& c) const {
     return moved(c, 2 * 4 * hidden(c) + 1.5 * rotated(c) + 5 * intermediate(c));
   }
   // What selective checkpointing makes again.
   double block_again(const ModelConfig& c) const { return moved(c, norms_and_swiglu(c)); }
   // Rows of the embedding, the last norm, and their gradients.
-  double ends(const ModelConfig& c) const { return work_.tokens * element_ * 9 * hidden(c) / copy_; }
+  double ends(const ModelConfig& c) const {
+    return work_.tokens * element_ * 9 * hidden(c) / copy_;
+  }
 
   double loss(const ModelConfig& c) const { return work_.supervised * outputs(c) / rate_.logits; }
-  double loss_forward(const ModelConfig& c) const { return loss(c) * kLogitForwardBytes / logit_bytes(element_); }
+  double loss_forward(const ModelConfig& c) const {
+    return loss(c) * kLogitForwardBytes / logit_bytes(element_);
+  }
 
   // A weight's codes are read and its values written.
   double quantization(const ModelConfig& c, double times) const {
@@ -98,7 +106,8 @@ class Predictor {
     const recipes::Optimizer& o = recipe_.optimizer;
     const double states = o.kind.find("adamw") != std::string::npos ? 2 : o.momentum > 0 ? 1 : 0;
     const double state = o.kind.ends_with("adamw_8bit") ? 1 : 4;
-    // Gradient, master and states are read, the latter written; the value where it is another tensor.
+    // Gradient, master and states are read, the latter written; the value where it is another
+    // tensor.
     const double update = 4 + 2 * (4 + states * state) + (element_ < 4 ? element_ : 0);
     const double norm_and_zeros = 4 + 4;
     return static_cast<double>(work_.trainable) * (update + norm_and_zeros) / shards / copy_;
@@ -109,11 +118,19 @@ class Predictor {
 
  private:
   static double hidden(const ModelConfig& c) { return static_cast<double>(c.hidden_size); }
-  static double intermediate(const ModelConfig& c) { return static_cast<double>(c.intermediate_size); }
-  static double queries(const ModelConfig& c) { return static_cast<double>(c.num_attention_heads * c.head_dim); }
-  static double keys(const ModelConfig& c) { return static_cast<double>(c.num_key_value_heads * c.head_dim); }
+  static double intermediate(const ModelConfig& c) {
+    return static_cast<double>(c.intermediate_size);
+  }
+  static double queries(const ModelConfig& c) {
+    return static_cast<double>(c.num_attention_heads * c.head_dim);
+  }
+  static double keys(const ModelConfig& c) {
+    return static_cast<double>(c.num_key_value_heads * c.head_dim);
+  }
   static double layers(const ModelConfig& c) { return static_cast<double>(c.num_hidden_layers); }
-  static double outputs(const ModelConfig& c) { return static_cast<double>(c.num_labels > 0 ? c.num_labels : c.vocab_size); }
+  static double outputs(const ModelConfig& c) {
+    return static_cast<double>(c.num_labels > 0 ? c.num_labels : c.vocab_size);
+  }
 
   template <class Visit>
   static void each_weight(const ModelConfig& c, const Visit& visit) {
@@ -134,8 +151,12 @@ class Predictor {
     return std::max(2 * m * k * n / rate_of(rate_.weight_gradients, k * n), bytes / copy_);
   }
 
-  static double norms_and_swiglu(const ModelConfig& c) { return 2 * 2 * hidden(c) + 3 * intermediate(c); }
-  static double rotated(const ModelConfig& c) { return (c.qk_norm ? 2 : 1) * 2 * (queries(c) + keys(c)); }
+  static double norms_and_swiglu(const ModelConfig& c) {
+    return 2 * 2 * hidden(c) + 3 * intermediate(c);
+  }
+  static double rotated(const ModelConfig& c) {
+    return (c.qk_norm ? 2 : 1) * 2 * (queries(c) + keys(c));
+  }
   double moved(const ModelConfig& c, double elements) const {
     return layers(c) * work_.tokens * element_ * elements / copy_;
   }
@@ -155,11 +176,13 @@ class Exchanges {
 
   double all_reduce(double bytes, int64_t ranks, double buckets) const {
     if (ranks == 1) return 0;
-    const double steps = std::log2(static_cast<double>(ranks)) / std::log2(static_cast<double>(link_.ranks));
+    const double steps =
+        std::log2(static_cast<double>(ranks)) / std::log2(static_cast<double>(link_.ranks));
     return bytes / link_.all_reduce_bytes_per_second * part_sent(ranks) / part_sent(link_.ranks) +
            buckets * link_.latency_seconds * steps;
   }
-  double reduce_scatter(double bytes, int64_t ranks, double buckets) const {  // the first half of an all-reduce
+  double reduce_scatter(double bytes, int64_t ranks,
+                        double buckets) const {  // the first half of an all-reduce
     return all_reduce(bytes, ranks, buckets) / 2;
   }
   double all_gather(double bytes, int64_t ranks) const {
@@ -168,7 +191,9 @@ class Exchanges {
   }
 
  private:
-  static double part_sent(int64_t ranks) { return static_cast<double>(ranks - 1) / static_cast<double>(ranks); }
+  static double part_sent(int64_t ranks) {
+    return static_cast<double>(ranks - 1) / static_cast<double>(ranks);
+  }
 
   const LinkRates& link_;
 };
@@ -179,8 +204,9 @@ double bits_of_weight(const recipes::Recipe& recipe, double element) {
 }
 
 // Not hidden by `backward`, seconds of a micro-batch, or `compute`, of the whole step.
-double exposed_exchange(const recipes::Recipe& recipe, const ModelConfig& config, const StepWork& work,
-                        const Exchanges& link, double element, double backward, double compute) {
+double exposed_exchange(const recipes::Recipe& recipe, const ModelConfig& config,
+                        const StepWork& work, const Exchanges& link, double element,
+                        double backward, double compute) {
   const int64_t shards = recipe.parallel.shard, copies = work.ranks / shards;
   const int64_t zero = recipes::zero_stage(recipe.parallel);
   const double gradients = 4.0 * static_cast<double>(work.trainable);
@@ -192,21 +218,26 @@ double exposed_exchange(const recipes::Recipe& recipe, const ModelConfig& config
                              link.all_reduce(bytes / static_cast<double>(shards), copies, count);
   };
   // Of a large embedding alone, which comes last, only the rows of tokens that any rank has.
-  const auto hidden = static_cast<double>(config.hidden_size), rows = static_cast<double>(config.vocab_size);
+  const auto hidden = static_cast<double>(config.hidden_size),
+             rows = static_cast<double>(config.vocab_size);
   const bool embedding = shards == 1 && !has_adapters(recipe) && !config.tie_word_embeddings &&
                          config.vocab_size * config.hidden_size >= parallel::kLargeMatrix;
   const double touched = std::min(rows, work.tokens * static_cast<double>(work.ranks));
   const double last = embedding ? 4 * hidden * touched : bucket;
   const double all = gradients - (embedding ? 4 * hidden * (rows - touched) : 0);
   double exposed = std::max(of_gradients(last, 1), of_gradients(all, buckets) - backward);
-  if (zero >= 2) exposed *= static_cast<double>(work.micro_batches);  // segments of each are added up
+  if (zero >= 2)
+    exposed *= static_cast<double>(work.micro_batches);  // segments of each are added up
   if (zero == 1 || zero == 2) {
     exposed += link.all_gather(element * static_cast<double>(work.trainable), shards);
   } else if (zero == 3) {
-    const double bytes = static_cast<double>(parameter_count(config)) * bits_of_weight(recipe, element) / 8;
-    const double times = (recipe.parallel.reshard ? 2.0 : 1.0) * static_cast<double>(work.micro_batches);
+    const double bytes =
+        static_cast<double>(parameter_count(config)) * bits_of_weight(recipe, element) / 8;
+    const double times =
+        (recipe.parallel.reshard ? 2.0 : 1.0) * static_cast<double>(work.micro_batches);
     const double first = bytes / static_cast<double>(config.num_hidden_layers);
-    exposed += std::max(link.all_gather(first, shards), times * link.all_gather(bytes, shards) - compute);
+    exposed +=
+        std::max(link.all_gather(first, shards), times * link.all_gather(bytes, shards) - compute);
   }
   return exposed;
 }
@@ -217,9 +248,12 @@ std::string not_predicted(const recipes::Recipe& recipe) {
   const recipes::Objective& objective = recipe.objective;
   const recipes::ObjectiveKind* kind = recipes::find_objective_kind(objective.kind);
   if ((kind && kind->samples) || recipes::samples_completions(objective)) {
-    return "objective.kind = \"" + objective.kind + "\" samples completions, which is not predicted";
+    return "objective.kind = \"" + objective.kind +
+           "\" samples completions, which is not predicted";
   }
-  if (objective.kind == "kto") return "objective.kind = \"kto\" goes through completions of other prompts too, which is not predicted";
+  if (objective.kind == "kto")
+    return "objective.kind = \"kto\" goes through completions of other prompts too, which is not "
+           "predicted";
   if (has_adapters(recipe)) {
     const recipes::Peft peft = peft_of(recipe);
     if (peft.method != "lora" && peft.method != "adalora") {
@@ -230,18 +264,22 @@ std::string not_predicted(const recipes::Recipe& recipe) {
   return "";
 }
 
-StepTime predict_step(const recipes::Recipe& recipe, const ModelConfig& config, const StepWork& work,
-                      const DeviceRates& rates, const std::optional<LinkRates>& link) {
+StepTime predict_step(const recipes::Recipe& recipe, const ModelConfig& config,
+                      const StepWork& work, const DeviceRates& rates,
+                      const std::optional<LinkRates>& link) {
   const Predictor p(recipe, work, rates);
   const bool adapters = has_adapters(recipe);
   // What is frozen by name has no gradients of its own.
-  const double trained = adapters ? 0 : std::min(1.0, static_cast<double>(work.trainable) / static_cast<double>(parameter_count(config)));
+  const double trained = adapters ? 0
+                                  : std::min(1.0, static_cast<double>(work.trainable) /
+                                                      static_cast<double>(parameter_count(config)));
 
   const double forward = p.block_products(config);
   const double gradients = p.block_products(config) + trained * p.block_weight_gradients(config);
   const double head_gradients = p.head_product(config) + trained * p.head_weight_gradient(config);
   StepTime time;
-  time.products = forward + gradients + p.head_product(config) + head_gradients + (adapters ? p.low_rank() : 0);
+  time.products =
+      forward + gradients + p.head_product(config) + head_gradients + (adapters ? p.low_rank() : 0);
   time.attention = p.attention(config);
   time.elementwise = p.block_forward(config) + p.block_backward(config) + p.ends(config);
   time.loss = p.loss(config);
@@ -249,12 +287,14 @@ StepTime predict_step(const recipes::Recipe& recipe, const ModelConfig& config, 
   using recipes::ActivationCheckpointing;
   const auto mode = recipe.train.activation_checkpointing;
   if (mode == ActivationCheckpointing::kFull) {
-    time.recomputation = forward + p.attention(config) / 3 + p.block_forward(config) + (adapters ? p.low_rank() / 3 : 0);
+    time.recomputation = forward + p.attention(config) / 3 + p.block_forward(config) +
+                         (adapters ? p.low_rank() / 3 : 0);
   } else if (mode == ActivationCheckpointing::kSelective) {
     time.recomputation = p.block_again(config);
   }
   // The gradient of these is known after all logits (ops/token_log_probs.h).
-  if (const std::string& kind = recipe.objective.kind; kind == "dpo" || kind == "orpo" || kind == "cpo") {
+  if (const std::string& kind = recipe.objective.kind;
+      kind == "dpo" || kind == "orpo" || kind == "cpo") {
     time.recomputation += p.head_product(config) + p.loss_forward(config);
   }
   time.quantization = p.quantization(config, mode == ActivationCheckpointing::kFull ? 3 : 2);
@@ -267,9 +307,11 @@ StepTime predict_step(const recipes::Recipe& recipe, const ModelConfig& config, 
   time.optimizer = p.optimizer(static_cast<double>(recipe.parallel.shard));
 
   if (link && work.ranks > 1) {
-    const double backward = gradients + time.attention * 2 / 3 + p.block_backward(config) + time.recomputation;
+    const double backward =
+        gradients + time.attention * 2 / 3 + p.block_backward(config) + time.recomputation;
     const double compute = time.products + time.attention + time.elementwise + time.recomputation;
-    time.exchange = exposed_exchange(recipe, config, work, Exchanges(*link), p.element(), backward / p.passes(), compute);
+    time.exchange = exposed_exchange(recipe, config, work, Exchanges(*link), p.element(),
+                                     backward / p.passes(), compute);
   }
   return time;
 }

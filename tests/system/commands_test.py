@@ -212,7 +212,7 @@ class PredictedTime(SystemTest):
             self.assertGreater(two["components"]["exchange"], 0)
             self.assertGreater(two["step_seconds"], alone["step_seconds"])
             text = self.plan("--world", "2")
-            self.assertRegex(text, r"time +[0-9.e-]+ s a step, [0-9.e-]+ min in all, on .*, 1 threads at the rates that temper doctor measured")
+            self.assertRegex(text, r"time +[0-9.e-]+ s a step, [0-9.e-]+ min in all, each rank on .*, 1 threads at the rates that temper doctor measured")
             self.assertIn("between 2 ranks on 1 host", text)
 
     def test_a_device_that_is_not_here_is_planned_by_its_data_sheet(self):
@@ -221,6 +221,9 @@ class PredictedTime(SystemTest):
             self.assertEqual((time["device"], time["measured"]), ("h100-sxm", False))
             self.assertLess(time["step_seconds"], 1e-3)
             self.assertRegex(self.plan("--device", "l4"), r"time +at best [0-9.e-]+ s a step, [0-9.e-]+ min in all, on l4 by its data sheet")
+            result = self.run_temper("plan", "recipe.toml", "--device", "l4", "batch.global=262144", "batch.micro=262144")
+            self.assert_done(result, code=2)
+            self.assertIn("MiB a rank do not fit into 24GiB: batch.micro = 1 makes it fit", result.stderr)
             result = self.run_temper("plan", "recipe.toml", "--device", "h100")
             self.assert_done(result, code=2)
             (line,) = result.stderr.strip().splitlines()

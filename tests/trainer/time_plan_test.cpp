@@ -9,7 +9,13 @@ namespace temper::trainer {
 namespace {
 
 ModelConfig model() {
-  return llama_of({.vocabulary = 32000, .hidden = 512, .mlp = 1536, .layers = 8, .heads = 8, .kv_heads = 4, .context = 512});
+  return llama_of({.vocabulary = 32000,
+                   .hidden = 512,
+                   .mlp = 1536,
+                   .layers = 8,
+                   .heads = 8,
+                   .kv_heads = 4,
+                   .context = 512});
 }
 
 // 1 TFLOP/s whatever the product, 2 in attention; memory of 100 GB/s.
@@ -40,7 +46,10 @@ recipes::Recipe lora() {
 }
 
 StepWork work(double tokens) {
-  return {.tokens = tokens, .supervised = tokens, .attended = 256.5, .trainable = parameter_count(model())};
+  return {.tokens = tokens,
+          .supervised = tokens,
+          .attended = 256.5,
+          .trainable = parameter_count(model())};
 }
 
 // 1.2M elements of rank 16 on all layers.
@@ -50,12 +59,14 @@ StepWork adapter_work(double tokens) {
   return given;
 }
 
-StepTime predict(const recipes::Recipe& recipe, const StepWork& given, const std::optional<LinkRates>& link = {}) {
+StepTime predict(const recipes::Recipe& recipe, const StepWork& given,
+                 const std::optional<LinkRates>& link = {}) {
   return predict_step(recipe, model(), given, rates(), link);
 }
 
 // Of the products' weights: 8 blocks and the head.
-constexpr double kBlocks = 8.0 * (512 * 1024 + 512 * 512 + 512 * 3072 + 1536 * 512), kHead = 512.0 * 32000;
+constexpr double kBlocks = 8.0 * (512 * 1024 + 512 * 512 + 512 * 3072 + 1536 * 512),
+                 kHead = 512.0 * 32000;
 
 TEST(TimePlan, ProductsAreSixFlopsAWeightAndTokenAndAttentionTwelveAFeatureAndPair) {
   const StepTime time = predict(full(), work(4096));
@@ -75,13 +86,15 @@ TEST(TimePlan, TwiceTheTokensTakeTwiceTheTimeButForTheOptimizer) {
 }
 
 TEST(TimePlan, AFewTokensTakeAsLongAsReadingTheWeights) {
-  // 4 bytes a weight: a product forward and one back, and the sums of its gradient, read and written.
+  // 4 bytes a weight: a product forward and one back, and the sums of its gradient, read and
+  // written.
   EXPECT_NEAR(predict(full(), work(1)).products, (4 + 4 + 8) * (kBlocks + kHead) / 1e11, 1e-4);
 }
 
 TEST(TimePlan, AdaptersDoWithoutTheGradientsOfWeights) {
   const double whole = predict(full(), work(4096)).products;
-  EXPECT_NEAR(predict(lora(), adapter_work(4096)).products, whole * 4 / 6 + 6 * 1.2e6 * 4096 / 1e12, 1e-6);
+  EXPECT_NEAR(predict(lora(), adapter_work(4096)).products, whole * 4 / 6 + 6 * 1.2e6 * 4096 / 1e12,
+              1e-6);
   // Not of those that are frozen by name either.
   StepWork half = work(4096);
   half.trainable /= 2;
@@ -93,7 +106,8 @@ TEST(TimePlan, CheckpointingAddsTheBlocksForwardPass) {
   recipe.train.activation_checkpointing = recipes::ActivationCheckpointing::kFull;
   const StepTime again = predict(recipe, work(4096));
   EXPECT_GT(again.recomputation, 2 * kBlocks * 4096 / 1e12 + again.attention / 3);
-  EXPECT_LT(again.recomputation, 2 * kBlocks * 4096 / 1e12 + again.attention / 3 + again.elementwise / 2);
+  EXPECT_LT(again.recomputation,
+            2 * kBlocks * 4096 / 1e12 + again.attention / 3 + again.elementwise / 2);
   EXPECT_EQ(again.products, predict(full(), work(4096)).products);
   recipe.train.activation_checkpointing = recipes::ActivationCheckpointing::kSelective;
   const double selective = predict(recipe, work(4096)).recomputation;
@@ -135,19 +149,23 @@ TEST(TimePlan, QuantisedWeightsAreMadeWholeForEachProduct) {
 TEST(TimePlan, WindowsBoundWhatATokenAttendsTo) {
   ModelConfig config = model();
   config.sliding_window.assign(8, 128);
-  const StepTime all = predict(full(), work(4096)), seen = predict_step(full(), config, work(4096), rates());
+  const StepTime all = predict(full(), work(4096)),
+                 seen = predict_step(full(), config, work(4096), rates());
   EXPECT_NEAR(seen.attention, all.attention * 128 / 256.5, 1e-9);
 }
 
 // Between two ranks, 10 GB/s, no latency.
 LinkRates link(double bytes_per_second = 1e10) {
-  return {.ranks = 2, .hosts = 1, .all_reduce_bytes_per_second = bytes_per_second, .all_gather_bytes_per_second = bytes_per_second};
+  return {.ranks = 2,
+          .hosts = 1,
+          .all_reduce_bytes_per_second = bytes_per_second,
+          .all_gather_bytes_per_second = bytes_per_second};
 }
 
 TEST(TimePlan, BackwardHidesAllButTheLastBucketOfAQuickLink) {
   StepWork two = adapter_work(4096);
   two.ranks = 2;
-  EXPECT_EQ(predict(lora(), two).exchange, 0);  // no rate
+  EXPECT_EQ(predict(lora(), two).exchange, 0);                                 // no rate
   EXPECT_NEAR(predict(lora(), two, link()).exchange, 4 * 1.2e6 / 1e10, 1e-9);  // less than a bucket
   two.trainable = 100 << 20;
   EXPECT_NEAR(predict(lora(), two, link()).exchange, (25 << 20) / 1e10, 1e-9);

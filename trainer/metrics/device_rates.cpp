@@ -88,7 +88,8 @@ TypeRates& DeviceRates::of(recipes::Dtype dtype) {
 double rate_of(const ByWidth& rates, double elements) {
   const double side = std::sqrt(elements);
   size_t i = 0;
-  while (i + 2 < rates.size() && rates[i + 2] > 0 && side > static_cast<double>(kWidths[i + 1])) ++i;
+  while (i + 2 < rates.size() && rates[i + 2] > 0 && side > static_cast<double>(kWidths[i + 1]))
+    ++i;
   if (rates[i + 1] <= 0) return rates[i];
   const double from = std::log(kWidths[i]), to = std::log(kWidths[i + 1]);
   const double share = std::clamp((std::log(side) - from) / (to - from), 0.0, 1.0);
@@ -112,7 +113,8 @@ std::optional<DeviceRates> stored_rates(const std::string& device) {
   const data::Json stored = object_at(read_file(), device);
   if (stored.empty()) return std::nullopt;
   DeviceRates rates;
-  for_each_rate(rates, [&](const std::string& name, double& rate) { rate = number_at(stored, name); });
+  for_each_rate(rates,
+                [&](const std::string& name, double& rate) { rate = number_at(stored, name); });
   return rates;
 }
 
@@ -143,12 +145,15 @@ std::optional<LinkRates> stored_link(const std::string& device, int64_t ranks) {
   const data::Json links = object_at(read_file(), links_of(device));
   for (const auto& [name, stored] : links.items()) {
     if (!stored.is_object()) continue;
-    const LinkRates link{.ranks = static_cast<int64_t>(number_at(stored, "ranks")),
-                         .hosts = static_cast<int64_t>(number_at(stored, "hosts")),
-                         .all_reduce_bytes_per_second = number_at(stored, "all_reduce_bytes_per_second"),
-                         .all_gather_bytes_per_second = number_at(stored, "all_gather_bytes_per_second"),
-                         .latency_seconds = number_at(stored, "latency_seconds")};
-    if (link.ranks < 2 || link.all_reduce_bytes_per_second <= 0 || link.all_gather_bytes_per_second <= 0) continue;
+    const LinkRates link{
+        .ranks = static_cast<int64_t>(number_at(stored, "ranks")),
+        .hosts = static_cast<int64_t>(number_at(stored, "hosts")),
+        .all_reduce_bytes_per_second = number_at(stored, "all_reduce_bytes_per_second"),
+        .all_gather_bytes_per_second = number_at(stored, "all_gather_bytes_per_second"),
+        .latency_seconds = number_at(stored, "latency_seconds")};
+    if (link.ranks < 2 || link.all_reduce_bytes_per_second <= 0 ||
+        link.all_gather_bytes_per_second <= 0)
+      continue;
     if (!nearest || distance(link) < distance(*nearest)) nearest = link;
   }
   return nearest;
@@ -157,17 +162,19 @@ std::optional<LinkRates> stored_link(const std::string& device, int64_t ranks) {
 void store_link(const std::string& device, const LinkRates& link) {
   data::Json all = read_file();
   data::Json links = object_at(all, links_of(device));
-  const std::string name = std::to_string(link.ranks) + " ranks on " + std::to_string(link.hosts) + " hosts";
+  const std::string name =
+      std::to_string(link.ranks) + " ranks on " + std::to_string(link.hosts) + " hosts";
   const data::Json before = object_at(links, name);
   const double latency = number_at(before, "latency_seconds");
   links[name] = {
       {"ranks", link.ranks},
       {"hosts", link.hosts},
-      {"all_reduce_bytes_per_second",
-       std::max(link.all_reduce_bytes_per_second, number_at(before, "all_reduce_bytes_per_second"))},
-      {"all_gather_bytes_per_second",
-       std::max(link.all_gather_bytes_per_second, number_at(before, "all_gather_bytes_per_second"))},
-      {"latency_seconds", latency > 0 ? std::min(latency, link.latency_seconds) : link.latency_seconds}};
+      {"all_reduce_bytes_per_second", std::max(link.all_reduce_bytes_per_second,
+                                               number_at(before, "all_reduce_bytes_per_second"))},
+      {"all_gather_bytes_per_second", std::max(link.all_gather_bytes_per_second,
+                                               number_at(before, "all_gather_bytes_per_second"))},
+      {"latency_seconds",
+       latency > 0 ? std::min(latency, link.latency_seconds) : link.latency_seconds}};
   all[links_of(device)] = links;
   write_file(all);
 }

@@ -8,9 +8,10 @@
 
 #include "recipes/recipe.h"
 
-/// What a device reaches, as `temper doctor` measured it there: what `temper plan` predicts time from,
-/// and the denominator of `mfu` where no data sheet has one. Kept in ~/.cache/temper/peaks.json, by
-/// the name of the device (of a CPU its model and number of threads).
+/// What a device reaches, as `temper doctor` measured it there: what `temper plan` predicts time
+/// from, and the denominator of `mfu` where no data sheet has one. Kept in
+/// ~/.cache/temper/peaks.json, by the name of the device (of a CPU its model and number of
+/// threads).
 namespace temper::trainer {
 
 /// Sides of the weights whose products are measured.
@@ -19,11 +20,12 @@ constexpr std::array<int64_t, 3> kWidths = {512, 2048, 8192};
 using ByWidth = std::array<double, kWidths.size()>;
 
 struct TypeRates {
-  double peak = 0;  // FLOP/s of the best large square product
+  double peak = 0;             // FLOP/s of the best large square product
   ByWidth products{};          // FLOP/s of many rows times a square weight
   ByWidth weight_gradients{};  // and of that weight's gradient, which is summed in float32
-  double attention = 0;  // FLOP/s, forward and backward together, which are 12 E a head and pair of tokens
-  double logits = 0;     // a second, from a product with the head to their gradient, for little else
+  double attention =
+      0;  // FLOP/s, forward and backward together, which are 12 E a head and pair of tokens
+  double logits = 0;  // a second, from a product with the head to their gradient, for little else
 
   /// Whether there is enough to predict a step.
   bool complete() const;
@@ -38,8 +40,8 @@ struct DeviceRates {
   TypeRates& of(recipes::Dtype dtype);
 };
 
-/// Bytes that move for a logit, of values of `element` bytes: it is written in float32, read for the
-/// softmax and again for its gradient, which is written, and read by two products.
+/// Bytes that move for a logit, of values of `element` bytes: it is written in float32, read for
+/// the softmax and again for its gradient, which is written, and read by two products.
 constexpr double logit_bytes(double element) { return 3 * 4 + 3 * element; }
 /// Without a gradient.
 constexpr double kLogitForwardBytes = 2 * 4;
@@ -53,8 +55,8 @@ std::string cpu_model();
 /// What rates of this CPU are kept under: "AMD EPYC 9R14, 2 threads".
 std::string cpu_name(int threads);
 
-/// What doctor has measured; unset where it has not been. A damaged file counts as empty, and what an
-/// older one lacks as not measured.
+/// What doctor has measured; unset where it has not been. A damaged file counts as empty, and what
+/// an older one lacks as not measured.
 std::optional<DeviceRates> stored_rates(const std::string& device);
 /// All that it has rates of.
 std::vector<std::string> measured_devices();
@@ -70,13 +72,14 @@ struct LinkRates {
   double latency_seconds = 0;              // of an all-reduce of one number
 };
 
-/// Of those that were measured with `device` the one with the nearest number of ranks; of several the
-/// one over the most hosts.
+/// Of those that were measured with `device` the one with the nearest number of ranks; of several
+/// the one over the most hosts.
 std::optional<LinkRates> stored_link(const std::string& device, int64_t ranks);
 /// As store_rates().
 void store_link(const std::string& device, const LinkRates& link);
 
-/// The dense peak of products, for `mfu`: of the data sheet (known_devices.h), else what was measured.
+/// The dense peak of products, for `mfu`: of the data sheet (known_devices.h), else what was
+/// measured.
 std::optional<double> peak_flops(const std::string& device, recipes::Dtype dtype);
 
 }  // namespace temper::trainer

@@ -5,8 +5,8 @@
 
 namespace temper::trainer {
 
-// NVIDIA's data sheets. Where they print the rate of sparse products, half of it; of the two GeForce cards
-// that of float16 products with float32 sums (white papers of GA102 and AD102).
+// NVIDIA's data sheets. Where they print the rate of sparse products, half of it; of the two
+// GeForce cards that of float16 products with float32 sums (white papers of GA102 and AD102).
 const std::vector<KnownDevice>& known_devices() {
   static const std::vector<KnownDevice> devices = {
       {"a100-40", {"NVIDIA A100-SXM4-40GB", "NVIDIA A100-PCIE-40GB"}, 312, 19.5, 1555, 40},

@@ -13,8 +13,8 @@ namespace temper::trainer {
 struct KnownDevice {
   std::string name;                 // as --device takes it: "h100-sxm"
   std::vector<std::string> models;  // as the driver names it: "NVIDIA H100 80GB HBM3"
-  double bf16_tflops = 0;  // dense, float32 sums; fp16 too
-  double fp32_tflops = 0;  // without tensor cores: Temper asks for no TF32
+  double bf16_tflops = 0;           // dense, float32 sums; fp16 too
+  double fp32_tflops = 0;           // without tensor cores: Temper asks for no TF32
   double memory_gb_per_s = 0;
   double memory_gib = 0;
 };
@@ -25,7 +25,8 @@ const KnownDevice* find_known_device(std::string_view name);
 /// By the driver's name; null: none.
 const KnownDevice* known_device_of(std::string_view model);
 
-/// What no device exceeds: every product and attention at its peak, everything else at the speed of its memory.
+/// What no device exceeds: every product and attention at its peak, everything else at the speed of
+/// its memory.
 DeviceRates rates_at_best(const KnownDevice& device);
 
 }  // namespace temper::trainer

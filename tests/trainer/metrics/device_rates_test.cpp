@@ -31,7 +31,8 @@ class StoredRates : public testing::Test {
 TEST_F(StoredRates, TheBestOfSeveralIsKept) {
   EXPECT_FALSE(stored_rates("a device"));
   DeviceRates rates;
-  rates.bf16 = {.peak = 4, .products = {1, 2}, .weight_gradients = {3, 5}, .attention = 6, .logits = 7};
+  rates.bf16 = {
+      .peak = 4, .products = {1, 2}, .weight_gradients = {3, 5}, .attention = 6, .logits = 7};
   rates.copy_bytes_per_second = 8;
   store_rates("a device", rates);
   rates.bf16.peak = 3;
@@ -48,7 +49,8 @@ TEST_F(StoredRates, TheBestOfSeveralIsKept) {
 }
 
 TEST_F(StoredRates, AnOlderFileIsReadAndKept) {
-  write(R"({"a CPU, 2 threads": {"fp32_flops": 2e11, "bf16_flops": 4e11, "copy_bytes_per_second": 3e10}, "other": 5})");
+  write(
+      R"({"a CPU, 2 threads": {"fp32_flops": 2e11, "bf16_flops": 4e11, "copy_bytes_per_second": 3e10}, "other": 5})");
   const DeviceRates rates = *stored_rates("a CPU, 2 threads");
   EXPECT_EQ(rates.fp32.peak, 2e11);
   EXPECT_FALSE(rates.fp32.complete());
@@ -70,7 +72,10 @@ TEST_F(StoredRates, ADamagedFileCountsAsEmpty) {
 
 TEST_F(StoredRates, TheLinkOfTheNearestNumberOfRanksIsMeant) {
   const auto link = [](int64_t ranks, int64_t hosts, double rate) {
-    return LinkRates{.ranks = ranks, .hosts = hosts, .all_reduce_bytes_per_second = rate, .all_gather_bytes_per_second = rate,
+    return LinkRates{.ranks = ranks,
+                     .hosts = hosts,
+                     .all_reduce_bytes_per_second = rate,
+                     .all_gather_bytes_per_second = rate,
                      .latency_seconds = 1 / rate};
   };
   EXPECT_FALSE(stored_link("a device", 2));
