@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <optional>
 #include <set>
 #include <sstream>
 #include <string>
@@ -14,14 +16,17 @@
 #include "data/io/json.h"
 #include "launch/arguments.h"
 #include "launch/command.h"
+#include "launch/compute_device.h"
 #include "launch/measure.h"
 #include "launch/ranks_report.h"
 #include "launch/startup.h"
 #include "launch/version.h"
+#include "parallel/device.h"
 #include "parallel/plugin.h"
 #include "parallel/world.h"
 #include "recipes/diagnostic.h"
-#include "trainer/metrics/device_peak.h"
+#include "trainer/metrics/device_rates.h"
+#include "trainer/ops/device.h"
 
 namespace temper::launch {
 
@@ -97,7 +102,8 @@ struct CudaTried {
 /// Only where a driver makes it matter: the libraries of CUDA take most of a second to load.
 CudaTried try_cuda(const CudaSeen& cuda) {
   CudaTried tried;
-  if (cuda.plugin.empty() || cuda.driver.empty()) return tried;
+  const bool named = std::getenv("TEMPER_PLUGIN") != nullptr;
+  if (cuda.plugin.empty() || (cuda.driver.empty() && !named)) return tried;
   try {
     std::string reason;
     tried.devices = parallel::load_cuda_plugin().device_count(reason);
@@ -106,6 +112,74 @@ CudaTried try_cuda(const CudaSeen& cuda) {
     tried.failure = error.what();
   }
   return tried;
+}
+
+Json to_json(const trainer::TypeRates& rates) {
+  Json products = Json::object(), gradients = Json::object();
+  for (size_t i = 0; i < trainer::kWidths.size() && rates.products[i] > 0; ++i) {
+    products[std::to_string(trainer::kWidths[i])] = rates.products[i] / 1e9;
+    gradients[std::to_string(trainer::kWidths[i])] = rates.weight_gradients[i] / 1e9;
+  }
+  return {{"product_gflops", products},
+          {"weight_gradient_gflops", gradients},
+          {"attention_gflops", rates.attention / 1e9},
+          {"mega_logits_per_s", rates.logits / 1e6}};
+}
+
+Json to_json(const trainer::DeviceRates& rates) {
+  Json training = {{"fp32", to_json(rates.fp32)}, {"bf16", to_json(rates.bf16)}};
+  if (rates.fp16.complete()) training["fp16"] = to_json(rates.fp16);
+  return {{"gemm_fp32_gflops", rates.fp32.peak / 1e9},
+          {"gemm_bf16_gflops", rates.bf16.peak / 1e9},
+          {"gemm_fp16_gflops", rates.fp16.peak / 1e9},
+          {"copy_gb_per_s", rates.copy_bytes_per_second / 1e9},
+          {"training", training}};
+}
+
+/// {"name", "rates"} of the first device, which it measures and stores; null where there is none.
+Json examine_device(CudaTried& tried) {
+  if (tried.devices == 0) return nullptr;
+  try {
+    const at::Device device = trainer::use_cuda(0);
+    const std::string name = parallel::cuda_plugin().device_name(0);
+    const trainer::DeviceRates rates = measure_device(device);
+    trainer::store_rates(name, rates);
+    return {{"name", name}, {"rates", to_json(rates)}};
+  } catch (const std::exception& error) {
+    tried.failure = without_frames(error.what());
+    return nullptr;
+  }
+}
+
+/// Between processes; the slowest axis counts.
+void store_host_link(const Json& axes, int64_t hosts) {
+  const auto slowest = std::min_element(axes.begin(), axes.end(), [](const Json& a, const Json& b) {
+    return a.at("all_reduce_gb_per_s") < b.at("all_reduce_gb_per_s");
+  });
+  if (slowest == axes.end()) return;
+  const auto number = [&](const char* key) { return slowest->at(key).get<double>(); };
+  trainer::store_link(trainer::cpu_model(),
+                      {.ranks = slowest->at("size"),
+                       .hosts = hosts,
+                       .all_reduce_bytes_per_second = number("all_reduce_gb_per_s") * 1e9,
+                       .all_gather_bytes_per_second = number("all_gather_gb_per_s") * 1e9,
+                       .latency_seconds = number("latency_us") / 1e6});
+}
+
+/// {"ranks", rates} between devices, which it stores.
+Json device_link_report(const LinkTimes& times, const std::string& device, int64_t ranks,
+                        int64_t hosts) {
+  const double all_reduce = kLinkBytes / times.all_reduce_seconds;
+  const double all_gather = kLinkBytes / times.all_gather_seconds;
+  trainer::store_link(device, {.ranks = ranks,
+                               .hosts = hosts,
+                               .all_reduce_bytes_per_second = all_reduce,
+                               .all_gather_bytes_per_second = all_gather,
+                               .latency_seconds = times.latency_seconds});
+  return {{"ranks", ranks},
+          {"latency_us", times.latency_seconds * 1e6},
+          {"all_reduce_gb_per_s", all_reduce / 1e9},
+          {"all_gather_gb_per_s", all_gather / 1e9}};
 }
 
 /// What is missing or will hurt, each with the command that mends it.
@@ -155,6 +229,21 @@ Json layout(const std::vector<std::string>& hosts) {
   return ranks_of;
 }
 
+/// Between the ranks' devices, where each has one of its own. Collective.
+std::optional<LinkTimes> measure_device_link(parallel::Session& session) {
+  if (session.world().size == 1) return std::nullopt;
+  parallel::DeviceChoice choice;
+  try {
+    choice = parallel::choose_device(recipes::Device::kAuto, session);
+  } catch (const UserError&) {  // several ranks share one
+  }
+  if (!choice.index) return std::nullopt;
+  constexpr double kTimeoutSeconds = 120;
+  const at::Device device = trainer::use_cuda(*choice.index);
+  const auto group = open_communicator(session, kTimeoutSeconds, device);
+  return measure_link(*group, device);
+}
+
 /// The whole report; on ranks above 0 null. Collective.
 Json examine(parallel::Session& session) {
   session.use_threads(0);
@@ -162,20 +251,28 @@ Json examine(parallel::Session& session) {
   const auto hosts = session.gather_text(world.host);
   Json ranks;
   if (world.size > 1) ranks = report_ranks(session);
+  const std::optional<LinkTimes> device_link = measure_device_link(session);
   if (world.rank != 0) return nullptr;
 
   const BuildInfo& build = build_info();
   const CudaSeen cuda = look_for_cuda();
-  const trainer::DevicePeak peak = measure_cpu();
-  const CudaTried tried = try_cuda(cuda);  // after LibTorch's own work, which it must not slow
-  trainer::store_peak(world.threads, peak);
+  const trainer::DeviceRates rates = measure_device(at::kCPU);
+  trainer::store_rates(trainer::cpu_name(world.threads), rates);
+  CudaTried tried = try_cuda(cuda);
+  Json device = examine_device(tried);
+  const Json host_names = layout(hosts);
+  if (!ranks.is_null()) store_host_link(ranks.at("axes"), std::ssize(host_names));
+  if (device_link && !device.is_null()) {
+    device["link"] =
+        device_link_report(*device_link, device["name"], world.size, std::ssize(host_names));
+  }
   Json report;
   report["temper"] = {{"version", build.version},
                       {"git_revision", build.git_revision},
                       {"build", build.build_type},
                       {"compiler", build.compiler}};
   report["libtorch"] = build.libtorch;
-  report["mpi"] = {{"library", mpi_library()}, {"ranks", world.size}, {"hosts", layout(hosts)}};
+  report["mpi"] = {{"library", mpi_library()}, {"ranks", world.size}, {"hosts", host_names}};
   report.update(ranks.is_null() ? Json::object() : ranks);
   report["hdf5"] = build.hdf5;
   report["parquet"] = reads_parquet();
@@ -183,15 +280,14 @@ Json examine(parallel::Session& session) {
                     {"driver", cuda.driver},
                     {"devices", tried.devices},
                     {"failure", tried.failure}};
+  if (!device.is_null()) report["device"] = device;
   report["cpu"] = {{"model", trainer::cpu_model()},
                    {"threads", world.threads},
                    {"online", ::sysconf(_SC_NPROCESSORS_ONLN)}};
   report["memory_gib"] = {{"total", meminfo_gib("MemTotal")},
                           {"available", meminfo_gib("MemAvailable")}};
   report["disk_free_gib"] = free_gib(".");
-  report["rates"] = {{"gemm_fp32_gflops", peak.fp32_flops / 1e9},
-                     {"gemm_bf16_gflops", peak.bf16_flops / 1e9},
-                     {"copy_gb_per_s", peak.copy_bytes_per_second / 1e9}};
+  report["rates"] = to_json(rates);
   report["missing"] = find_missing(cuda, tried);
   return report;
 }
@@ -206,8 +302,19 @@ void print_text(const Json& report) {
     return std::string(text);
   };
   const auto text = [](const Json& value) { return value.get<std::string>(); };
-  const Json &program = report["temper"], &cpu = report["cpu"], &rates = report["rates"],
-             &mpi = report["mpi"], &cuda = report["cuda"];
+  const auto rates = [&](const Json& of) {
+    line("", "GEMM " + number(of["gemm_fp32_gflops"]) + " GFLOP/s fp32, " +
+                 number(of["gemm_bf16_gflops"]) + " bf16, " + number(of["gemm_fp16_gflops"]) +
+                 " fp16; copy " + number(of["copy_gb_per_s"]) + " GB/s");
+    for (const auto& [type, training] : of["training"].items()) {
+      line("", "training in " + type + ": weight gradients " +
+                   number(training["weight_gradient_gflops"].front()) + " GFLOP/s, attention " +
+                   number(training["attention_gflops"]) + ", " +
+                   number(training["mega_logits_per_s"]) + " M logits/s");
+    }
+  };
+  const Json &program = report["temper"], &cpu = report["cpu"], &mpi = report["mpi"],
+             &cuda = report["cuda"];
   line("temper", text(program["version"]) + ", git revision " + text(program["git_revision"]) +
                      ", " + text(program["build"]) + ", " + text(program["compiler"]));
   line("LibTorch", text(report["libtorch"]));
@@ -223,9 +330,17 @@ void print_text(const Json& report) {
                                                        ", devices: " + cuda["devices"].dump()));
   line("CPU", text(cpu["model"]) + ", " + cpu["threads"].dump() + " threads used, " +
                   cpu["online"].dump() + " online");
-  line("", "GEMM " + number(rates["gemm_fp32_gflops"]) + " GFLOP/s fp32, " +
-               number(rates["gemm_bf16_gflops"]) + " bf16; copy " + number(rates["copy_gb_per_s"]) +
-               " GB/s");
+  rates(report["rates"]);
+  if (report.contains("device")) {
+    line("device", text(report["device"]["name"]));
+    rates(report["device"]["rates"]);
+    if (const auto link = report["device"].find("link"); link != report["device"].end()) {
+      line("", "between " + (*link)["ranks"].dump() + " of them: 25 MiB all-reduce " +
+                   number((*link)["all_reduce_gb_per_s"]) + " GB/s, all-gather " +
+                   number((*link)["all_gather_gb_per_s"]) + " GB/s, latency " +
+                   number((*link)["latency_us"]) + " us");
+    }
+  }
   line("memory", number(report["memory_gib"]["available"]) + " of " +
                      number(report["memory_gib"]["total"]) + " GiB available");
   line("disk", number(report["disk_free_gib"]) + " GiB free here");
@@ -245,13 +360,16 @@ int doctor(const std::vector<std::string>& arguments) {
       "command that mends it.\n"
       "Under mpirun or srun also the layout (hosts, cores), the links between ranks, and what "
       "is odd about them.\n"
-      "The measured product rate is kept in ~/.cache/temper/peaks.json, from which training "
-      "computes mfu on this CPU.",
+      "The rates, of this CPU with its threads and of the first CUDA device, are kept in "
+      "~/.cache/temper/peaks.json,\n"
+      "from which temper plan predicts time and training computes mfu. Other work only lowers "
+      "them: the best of several runs are kept.",
       "mpirun -n 2 temper doctor");
   parser.options().add_options()("json", "one JSON object instead of lines");
   const auto given = parser.parse(arguments);
   if (!given) return kDone;
 
+  parallel::load_plugin_early(recipes::Device::kAuto);
   return run_on_all_ranks([&](parallel::Session& session) {
     const Json report = examine(session);
     if (report.is_null()) return int{kDone};

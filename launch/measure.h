@@ -2,7 +2,9 @@
 
 #include <cstdint>
 
-#include "trainer/metrics/device_peak.h"
+#include <ATen/core/Tensor.h>
+
+#include "trainer/metrics/device_rates.h"
 
 namespace temper::parallel {
 class Communicator;
@@ -11,8 +13,10 @@ class Communicator;
 /// Rates of this machine, measured in about two seconds. The threads are LibTorch's.
 namespace temper::launch {
 
-/// Median of repeated 2048^3 products in float32 and bfloat16, and of copies of 256 MiB.
-trainer::DevicePeak measure_cpu();
+/// Of the CPU, or of a device that is ready (compute_device.h). What training does is measured with
+/// Temper's own operators, with as many rows as take some milliseconds: a slow device has smaller
+/// ones, and none of the widest products. The CPU's float16 is LibTorch's product alone.
+trainer::DeviceRates measure_device(at::Device device);
 
 /// The same of one rank among several, shorter: float32 products a second, bytes read and written
 /// by copies of 64 MiB.
@@ -27,7 +31,7 @@ struct LinkTimes {
   double all_gather_seconds = 0;  // to kLinkBytes on each rank
 };
 
-/// Medians of some calls. Collective.
-LinkTimes measure_link(parallel::Communicator& communicator);
+/// Medians of some calls, of tensors of `device`. Collective.
+LinkTimes measure_link(parallel::Communicator& communicator, at::Device device = at::kCPU);
 
 }  // namespace temper::launch

@@ -1,5 +1,6 @@
 #include "launch/version.h"
 
+#include <cstdlib>
 #include <system_error>
 
 #include <dlfcn.h>
@@ -24,7 +25,10 @@ std::filesystem::path program_directory() {
 CudaSeen look_for_cuda() {
   CudaSeen seen;
   std::error_code ignored;
-  const auto plugin = program_directory().parent_path() / "lib" / "libtemper_cuda.so";
+  const char* const given = std::getenv("TEMPER_PLUGIN");
+  const auto plugin = given != nullptr && *given != '\0'
+                          ? std::filesystem::path(given)
+                          : program_directory().parent_path() / "lib" / "libtemper_cuda.so";
   if (std::filesystem::exists(plugin, ignored)) seen.plugin = plugin;
   if (void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL)) {
     // int cuDriverGetVersion(int*), one of the few calls that need no cuInit: 13000 stands

@@ -22,7 +22,7 @@ const BuildInfo& build_info();
 std::string mpi_library();
 
 struct CudaSeen {
-  std::filesystem::path plugin;  // libtemper_cuda.so beside this program; empty: not built
+  std::filesystem::path plugin;  // libtemper_cuda.so beside this program, or $TEMPER_PLUGIN; empty: not built
   std::string driver;            // "13.0", the newest CUDA the driver knows; "": no driver
 };
 /// Looks, starts nothing: no CUDA context, no LibTorch.

@@ -74,6 +74,11 @@ DeviceChoice choose_device(recipes::Device wanted, Session& session) {
   return {.index = own_device(session)};
 }
 
+std::optional<std::string> name_of_device(recipes::Device wanted) {
+  if (wanted == recipes::Device::kCpu || !what_is_missing().empty()) return std::nullopt;
+  return cuda_plugin().device_name(0);
+}
+
 void load_plugin_early(recipes::Device wanted) {
   if (wanted == recipes::Device::kCpu) return;
   if (wanted == recipes::Device::kAuto && !worth_loading()) return;

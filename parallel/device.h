@@ -20,6 +20,10 @@ struct DeviceChoice {
 /// for "cpu".
 DeviceChoice choose_device(recipes::Device wanted, Session& session);
 
+/// As choose_device() would choose for one rank, the name of that device; unset: the CPU, also where
+/// "cuda" finds no device. Not collective.
+std::optional<std::string> name_of_device(recipes::Device wanted);
+
 /// Loads the plugin where choose_device() may want it: before MPI starts and before any LibTorch
 /// call. Says nothing of what is missing; choose_device() will.
 void load_plugin_early(recipes::Device wanted);

@@ -9,8 +9,9 @@
 
 #include <c10/core/CachingDeviceAllocator.h>
 
+#include "parallel/plugin.h"
 #include "recipes/diagnostic.h"
-#include "trainer/metrics/device_peak.h"
+#include "trainer/metrics/device_rates.h"
 #include "trainer/metrics/jsonl.h"
 #include "trainer/metrics/memory.h"
 #include "trainer/metrics/progress.h"
@@ -84,8 +85,8 @@ Recorder::Recorder(const Run& run, const RunDirectory& directory)
   s.jsonl.emplace(directory.path / "metrics.jsonl", directory.resume_step);
   if (run.recipe.log.tensorboard) s.tensorboard.emplace(directory.path / "tensorboard", directory.resume_step);
   s.progress.emplace(output_is_a_terminal(run.world));
-  if (!run.device.is_cpu()) return;  // doctor measures the CPU alone
-  const std::optional<double> peak = stored_peak_flops(run.world.threads, run.recipe.train.precision == recipes::Dtype::kBf16);
+  const std::string device = run.device.is_cpu() ? cpu_name(run.world.threads) : parallel::cuda_plugin().device_name(run.device.index());
+  const std::optional<double> peak = peak_flops(device, run.recipe.train.precision);
   if (peak) s.peak_flops = *peak * run.world.size;
 }
 

@@ -103,6 +103,7 @@ void open_stream(Run& run) {
   }
   run.datasets.train_rows = first.rows;
   run.datasets.train_tokens = first.tokens;
+  run.datasets.train_supervised = first.supervised;
   run.sequences = stream->first_sequences();
   run.total_steps = run.steps_per_epoch = *run.recipe.train.steps;
   run.mean_attended_length = stream->mean_length();
@@ -181,6 +182,7 @@ Datasets prepare_datasets(const recipes::Recipe& recipe, const Inputs& inputs, c
   if (!recipe.data.eval.empty()) datasets.eval = prepare("data.eval", recipe.data.eval, eval);
   datasets.train_rows = train.rows;
   datasets.train_tokens = train.tokens;
+  datasets.train_supervised = train.supervised;
   return datasets;
 }
 

@@ -46,6 +46,7 @@ struct Datasets {
   std::vector<std::string> statements;               // what was recognised, truncated, dropped: a line each
   int64_t train_rows = 0;
   int64_t train_tokens = 0;
+  int64_t train_supervised = 0;  // of these
 };
 
 /// Tokenizes what the cache lacks, sharing the work with the other ranks; no collective. Training rows that are streamed are left

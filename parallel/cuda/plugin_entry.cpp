@@ -22,6 +22,11 @@ int device_count(std::string& reason) {
   return 0;
 }
 
+std::string device_name(int device) {
+  cudaDeviceProp properties{};
+  return cudaGetDeviceProperties(&properties, device) == cudaSuccess ? properties.name : "";
+}
+
 }  // namespace
 
 }  // namespace temper::parallel
@@ -29,6 +34,7 @@ int device_count(std::string& reason) {
 extern "C" const temper::parallel::CudaPlugin* temper_cuda_plugin() {
   using namespace temper::parallel;
   static const CudaPlugin plugin = {.device_count = device_count,
+                                    .device_name = device_name,
                                     .make_communicator = make_nccl_communicator};
   return &plugin;
 }

@@ -11,11 +11,12 @@ import shutil
 import subprocess
 import sys
 import unittest
+import unittest.mock
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
 import sharding_test  # noqa: E402
-from harness import LONG, PROGRAM, run_tests_unless  # noqa: E402
+from harness import ENVIRONMENT, LONG, PROGRAM, run_tests_unless  # noqa: E402
 
 EMULATED = "TEMPER_PLUGIN" in os.environ
 # Relative, of losses near 0 absolute. What is drawn on a device of another arithmetic may be another token.
@@ -61,10 +62,15 @@ class OnDevice(sharding_test.Sharding):
                     self.assert_follows_cpu(case)
 
     def test_twenty_steps_of_full_and_lora_follow_the_cpus(self):
+        peaks = self.directory / ".cache/temper/peaks.json"
+        peaks.parent.mkdir(parents=True)
+        peaks.write_text(json.dumps({"emulated device": {"fp32_flops": 1e9}}))
         for name in ("full", "lora"):
-            with self.subTest(name):
+            with self.subTest(name), unittest.mock.patch.dict(ENVIRONMENT, HOME=str(self.directory)):
                 steps = 6 if EMULATED and not LONG else 20
                 self.assert_follows_cpu(self.case(name), train={"steps": steps}, checkpoint={"every": 50}, eval={"every": 50})
+                if EMULATED:  # a GPU's peak is its data sheet's, if it has one
+                    self.assertGreater(self.metrics("runs/device")[-1]["mfu"], 0)
 
     def test_a_resumed_run_goes_on_with_the_same_bits(self):
         for name in ("lora", "eight-bit"):
@@ -125,6 +131,24 @@ class OnDevice(sharding_test.Sharding):
                 self.assertTrue(line.startswith(key), line)
                 self.assertIn("not on a CUDA device", line)
                 self.assertIn(mend, line)
+
+    def test_doctor_measures_the_device_for_plans(self):
+        ranks = 2 if device_count() > 1 and (LONG or not EMULATED) else 1
+        with unittest.mock.patch.dict(ENVIRONMENT, HOME=str(self.directory)):
+            doctor = self.run_temper("doctor", "--json", ranks=ranks)
+            self.assert_done(doctor)
+            device = json.loads(doctor.stdout)["device"]
+            for dtype in ("fp32", "bf16", "fp16"):
+                self.assertGreater(device["rates"][f"gemm_{dtype}_gflops"], 0)
+                for rate in ("attention_gflops", "mega_logits_per_s"):
+                    self.assertGreater(device["rates"]["training"][dtype][rate], 0)
+            self.assertEqual("link" in device, ranks > 1)
+            recipe = self.recipe(self.case("full"), train={"steps": 1})
+            plan = self.run_temper("plan", recipe, "train.device=cuda", "--json")
+            self.assert_done(plan)
+            time = json.loads(plan.stdout)["time"]
+            self.assertEqual((time["device"], time["measured"]), (device["name"], True))
+            self.assertGreater(time["step_seconds"], 0)
 
     def test_more_ranks_than_devices_are_refused_in_a_line(self):
         ranks = device_count() + 1

@@ -170,6 +170,76 @@ class Commands(SystemTest):
                 self.assert_done(self.run_temper("plan", path, *overrides))
 
 
+class PredictedTime(SystemTest):
+    def setUp(self):
+        super().setUp()
+        self.write_recipe()
+
+    def plan(self, *arguments):
+        result = self.run_temper("plan", "recipe.toml", "train.threads=1", *arguments)
+        self.assert_done(result)
+        return json.loads(result.stdout)["time"] if "--json" in arguments else result.stdout
+
+    def test_the_plan_says_on_what_its_seconds_stand(self):
+        model = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")).partition(": ")[2]
+        peaks = self.directory / ".cache/temper/peaks.json"
+        with unittest.mock.patch.dict(ENVIRONMENT, HOME=str(self.directory)):
+            self.assertIn("time       unknown: temper doctor measures", self.plan())
+            peaks.parent.mkdir(parents=True)
+            # As doctor wrote it before it measured training.
+            old = {"fp32_flops": 1e9, "bf16_flops": 2e9, "copy_bytes_per_second": 1e9}
+            peaks.write_text(json.dumps({f"{model}, 1 threads": old}))
+            time = self.plan("--json")
+            self.assertEqual((time["step_seconds"], time["run_seconds"]), (None, None))
+            self.assertIn("doctor measures what else", time["missing"])
+            self.assertRegex(self.plan(), r"time +at least [0-9.e-]+ s a step, .* the products alone")
+
+            known = {"product_flops_512": 1e9, "weight_gradient_flops_512": 1e9, "attention_flops": 1e9, "logits_per_second": 1e8}
+            rates = old | {f"fp32_{name}": rate for name, rate in known.items()}
+            link = {"ranks": 2, "hosts": 1, "all_reduce_bytes_per_second": 1e6, "all_gather_bytes_per_second": 1e6, "latency_seconds": 1e-4}
+            peaks.write_text(json.dumps({f"{model}, 1 threads": rates}))
+            time = self.plan("--json")
+            self.assertTrue(time["measured"])
+            self.assertEqual(time["device"], f"{model}, 1 threads")
+            self.assertGreater(time["step_seconds"], time["step_seconds_at_least"])
+            self.assertAlmostEqual(time["step_seconds"], sum(time["components"].values()))
+            self.assertAlmostEqual(time["run_seconds"], 12 * time["step_seconds"])
+            self.assertNotIn("exchange", time)
+            alone = self.plan("--json", "--world", "2")
+            self.assertIn("the exchange is not counted: mpirun -n 2 temper doctor", alone["exchange"])
+            peaks.write_text(json.dumps({f"{model}, 1 threads": rates, f"links of {model}": {"2 ranks on 1 hosts": link}}))
+            two = self.plan("--json", "--world", "2")
+            self.assertGreater(two["components"]["exchange"], 0)
+            self.assertGreater(two["step_seconds"], alone["step_seconds"])
+            text = self.plan("--world", "2")
+            self.assertRegex(text, r"time +[0-9.e-]+ s a step, [0-9.e-]+ min in all, each rank on .*, 1 threads at the rates that temper doctor measured")
+            self.assertIn("between 2 ranks on 1 host", text)
+
+    def test_a_device_that_is_not_here_is_planned_by_its_data_sheet(self):
+        with unittest.mock.patch.dict(ENVIRONMENT, HOME=str(self.directory)):
+            time = self.plan("--json", "--device", "H100-sxm")
+            self.assertEqual((time["device"], time["measured"]), ("h100-sxm", False))
+            self.assertLess(time["step_seconds"], 1e-3)
+            self.assertRegex(self.plan("--device", "l4"), r"time +at best [0-9.e-]+ s a step, [0-9.e-]+ min in all, on l4 by its data sheet")
+            result = self.run_temper("plan", "recipe.toml", "--device", "l4", "batch.global=262144", "batch.micro=262144")
+            self.assert_done(result, code=2)
+            self.assertIn("MiB a rank do not fit into 24GiB: batch.micro = 1 makes it fit", result.stderr)
+            result = self.run_temper("plan", "recipe.toml", "--device", "h100")
+            self.assert_done(result, code=2)
+            (line,) = result.stderr.strip().splitlines()
+            self.assertRegex(line, r"--device 'h100': not known \(a100-40, .*, rtx3090, or what temper doctor has measured\)")
+            # What doctor has measured there goes before the data sheet.
+            peaks = self.directory / ".cache/temper/peaks.json"
+            peaks.parent.mkdir(parents=True)
+            names = ("fp32_flops", "fp32_product_flops_512", "fp32_weight_gradient_flops_512", "fp32_attention_flops",
+                     "fp32_logits_per_second", "copy_bytes_per_second")  # fmt: skip
+            peaks.write_text(json.dumps({"NVIDIA H100 80GB HBM3": dict.fromkeys(names, 1e9)}))
+            time = self.plan("--json", "--device", "h100-sxm")
+            self.assertEqual((time["device"], time["measured"]), ("NVIDIA H100 80GB HBM3", True))
+            self.assertGreater(time["step_seconds"], 1e-3)
+            self.assertEqual(self.plan("--json", "--device", "NVIDIA H100 80GB HBM3"), time)
+
+
 class Doctor(SystemTest):
     def doctor(self, *arguments, **options):
         # Its peaks are stored under HOME.
@@ -177,6 +247,9 @@ class Doctor(SystemTest):
             result = self.run_temper("doctor", *arguments, **options)
         self.assert_done(result)
         return result.stdout
+
+    def stored(self):
+        return json.loads((self.directory / ".cache/temper/peaks.json").read_text())
 
     def test_two_ranks_are_laid_out_and_their_link_is_measured(self):
         report = json.loads(self.doctor("--json", ranks=2))
@@ -188,6 +261,8 @@ class Doctor(SystemTest):
         self.assertEqual([(axis["name"], axis["size"]) for axis in report["axes"]], [("replicate", 2)])
         for key in ("latency_us", "all_reduce_gb_per_s", "all_gather_gb_per_s"):
             self.assertGreater(report["axes"][0][key], 0)
+        (key,) = (key for key in self.stored() if key.startswith("links of"))
+        self.assertEqual(self.stored()[key]["2 ranks on 1 hosts"]["all_reduce_bytes_per_second"] / 1e9, report["axes"][0]["all_reduce_gb_per_s"])
         self.assertFalse([odd for odd in report["odd"] if "differs" in odd["what"] or "does not see" in odd["what"]])
         self.assertFalse(list(self.directory.glob(".temper-sees*")))
 
@@ -199,7 +274,18 @@ class Doctor(SystemTest):
         self.assertRegex(text, r"odd +[^ ]+: cores 0 are shared by ranks 0, 1\n +mend: ")
 
     def test_alone_it_says_nothing_of_ranks(self):
-        self.assertFalse({"ranks", "axes", "odd"} & set(json.loads(self.doctor("--json"))))
+        report = json.loads(self.doctor("--json"))
+        self.assertFalse({"ranks", "axes", "odd", "device"} & set(report))
+        rates = report["rates"]
+        for name in ("gemm_fp32_gflops", "gemm_bf16_gflops", "gemm_fp16_gflops", "copy_gb_per_s"):
+            self.assertGreater(rates[name], 0, name)
+        for dtype in ("fp32", "bf16"):
+            training = rates["training"][dtype]
+            self.assertIn("512", training["product_gflops"])
+            self.assertEqual(training["product_gflops"].keys(), training["weight_gradient_gflops"].keys())
+            self.assertGreaterEqual(rates[f"gemm_{dtype}_gflops"], max(training["product_gflops"].values()))
+            self.assertGreater(training["attention_gflops"], 0)
+            self.assertGreater(training["mega_logits_per_s"], 0)
 
 
 if __name__ == "__main__":

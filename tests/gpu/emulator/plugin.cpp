@@ -92,6 +92,8 @@ class DeviceCommunicator : public Communicator {
 
 int device_count(std::string&) { return 4; }
 
+std::string device_name(int) { return "emulated device"; }
+
 std::unique_ptr<Communicator> make_communicator(Communicator& bootstrap, int, const std::string&,
                                                 double) {
   return std::make_unique<DeviceCommunicator>(
@@ -113,6 +115,7 @@ const bool kernels_open_memory = [] {
 extern "C" const temper::parallel::CudaPlugin* temper_cuda_plugin() {
   static const temper::parallel::CudaPlugin plugin = {
       .device_count = temper::emulator::device_count,
+      .device_name = temper::emulator::device_name,
       .make_communicator = temper::emulator::make_communicator,
       .type = c10::DeviceType::PrivateUse1};
   return &plugin;
