@@ -29,8 +29,7 @@ std::vector<Key> recipe_rows() {
       ROW(model.init, .meaning = "Start from the stored weights, or draw them from run.seed "
                                  "(`random`: only config.json and the tokenizer are read)."),
       ROW(model.dtype,
-          .meaning = "Type of the weights in memory; master weights and optimizer state are fp32.",
-          .works = {"fp32", "bf16"}),
+          .meaning = "Type of the weights in memory; master weights and optimizer state are fp32."),
       ROW(model.attention, .meaning = "Attention kernel: `flash` never builds the score matrix, "
                                       "`math` is the plain formula."),
       ROW(model.quantize, .meaning = "Quantisation of the frozen base weights under an adapter.",
@@ -179,8 +178,9 @@ std::vector<Key> recipe_rows() {
       ROW(train.epochs, .meaning = "Passes over the data; may be a fraction.", .range = above(0)),
       ROW(train.steps, .meaning = "Optimizer steps, instead of epochs.", .unit = "steps",
           .range = at_least(1)),
-      ROW(train.precision, .meaning = "Type that forward and backward compute in.",
-          .works = {"fp32", "bf16"}),
+      ROW(train.precision,
+          .meaning = "Type that forward and backward compute in; `fp16` scales the loss dynamically, "
+                     "and a step that overflows is skipped and counted."),
       ROW(train.activation_checkpointing,
           .meaning = "Recompute activations in backward: of no layer, of every layer, or all but "
                      "the costly products (`selective`)."),

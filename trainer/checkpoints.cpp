@@ -23,6 +23,7 @@ struct Checkpoints::State {
   Run& run;
   const RunDirectory& directory;
   Recorder& recorder;
+  std::optional<LossScaler>& loss_scaler;
   CheckpointWriter writer;
   int64_t newest = 0;
   std::optional<double> best_metric{};
@@ -91,10 +92,11 @@ NamedTensors source_of(const std::filesystem::path& checkpoint) {
 
 }  // namespace
 
-Checkpoints::Checkpoints(Run& run, const RunDirectory& directory, Recorder& recorder)
+Checkpoints::Checkpoints(Run& run, const RunDirectory& directory, Recorder& recorder, std::optional<LossScaler>& loss_scaler)
     : state_(new State{.run = run,
                        .directory = directory,
                        .recorder = recorder,
+                       .loss_scaler = loss_scaler,
                        .writer = CheckpointWriter(directory.checkpoints(), run.world.rank, run.world.size,
                                                   run.recipe.checkpoint.async)}) {}
 
@@ -132,6 +134,11 @@ int64_t Checkpoints::resume() {
   }
   run.optimizer->updates = scalars.at("updates");
   state_->recorder.restore(scalars.at("recorder"));
+  if (state_->loss_scaler) {
+    const data::Json& saved = scalars.at("loss_scaler");
+    state_->loss_scaler->restore(
+        {.scale = saved.at("scale"), .good_steps = saved.at("good_steps"), .overflows = saved.at("overflows")});
+  }
   run.source->restore(scalars.at("source"), source_of(*state_->directory.checkpoint));
   if (scalars.contains("best_step")) {
     state_->best_step = scalars.at("best_step").get<int64_t>();
@@ -198,6 +205,10 @@ void Checkpoints::begin(int64_t step) {
     scalars["adapter_dtype"] = std::string(c10::toString(adapter_dtype(adapters->peft())));
     scalars["adapter_start"] = s.run.recipe.model.adapter;
     scalars["base_drawn"] = s.run.recipe.model.init == recipes::Init::kRandom;
+  }
+  if (s.loss_scaler) {
+    const LossScaler::State& state = s.loss_scaler->state();
+    scalars["loss_scaler"] = {{"scale", state.scale}, {"good_steps", state.good_steps}, {"overflows", state.overflows}};
   }
   if (s.best_step) {
     scalars["best_step"] = *s.best_step;

@@ -2,11 +2,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "data/io/json.h"
 #include "trainer/checkpoint/safetensors.h"
 #include "trainer/metrics/meter.h"
+#include "trainer/optimizers/loss_scaler.h"
 #include "trainer/step.h"
 
 /// The run's side of checkpoints: what is saved, when a pending one is complete on every rank, which is best.
@@ -25,7 +27,8 @@ struct PendingLine {
 
 class Checkpoints {
  public:
-  Checkpoints(Run& run, const RunDirectory& directory, Recorder& recorder);
+  /// `loss_scaler`: that of the run, where it has one.
+  Checkpoints(Run& run, const RunDirectory& directory, Recorder& recorder, std::optional<LossScaler>& loss_scaler);
   ~Checkpoints();
 
   /// Loads what the directory resumes from; returns its step (0: a fresh start).

@@ -30,7 +30,8 @@ std::string write_failure(const Run& run, const RunDirectory& directory, int64_t
 
 }  // namespace
 
-std::string dump_failure(Run& run, const RunDirectory& directory, int64_t step, const StepSums& sums, double grad_norm) {
+std::string dump_failure(Run& run, const RunDirectory& directory, int64_t step, const StepSums& sums, double grad_norm,
+                         int64_t overflows) {
   // `sums` holds the sums of all ranks; each rank's own verdict is gathered to name the ranks.
   at::Tensor own = at::full({1}, sums.own_not_finite, at::kDouble);
   at::Tensor all = at::empty({run.world.size}, at::kDouble);
@@ -54,6 +55,11 @@ std::string dump_failure(Run& run, const RunDirectory& directory, int64_t step, 
     if (!finite(parameter.value.grad())) dump["gradients_not_finite"].push_back(parameter.name);
   }
   const std::string folder = write_failure(run, directory, step, dump);
+  if (overflows > 0) {
+    return "step " + std::to_string(step) + ": " + std::to_string(overflows) +
+           " steps in a row have overflowed in fp16, whatever the loss scale: use train.precision = \"bf16\"; state in " + folder +
+           "; the last complete checkpoint is intact";
+  }
 
   const std::string what = ranks.empty() ? "the gradient is not finite (the loss is)"
                                          : "the loss is not finite on rank" + std::string(ranks.size() > 1 ? "s " : " ") + join(ranks);

@@ -23,7 +23,15 @@ std::string export_dtype(const recipes::Recipe& recipe, const ModelConfig& confi
     if (config.stored_dtype == "bfloat16") return "bf16";
     if (config.stored_dtype == "float16") return "fp16";
   }
-  return recipe.model.dtype == recipes::Dtype::kFp32 ? "fp32" : "bf16";
+  switch (recipe.model.dtype) {
+    case recipes::Dtype::kFp32:
+      return "fp32";
+    case recipes::Dtype::kBf16:
+      return "bf16";
+    case recipes::Dtype::kFp16:
+      return "fp16";
+  }
+  return "fp32";
 }
 
 namespace {

@@ -1,7 +1,9 @@
 #include "trainer/loop.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 
 #include "data/io/json.h"
 #include "parallel/collective_timeout.h"
@@ -14,6 +16,7 @@
 #include "trainer/evaluate.h"
 #include "trainer/failure.h"
 #include "trainer/finish.h"
+#include "trainer/optimizers/loss_scaler.h"
 #include "trainer/optimizers/schedule.h"
 #include "trainer/recorder.h"
 #include "trainer/samples.h"
@@ -54,7 +57,10 @@ Outcome train_steps(Run& run, RunDirectory& directory, const std::function<int()
   const recipes::Recipe& recipe = run.recipe;
   const double base_lr = recipe.optimizer.lr.value();
   Recorder recorder(run, directory);
-  Checkpoints checkpoints(run, directory, recorder);
+  std::optional<LossScaler> scaler;
+  if (recipe.train.precision == recipes::Dtype::kFp16) scaler.emplace();
+  const auto loss_scale = [&] { return scaler ? std::optional(scaler->scale()) : std::nullopt; };
+  Checkpoints checkpoints(run, directory, recorder, scaler);
   TraceFile trace(run, directory);
   step = checkpoints.resume();
 
@@ -65,9 +71,9 @@ Outcome train_steps(Run& run, RunDirectory& directory, const std::function<int()
     if (!run.source->write_samples(directory, at)) write_samples(run, directory, at);
     return evaluation;
   };
-  if (step == 0 && recipe.eval.at_start && run.datasets.eval) recorder.write(0, 0, 0, evaluate_now(0));
+  if (step == 0 && recipe.eval.at_start && run.datasets.eval) recorder.write(0, 0, 0, evaluate_now(0), loss_scale());
   if (PendingLine& line = checkpoints.pending_line(); line.due) {
-    recorder.write(step, line.grad_norm, line.learning_rate, evaluate_now(step));
+    recorder.write(step, line.grad_norm, line.learning_rate, evaluate_now(step), loss_scale());
     line.due = false;
   }
 
@@ -77,8 +83,11 @@ Outcome train_steps(Run& run, RunDirectory& directory, const std::function<int()
     ++step;
     const parallel::TraceSpan step_span("step", step);
     const data::StepBatches batches = next_batches(run, step);
+    // Of the loss's sum: what scales its mean.
+    const auto loss_gradient = static_cast<float>(
+        scaler ? scaler->scale() / std::max(1.0, coming_count(*run.objective, batches, *run.communicator)) : 1);
     StepSums sums = forward_backward(*run.model, *run.objective, *run.reducer, batches,
-                                     [&](int64_t micro_batch) { begin_micro_batch(run, step, micro_batch); });
+                                     [&](int64_t micro_batch) { begin_micro_batch(run, step, micro_batch); }, loss_gradient);
     end_training(run);
     sums.stopping = stop_requested() != 0 ? 1 : 0;
     checkpoints.report(sums);
@@ -87,22 +96,25 @@ Outcome train_steps(Run& run, RunDirectory& directory, const std::function<int()
 
     // Without anything to learn from (rollouts whose rewards are all equal) weights stay as they are.
     const bool learning = sums.count > 0;
-    const double count = learning ? sums.count : 1;
-    if (RankAllocator* ranks = allocator(run)) sums.loss += ranks->regularize(count);
-    const double norm = global_norm(run.reducer->segments(), run.mesh->group(parallel::Axis::kShard)) / count;
+    const double divisor = (learning ? sums.count : 1) * loss_gradient;  // of gradients
+    if (RankAllocator* ranks = allocator(run)) sums.loss += ranks->regularize(divisor) / loss_gradient;
+    const double norm = global_norm(run.reducer->segments(), run.mesh->group(parallel::Axis::kShard)) / divisor;
     const double lr = base_lr * schedule_factor(recipe.schedule, base_lr, step, run.total_steps);
+    const bool overflowed = scaler && !std::isfinite(norm);
+    if (scaler) scaler->update(overflowed);
+    const int64_t hopeless = overflowed ? scaler->hopeless() : 0;
     if (std::isfinite(sums.loss) && std::isfinite(norm)) {
-      const double scale = clip_factor(norm, recipe.optimizer.max_grad_norm) / count;
+      const double scale = clip_factor(norm, recipe.optimizer.max_grad_norm) / divisor;
       const parallel::TraceSpan span("optimizer");
       if (learning) run.optimizer->step(lr, scale);
       const double gathering = learning && run.sharded ? run.sharded->gather_values() : 0;
       if (RankAllocator* ranks = allocator(run); ranks && learning) ranks->step(step, scale);
       recorder.add(sums, seconds_since(start), run.reducer->exposed_seconds() + gathering);
-    } else if (recipe.train.on_nan == recipes::OnNan::kSkip) {
+    } else if (recipe.train.on_nan == recipes::OnNan::kSkip || (overflowed && hopeless == 0)) {
       recorder.add_skipped();
     } else {
       checkpoints.complete();  // one that is still being written is from before the fault
-      return {Ending::kFailed, dump_failure(run, directory, step, sums, norm)};
+      return {Ending::kFailed, dump_failure(run, directory, step, sums, norm, hopeless)};
     }
 
     if (run.reference) run.reference->follow(*run.model, step);
@@ -114,7 +126,7 @@ Outcome train_steps(Run& run, RunDirectory& directory, const std::function<int()
       checkpoints.pending_line() = {.due = true, .grad_norm = norm, .learning_rate = lr};
     } else if (evaluating || due(step, recipe.log.every, run.total_steps)) {
       if (!evaluating) run.source->write_samples(directory, step);
-      recorder.write(step, norm, lr, evaluating ? evaluate_now(step) : MetricLine{});
+      recorder.write(step, norm, lr, evaluating ? evaluate_now(step) : MetricLine{}, loss_scale());
     } else {
       recorder.show(step);
     }

@@ -204,17 +204,17 @@ int64_t cache_bytes(const recipes::Recipe& recipe, const ModelConfig& config, in
   const PageShape shape{.layers = config.num_hidden_layers,
                         .kv_heads = config.num_key_value_heads,
                         .head_dim = config.head_dim,
-                        .dtype = recipe.train.precision == recipes::Dtype::kFp32 ? at::kFloat : at::kBFloat16};
+                        .dtype = model_options(recipe).compute};
   return shape.bytes() * (prompts_of(slots, recipes::completions_of_prompt(objective)) * pages(recipe.data.max_length + virtual_tokens) +
                           slots * (pages(longest_completion(recipe)) + 1));
 }
 
-// Weights packed for decoding (KeptWeights): all but the embedding; quantised ones are not.
+// Weights packed for decoding (KeptWeights): all but the embedding; quantised ones are not. Float16 is packed as float32.
 int64_t packed_bytes(const recipes::Recipe& recipe, const ModelConfig& config) {
   if (!samples_completions(recipe)) return 0;
   const int64_t head = config.vocab_size * config.hidden_size;
   const int64_t products = parameter_count(config) - (config.tie_word_embeddings ? 0 : head);
-  return (recipe.model.quantize == "none" ? products : head) * bytes_of(recipe.train.precision);
+  return (recipe.model.quantize == "none" ? products : head) * (recipe.train.precision == recipes::Dtype::kBf16 ? 2 : 4);
 }
 
 int64_t reward_bytes(const recipes::Objective& objective) {
@@ -335,12 +335,15 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   plan.checkpoint_bytes = stored * 4 + tensors.start + all_states + tensors.ranks;
   const int64_t snapshot = recipe.checkpoint.async ? plan.checkpoint_bytes / std::max<int64_t>(1, ranks) : 0;
   // Float32 logits, of a teacher too; their gradient overwrites them in float32 and stands beside them
-  // in bfloat16.
+  // in sixteen bits.
   const int64_t outputs = config.num_labels > 0 ? config.num_labels : config.vocab_size;
   const int64_t models = recipe.objective.teacher ? 2 : 1;
   const int64_t rows = head_chunk(tokens, models * outputs);
   const int64_t logits = rows * outputs * (4 * models + (compute == 4 ? 0 : compute));
-  plan.buffers = kProgram + exchange_bytes(recipe.parallel, ranks) + logits + snapshot + tensors.largest * compute;
+  // Of float16 products, the left operand in float32: SwiGLU's gradient, or that of logits.
+  const int64_t widened =
+      recipe.train.precision == recipes::Dtype::kFp16 ? 4 * std::max(tokens * 2 * config.intermediate_size, rows * outputs) : 0;
+  plan.buffers = kProgram + exchange_bytes(recipe.parallel, ranks) + logits + widened + snapshot + tensors.largest * compute;
   const bool merged = !adapters || recipe.export_.merge;
   const bool full = recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32;
   plan.export_bytes = merged ? plan.parameters * (full ? 4 : 2) : tensors.adapter;

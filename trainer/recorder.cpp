@@ -112,7 +112,8 @@ void Recorder::add(const StepSums& sums, double seconds, double exposed_seconds)
 
 void Recorder::add_skipped() { ++state_->skipped; }
 
-void Recorder::write(int64_t step, double grad_norm, double learning_rate, const MetricLine& evaluation) {
+void Recorder::write(int64_t step, double grad_norm, double learning_rate, const MetricLine& evaluation,
+                     std::optional<double> loss_scale) {
   State& s = *state_;
   MetricLine line = {{"epoch", static_cast<double>(step) / static_cast<double>(s.run.steps_per_epoch)}};
   if (s.steps > 0) {
@@ -122,6 +123,7 @@ void Recorder::write(int64_t step, double grad_norm, double learning_rate, const
     line.emplace_back("num_tokens", s.num_tokens);
     for (const Mean& mean : s.metrics) line.emplace_back(mean.name, mean.sum / static_cast<double>(mean.steps));
   }
+  if (loss_scale) line.emplace_back("loss_scale", *loss_scale);
   if (s.skipped > 0) line.emplace_back("skipped_steps", static_cast<double>(s.skipped));
   line.insert(line.end(), evaluation.begin(), evaluation.end());
   if (s.steps > 0) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,8 +26,9 @@ class Recorder {
   void add(const StepSums& sums, double seconds, double exposed_seconds);
   /// A step whose update was skipped because it was not finite.
   void add_skipped();
-  /// The line of `step`: training means (none at step 0) joined with `evaluation`; starts the next means.
-  void write(int64_t step, double grad_norm, double learning_rate, const MetricLine& evaluation);
+  /// The line of `step`: training means (none at step 0) joined with `evaluation`; starts the next means. `loss_scale`: of a run
+  /// that has one, the next step's.
+  void write(int64_t step, double grad_norm, double learning_rate, const MetricLine& evaluation, std::optional<double> loss_scale);
   /// Shows the progress line without writing anything.
   void show(int64_t step);
   /// Makes report.html anew (rank 0).

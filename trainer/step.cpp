@@ -7,6 +7,7 @@
 
 #include "parallel/trace.h"
 #include "trainer/models/model.h"
+#include "trainer/ops/gradient.h"
 
 namespace temper::trainer {
 
@@ -92,9 +93,10 @@ StepSums zero_sums(const Objective& objective) {
 }
 
 StepSums forward_backward(Model& model, Objective& objective, parallel::GradientReducer& reducer,
-                          const data::StepBatches& batches, const std::function<void(int64_t)>& before) {
+                          const data::StepBatches& batches, const std::function<void(int64_t)>& before, float loss_gradient) {
   StepSums sums = zero_sums(objective);
   std::vector<LossTerms> all;
+  const LossGradient differentiated_with(loss_gradient);
   reducer.begin_step(static_cast<int64_t>(batches.micro_batches.size()));
   for (size_t i = 0; i < batches.micro_batches.size(); ++i) {
     const data::Batch& batch = batches.micro_batches[i];
@@ -106,7 +108,7 @@ StepSums forward_backward(Model& model, Objective& objective, parallel::Gradient
     }();
     {
       const parallel::TraceSpan span("backward");
-      terms.sum.backward();
+      terms.sum.backward(at::full_like(terms.sum, loss_gradient));
     }
     terms.sum = terms.sum.detach();
     all.push_back(std::move(terms));
@@ -118,6 +120,13 @@ StepSums forward_backward(Model& model, Objective& objective, parallel::Gradient
   add_terms(sums, all);
   sums.own_not_finite = std::isfinite(sums.loss) ? 0 : 1;
   return sums;
+}
+
+double coming_count(const Objective& objective, const data::StepBatches& batches, parallel::Communicator& communicator) {
+  at::Tensor count = at::zeros({1}, at::kDouble);
+  for (const data::Batch& batch : batches.micro_batches) count += objective.count(batch);
+  communicator.all_reduce(count)->wait();
+  return count.item<double>();
 }
 
 void exchange(StepSums& sums, parallel::Communicator& communicator) {

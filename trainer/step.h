@@ -32,10 +32,14 @@ StepSums zero_sums(const Objective& objective);
 void add_terms(StepSums& sums, std::span<const LossTerms> terms);
 inline void add_terms(StepSums& sums, const LossTerms& terms) { add_terms(sums, std::span(&terms, 1)); }
 
-/// Forward and backward over this rank's micro-batches; gradients are left, exchanged but unnormalised, in the reducer's buckets.
-/// `before`, where given, is called with the number of each micro-batch before its forward pass (dropout's seed).
+/// Forward and backward over this rank's micro-batches; gradients are left, exchanged but unnormalised and times `loss_gradient`, in
+/// the reducer's buckets. `before`, where given, is called with the number of each micro-batch before its forward pass (dropout's seed).
 StepSums forward_backward(Model& model, Objective& objective, parallel::GradientReducer& reducer,
-                          const data::StepBatches& batches, const std::function<void(int64_t)>& before = {});
+                          const data::StepBatches& batches, const std::function<void(int64_t)>& before = {},
+                          float loss_gradient = 1);
+
+/// What StepSums::count will be after the exchange, before any forward pass. Collective.
+double coming_count(const Objective& objective, const data::StepBatches& batches, parallel::Communicator& communicator);
 
 /// Adds the sums of all ranks, in place; of metrics that are extremes, takes the ranks' extreme. Collective.
 void exchange(StepSums& sums, parallel::Communicator& communicator);

@@ -1,5 +1,6 @@
 """Golden values of small decoders: transformers' loss, hidden states and gradients for every architecture, rope scaling
-and option that trainer/models reads. Weights are bfloat16 values (small files), all computing is float32 on the CPU.
+and option that trainer/models reads. Weights are bfloat16 values (small files), all computing is float32 on the CPU; the loss and
+hidden states once more in float16.
 
 usage: make_model.py --out DIR [--seed N]       writes DIR/model/<case>/{config.json, model.safetensors, expected.json}
 """
@@ -84,8 +85,8 @@ def make(name, out, seed):
 
     ids = torch.randint(0, config.vocab_size, (sum(map(sum, ROWS)),)).tolist()
     expected = {"rows": ROWS, "ids": ids, "labels": []}
-    nll = dft = entropy = correct = count = 0
-    hidden = []
+    nll = dft = entropy = correct = count = half_nll = 0
+    hidden, half_hidden = [], []
     start = 0
     for row in ROWS:
         for length in row:
@@ -112,9 +113,14 @@ def make(name, out, seed):
             entropy += entropy_from_logits(logits).sum().item()
             correct += (logits.argmax(-1) == labels).sum().item()
             count += labels.numel()
+            half = copy.deepcopy(fresh).half()
+            with torch.no_grad():
+                half_states = half.model(input_ids=document).last_hidden_state
+                half_hidden.append(half_states[0])
+                half_nll += F.cross_entropy(half.lm_head(half_states)[0, :-1][keep].float(), labels, reduction="sum").item()
     hidden = torch.cat(hidden)
     expected |= {"nll": nll.item(), "dft": dft.item(), "entropy": entropy, "correct": correct, "count": count,
-                 "hidden": summary(hidden)}
+                 "hidden": summary(hidden), "half_nll": half_nll, "half_hidden": summary(torch.cat(half_hidden))}
     dft.backward(retain_graph=True)
     expected["dft_gradient_norm"] = {k: p.grad.double().norm().item() for k, p in model.named_parameters()}
     model.zero_grad()

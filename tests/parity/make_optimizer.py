@@ -1,5 +1,7 @@
 """Goldens of the learning-rate schedules (transformers) and of the optimizers (torch.optim).
 
+Also of torch.amp.GradScaler: optimizer/loss_scaler.json.
+
 Writes optimizer/schedules.json (one setting a line: kind, arguments, factors of 120 updates) and optimizer/<case>.safetensors
 (float32 start weights, gradients of 50 steps, weights after some of them; the settings are in the metadata).
 """
@@ -116,6 +118,30 @@ def optimizer_case(settings, generator):
     return tensors
 
 
+# Whether steps overflow: (overflowed, how many in a row).
+RUNS = [(True, 3), (False, 2000), (True, 1), (False, 1999), (True, 2), (False, 4001), (True, 20), (False, 7)]
+
+
+def loss_scaler_case():
+    """The scale after each run of steps, and how many were made."""
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    scaler = torch.amp.GradScaler(device="cpu")
+    start = scaler.get_scale()
+    scales, tracked, made = [], [], []
+    for overflowed, times in RUNS:
+        for _ in range(times):
+            weight.grad = torch.tensor([math.inf if overflowed else -scaler.get_scale()])
+            scaler.scale(torch.ones(1))
+            scaler.step(optimizer)
+            scaler.update()
+        scales.append(scaler.get_scale())
+        tracked.append(scaler.state_dict()["_growth_tracker"])
+        made.append(int(weight.item()))
+    return {"start": start, "overflowed": [run[0] for run in RUNS], "times": [run[1] for run in RUNS],
+            "scale": scales, "good_steps": tracked, "made": made}  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, type=pathlib.Path)
@@ -131,6 +157,9 @@ def main():
     made_by = f"transformers {transformers.__version__}, torch {torch.__version__}"
     document = f'{{"made_by": {json.dumps(made_by)}, "lr": {LR}, "total": {TOTAL}, "settings": [\n'
     (out / "schedules.json").write_text(document + ",\n".join(lines) + "\n]}\n")
+
+    scaler = {"made_by": f"torch {torch.__version__}"} | loss_scaler_case()
+    (out / "loss_scaler.json").write_text(json.dumps(scaler) + "\n")
 
     generator = torch.Generator().manual_seed(arguments.seed)
     for name, settings in OPTIMIZERS.items():

@@ -1,4 +1,5 @@
-// Schedules against transformers and optimizers against torch.optim: goldens of make_optimizer.py.
+// Schedules against transformers, optimizers against torch.optim and the loss scaler against
+// torch.amp: goldens of make_optimizer.py.
 #include "trainer/optimizers/optimizer.h"
 
 #include <fstream>
@@ -8,6 +9,7 @@
 
 #include "tests/parity/golden.h"
 #include "trainer/checkpoint/safetensors.h"
+#include "trainer/optimizers/loss_scaler.h"
 #include "trainer/optimizers/schedule.h"
 
 namespace temper::trainer {
@@ -44,6 +46,24 @@ recipes::Schedule schedule_of(const data::Json& setting) {
       ADD_FAILURE() << "no such key: " << key;
   }
   return schedule;
+}
+
+TEST(LossScalerParity, ScaleAndGoodStepsEqualGradScalers) {
+  const data::Json golden = data::read_json(golden_files("optimizer") / "loss_scaler.json");
+  LossScaler scaler;
+  EXPECT_EQ(scaler.scale(), golden.at("start").get<double>());
+  int64_t made = 0;
+  for (size_t run = 0; run < golden.at("times").size(); ++run) {
+    const bool overflowed = golden.at("overflowed").at(run);
+    const int64_t times = golden.at("times").at(run);
+    for (int64_t i = 0; i < times; ++i) {
+      scaler.update(overflowed);
+      made += overflowed ? 0 : 1;
+    }
+    EXPECT_EQ(scaler.scale(), golden.at("scale").at(run).get<double>()) << run;
+    EXPECT_EQ(scaler.state().good_steps, golden.at("good_steps").at(run).get<int64_t>()) << run;
+    EXPECT_EQ(made, golden.at("made").at(run).get<int64_t>()) << run;
+  }
 }
 
 TEST(ScheduleParity, EveryFactorEqualsTransformers) {

@@ -24,7 +24,7 @@ RECIPE_CASES = [
     ("quantised without adapter", ["model.quantize=nf4"], r"model\.quantize.*peft"),
     ("shards without ranks", ["parallel.shard=2"], r"parallel\.shard.*there is 1 rank"),
     ("later tensor axis", ["parallel.tensor=2"], r"parallel\.tensor"),
-    ("later precision", ["train.precision=fp16"], r"train\.precision"),
+    ("later noise", ["train.neftune_noise_alpha=5"], r"train\.neftune_noise_alpha"),
     ("later export", ['export.format=["gguf"]'], r"export\.format.*safetensors"),
     ("end of a stream", ["data.streaming=true", "data.drop_last=true"], r"data\.drop_last.*data\.streaming = true"),
     ("buffer without a stream", ["data.shuffle_buffer=10"], r"data\.shuffle_buffer.*data\.streaming = false"),

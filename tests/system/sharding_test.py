@@ -67,6 +67,7 @@ def of(name, rows="text", **options):
 def cases():
     """`often`: one of each way that weights are held or passes are made."""
     bf16 = lambda **train: {"train": {"precision": "bf16"} | train, "model": {"dtype": "bf16"}, "exact": True}  # noqa: E731
+    fp16 = lambda **keys: {"train": {"precision": "fp16"}, "model": {"dtype": "fp16"}, "exact": True} | keys  # noqa: E731
     nf4 = lambda **keys: {"model": {"quantize": "nf4", "dtype": "bf16"} | keys, "train": {"precision": "bf16"}, "exact": True}  # noqa: E731
     return [
         of("full"),
@@ -85,6 +86,7 @@ def cases():
         of("tied-frozen", config={"tie_word_embeddings": True}, train={"frozen": ["embed_tokens"]}),
         of("biases-frozen-in-a-projection", config={"attention_bias": True}, train={"frozen": [r"k_proj", r"q_proj\.bias"]}),
         of("bf16", **bf16()),
+        of("fp16", **fp16()),
         of("checkpointing-full", train={"activation_checkpointing": "full"}),
         of("checkpointing-selective", train={"activation_checkpointing": "selective"}),
         of("packed", data={"packing": "bfd"}, often=True, train={"activation_checkpointing": "selective"}),
@@ -102,6 +104,7 @@ def cases():
         of("lora-merged", peft=LORA, export={"merge": True}),
         of("lora-eva", peft=LORA | {"init_lora_weights": "eva"}),
         of("lora-bf16", peft=LORA, **bf16(activation_checkpointing="full")),
+        of("lora-fp16", peft=LORA, **fp16()),
         of("lora-plus", peft=LORA, optimizer={"loraplus_lr_ratio": 4.0}),
         of("dora", peft=LORA | {"use_dora": True}),
         of("dora-nf4", peft=LORA | {"use_dora": True}, **nf4()),
@@ -109,6 +112,7 @@ def cases():
         of("nf4-single", peft=LORA, **nf4(double_quant=False)),
         of("nf4-merged", peft=LORA, export={"merge": True}, **nf4()),
         of("int8", peft=LORA, **nf4(quantize="int8")),
+        of("nf4-fp16", peft=LORA, **fp16(model={"quantize": "nf4", "dtype": "fp16"})),
         of("ia3", peft={"method": "ia3"}),
         of("prefix", peft={"method": "prefix_tuning", "num_virtual_tokens": 4}, often=True),
         of("prefix-checkpointing", peft={"method": "prefix_tuning", "num_virtual_tokens": 4}, train={"activation_checkpointing": "full"}),
@@ -145,6 +149,7 @@ def cases():
         of("gkd", "completion", config={"rms_norm_eps": 1e-5}, objective={"kind": "gkd", "lmbda": 0.5, "teacher": "base"} | SAMPLED),
         of("gkd-lora-taught", "completion", config={"rms_norm_eps": 1e-5}, objective={"kind": "gkd", "lmbda": 0.5, "seq_kd": True, "teacher": "base"} | SAMPLED, peft=LORA),
         of("distill", "completion", config={"rms_norm_eps": 1e-5}, objective={"kind": "distill", "teacher": "base"}),
+        of("distill-fp16", "completion", config={"rms_norm_eps": 1e-5}, objective={"kind": "distill", "teacher": "base"}, **fp16()),
     ]  # fmt: skip
 
 

@@ -122,6 +122,11 @@ bool is_finite(const at::Tensor& tensor) {
   return std::isfinite(low.item<float>()) && std::isfinite(high.item<float>());
 }
 
+bool fits_float16(const at::Tensor& tensor) {
+  const auto [low, high] = at::aminmax(tensor);
+  return at::isfinite(at::stack({low, high}).to(at::kHalf)).all().item<bool>();
+}
+
 // What forward sees of a float32 master.
 void refresh_value(Parameter& parameter) {
   if (parameter.master.is_same(parameter.value)) return;
@@ -192,6 +197,7 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
                     ", not as model.quantize = \"" + kind + "\" wants them: set model.quantize = \"" +
                     stored_kind + "\", or use the original model");
   }
+  const bool half = options.compute == at::kHalf || options.weights == at::kHalf;
   // The stored tensor, still in its file, or nothing and a finding.
   const auto find = [&](const std::string& name, at::IntArrayRef shape) -> at::Tensor {
     wanted.insert(name);
@@ -217,6 +223,10 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
     at::Tensor tensor = file.tensor(name);
     if (!is_finite(tensor)) {
       findings.push_back(where + " holds NaN or infinite values");
+      return {};
+    }
+    if (half && !fits_float16(tensor)) {
+      findings.push_back(where + " has values above 65504, which fp16 cannot hold: use bf16 or fp32");
       return {};
     }
     return tensor;

@@ -33,7 +33,7 @@ struct MetricSum {
 };
 
 struct LossTerms {
-  at::Tensor sum;        // [] float32; differentiate it with gradient one (ops accumulate weight gradients while going forward)
+  at::Tensor sum;        // [] float32; differentiate it with LossGradient::value() (ops accumulate weight gradients going forward)
   double count = 0;      // supervised tokens, or pairs
   std::vector<MetricSum> metrics;
   /// Where `sum` is on a device, which may still compute it: numerators of the first metrics that are there too, [n] float64, in

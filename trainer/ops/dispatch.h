@@ -15,9 +15,16 @@ namespace temper::trainer {
 template <class F>
 void with_kernel_type(at::ScalarType dtype, F&& f) {
   if (dtype == at::kFloat) return f(float{});
-  TEMPER_CHECK(dtype == at::kBFloat16, std::string("no CPU kernels for ") + c10::toString(dtype));
-  f(cpu::Bf16{});
+  if (dtype == at::kBFloat16) return f(cpu::Bf16{});
+  TEMPER_CHECK(dtype == at::kHalf, std::string("no CPU kernels for ") + c10::toString(dtype));
+  f(cpu::Fp16{});
 }
+
+/// LibTorch's type of the same bytes.
+template <class T>
+using ScalarOf =
+    std::conditional_t<std::is_same_v<T, float>, float,
+                       std::conditional_t<std::is_same_v<T, cpu::Bf16>, at::BFloat16, at::Half>>;
 
 template <class T>
 const T* input(const at::Tensor& tensor) {

@@ -20,7 +20,8 @@
 // keeping, unless it is a weight that many products use (KeptWeights): there the threads share the
 // columns, and each packs what it multiplies with next. Sums
 // over k run in order within blocks of kDepth, whatever the other sizes and the threads, so that a
-// token has the same bits alone and in a batch.
+// token has the same bits alone and in a batch. Float16, which few processors multiply, is widened:
+// A as a whole (activations), B, which may be a large weight, where it is packed.
 namespace temper::trainer {
 
 struct KeptWeights::State {
@@ -40,9 +41,6 @@ constexpr int64_t kDepth = 512;           // k
 constexpr int64_t kGroupBytes = 8 << 20;  // packed B
 constexpr int64_t kTileColumns = 1024;    // of float32 sums that are rounded at the end
 constexpr int64_t kFewRows = 64;          // at most: each thread packs its own columns of B
-
-template <class T>
-using ScalarOf = std::conditional_t<std::is_same_v<T, float>, float, at::BFloat16>;
 
 template <class T>
 void brgemm(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b, int64_t ldb,
@@ -100,8 +98,11 @@ T* scratch(std::unique_ptr<char[]>& buffer, int64_t& bytes, int64_t count) {
   return reinterpret_cast<T*>((address + kAlignment - 1) / kAlignment * kAlignment);
 }
 
+// T is the type of b and, unless that is float32, of c; a has the type in which products are taken.
 template <class T>
 class Product {
+  using P = cpu::Packed<T>;
+
  public:
   Product(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, const GemmOptions& options)
       : m_(a.size(0)),
@@ -109,9 +110,9 @@ class Product {
         c_(c),
         options_(options),
         direct_(c.scalar_type() == at::kFloat) {
-    factors_.push_back({matrix_of<T>(a), matrix_of<T>(b), a.size(1), 0});
+    factors_.push_back({matrix_of<P>(a), matrix_of<T>(b), a.size(1), 0});
     if (options.a2.defined()) {
-      factors_.push_back({matrix_of<T>(options.a2), matrix_of<T>(options.b2), options.a2.size(1),
+      factors_.push_back({matrix_of<P>(options.a2), matrix_of<T>(options.b2), options.a2.size(1),
                           round_up(a.size(1), kWord)});
     }
     depth_ = factors_.back().first + round_up(factors_.back().k, kWord);
@@ -128,19 +129,19 @@ class Product {
   }
 
  private:
-  static constexpr int64_t kWord = sizeof(float) / sizeof(T);
+  static constexpr int64_t kWord = sizeof(float) / sizeof(P);
   static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
   void run_by_rows() {
     const int64_t group =
-        std::clamp(kGroupBytes / static_cast<int64_t>(sizeof(T)) / depth_ / kPanel * kPanel, kPanel,
+        std::clamp(kGroupBytes / static_cast<int64_t>(sizeof(P)) / depth_ / kPanel * kPanel, kPanel,
                    std::min(round_up(n_, kPanel), direct_ ? n_ + kPanel : kTileColumns));
     int64_t rows = kRows;
     while (rows > 32 && m_ < rows * 2 * at::get_num_threads()) rows /= 2;
     const int64_t blocks = (m_ + rows - 1) / rows;
     thread_local std::unique_ptr<char[]> buffer;
     thread_local int64_t bytes = 0;
-    packed_ = scratch<T>(buffer, bytes, depth_ * group);
+    packed_ = scratch<P>(buffer, bytes, depth_ * group);
     for (int64_t first = 0; first < n_; first += group) {
       const int64_t columns = std::min(group, n_ - first);
       const int64_t panels = (columns + kPanel - 1) / kPanel;
@@ -160,14 +161,14 @@ class Product {
     at::parallel_for(0, (n_ + kPanel - 1) / kPanel, 1, [&](int64_t begin, int64_t end) {
       thread_local std::unique_ptr<char[]> buffer;
       thread_local int64_t bytes = 0;
-      T* packed = scratch<T>(buffer, bytes, kPanel * kDepth + m_ * kPanel * kWord);
+      P* packed = scratch<P>(buffer, bytes, kPanel * kDepth + m_ * kPanel * kWord);
       for (int64_t panel = begin; panel < end; ++panel) {
         multiply_columns(panel * kPanel, std::min(kPanel, n_ - panel * kPanel), packed);
       }
     });
   }
 
-  void multiply_columns(int64_t column, int64_t columns, T* packed) {
+  void multiply_columns(int64_t column, int64_t columns, P* packed) {
     const int64_t stride = direct_ ? c_.stride(0) : kPanel;
     float* sums =
         direct_ ? output<float>(c_) + column : reinterpret_cast<float*>(packed + kPanel * kDepth);
@@ -176,7 +177,7 @@ class Product {
     for (const Factors& f : factors_) {
       for (int64_t k = 0; k < f.k; k += kDepth) {
         const int64_t count = std::min(kDepth, f.k - k);
-        const T* b = f.packed ? f.packed + column * round_up(f.k, kWord) + k * kPanel : packed;
+        const P* b = f.packed ? f.packed + column * round_up(f.k, kWord) + k * kPanel : packed;
         if (!f.packed) {
           (f.b.transposed ? pack.columns : pack.rows)(f.b.at(k, column), f.b.stride, packed, kPanel,
                                                       count, columns);
@@ -193,7 +194,7 @@ class Product {
     return std::min(kPanel, n_ - first - panel * kPanel);
   }
   // Blocks of k of a panel stand one after the other, so that any of them begins at k x kPanel.
-  T* panel_at(int64_t panel, int64_t k) const { return packed_ + (panel * depth_ + k) * kPanel; }
+  P* panel_at(int64_t panel, int64_t k) const { return packed_ + (panel * depth_ + k) * kPanel; }
 
   void pack_panel(int64_t first, int64_t panel) {
     const int64_t column = first + panel * kPanel;
@@ -212,7 +213,7 @@ class Product {
     const int64_t rows = end - begin;
     const int64_t columns = std::min(panels * kPanel, n_ - first);
     const int64_t depth = round_up(std::min(depth_, kDepth), kWord);
-    T* turned = scratch<T>(buffer, bytes, kRows * depth + (direct_ ? 0 : kRows * columns * kWord));
+    P* turned = scratch<P>(buffer, bytes, kRows * depth + (direct_ ? 0 : kRows * columns * kWord));
     const int64_t stride = direct_ ? c_.stride(0) : columns;
     float* sums = direct_ ? output<float>(c_) + begin * stride + first
                           : reinterpret_cast<float*>(turned + kRows * depth);
@@ -260,19 +261,19 @@ class Product {
   }
 
   struct RowsOfA {
-    const T* data;
+    const P* data;
     int64_t stride;
   };
   // Rows [begin, end) of A from k on; A^T is turned into `turned` first.
-  RowsOfA rows_of_a(const Matrix<T>& a, int64_t begin, int64_t end, int64_t k, int64_t count,
-                    T* turned, int64_t depth) const {
+  RowsOfA rows_of_a(const Matrix<P>& a, int64_t begin, int64_t end, int64_t k, int64_t count,
+                    P* turned, int64_t depth) const {
     if (!a.transposed) return {a.at(begin, k), a.stride};
-    cpu::pack_kernels<T>().transposed(a.at(begin, k), a.stride, turned, depth, count, end - begin);
+    cpu::pack_kernels<P>().transposed(a.at(begin, k), a.stride, turned, depth, count, end - begin);
     return {turned, depth};
   }
 
   // A kernel is made for each shape: rows are cut into powers of two, so that there are few.
-  static void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t lda, const T* b,
+  static void multiply(int64_t m, int64_t n, int64_t k, const P* a, int64_t lda, const P* b,
                        float* c, int64_t ldc, bool add) {
     for (int64_t part = kRows, row = 0; row < m; part /= 2) {
       if (m - row < part) continue;
@@ -283,23 +284,24 @@ class Product {
   }
 
   struct Factors {
-    Matrix<T> a, b;
+    Matrix<P> a;
+    Matrix<T> b;
     int64_t k;
     int64_t first;  // row of a packed panel where b begins
-    const T* packed = nullptr;  // all panels of b, where they are kept
+    const P* packed = nullptr;  // all panels of b, where they are kept
   };
 
   // All panels of b, one after the other; null where there is no room for them.
-  const T* kept(const Factors& f) const {
+  const P* kept(const Factors& f) const {
     const int64_t depth = round_up(f.k, kWord), panels = (n_ + kPanel - 1) / kPanel;
     const KeptWeights::State::Key key{f.b.data, f.k, n_, f.b.stride};
     at::Tensor& all = kept_weights->packed[key];
     if (!all.defined()) {
-      const int64_t bytes = panels * kPanel * depth * static_cast<int64_t>(sizeof(T));
+      const int64_t bytes = panels * kPanel * depth * static_cast<int64_t>(sizeof(P));
       if (kept_weights->bytes + bytes > kept_weights->limit) return nullptr;
       kept_weights->bytes += bytes;
-      all = at::empty({panels, depth, kPanel}, c10::CppTypeToScalarType<ScalarOf<T>>::value);
-      T* to = output<T>(all);
+      all = at::empty({panels, depth, kPanel}, c10::CppTypeToScalarType<ScalarOf<P>>::value);
+      P* to = output<P>(all);
       const auto& pack = cpu::pack_kernels<T>();
       at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
         for (int64_t panel = begin; panel < end; ++panel) {
@@ -309,7 +311,7 @@ class Product {
         }
       });
     }
-    return input<T>(all);
+    return input<P>(all);
   }
 
   int64_t m_, n_;
@@ -318,7 +320,7 @@ class Product {
   at::Tensor c_;
   const GemmOptions& options_;
   bool direct_;
-  T* packed_ = nullptr;
+  P* packed_ = nullptr;
 };
 
 void library_gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b,
@@ -343,6 +345,23 @@ void library_gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b,
   } else {
     c.add_(at::mm(options.a2.to(c.scalar_type()), options.b2.to(c.scalar_type())));
   }
+}
+
+void half_gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, GemmOptions options) {
+  const auto widen = [](at::Tensor& tensor) {
+    if (tensor.defined()) tensor = tensor.to(at::kFloat);
+  };
+  widen(options.a2);
+  if (has_brgemm<float>()) {
+    Product<cpu::Fp16>(c, a.to(at::kFloat), b, options).run();
+    return;
+  }
+  widen(options.add);
+  widen(options.b2);
+  at::Tensor sums =
+      c.scalar_type() == at::kFloat ? c : at::empty(c.sizes(), c.options().dtype(at::kFloat));
+  library_gemm(sums, a.to(at::kFloat), b.to(at::kFloat), options);
+  if (!sums.is_same(c)) c.copy_(sums);
 }
 
 // The vendor's library, through LibTorch. Sums over k are float32 whatever c's type; c is rounded after each of its terms.
@@ -386,6 +405,7 @@ void gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const GemmOpti
                "gemm: shapes do not fit");
   if (c.numel() == 0) return;
   if (!c.is_cpu()) return device_gemm(c, a, b, options);
+  if (a.scalar_type() == at::kHalf) return half_gemm(c, a, b, options);
   with_kernel_type(a.scalar_type(), [&](auto type) {
     using T = decltype(type);
     // An odd k in bfloat16 would make A's last word reach into its next row.
@@ -393,11 +413,10 @@ void gemm(at::Tensor c, const at::Tensor& a, const at::Tensor& b, const GemmOpti
       return left.defined() && left.size(1) % (sizeof(float) / sizeof(T)) != 0 &&
              left.stride(1) == 1;
     };
-    if (has_brgemm<T>() && !odd(a) && !odd(options.a2)) {
-      Product<T>(c, a, b, options).run();
-    } else {
-      library_gemm(c, a, b, options);
+    if constexpr (!std::is_same_v<T, cpu::Fp16>) {
+      if (has_brgemm<T>() && !odd(a) && !odd(options.a2)) return Product<T>(c, a, b, options).run();
     }
+    library_gemm(c, a, b, options);
   });
 }
 

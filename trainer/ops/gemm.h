@@ -8,9 +8,9 @@
 /// Matrix products on one device, all threads; sums over k are float32.
 namespace temper::trainer {
 
-/// c = a b, or c += a b. a [M, K] and b [K, N] are float32 or bfloat16, both the same, in row- or
-/// column-major order (a transposed view is free); c [M, N] has contiguous rows and the inputs'
-/// type or float32 (accumulate: float32). `add` [M, N], of c's type, is added in the same pass, and
+/// c = a b, or c += a b. a [M, K] and b [K, N] are float32, bfloat16 or float16, both the same, in
+/// row- or column-major order (a transposed view is free); c [M, N] has contiguous rows and the
+/// inputs' type or float32 (accumulate: float32). `add` [M, N], of c's type, is added in the same pass, and
 /// so is a second product a2 b2 of [M, L] and [L, N], of a's type, before anything is rounded: the
 /// low-rank part of a weight, say (on a device c is rounded after each product). A row of c does not depend on how many other rows there are.
 /// `weight`: b is one, whose values do not change while KeptWeights live.

@@ -7,6 +7,15 @@
 #include "trainer/ops/dispatch.h"
 
 namespace temper::trainer {
+namespace {
+
+thread_local float loss_gradient = 1;
+
+}  // namespace
+
+LossGradient::LossGradient(float value) : before_(loss_gradient) { loss_gradient = value; }
+LossGradient::~LossGradient() { loss_gradient = before_; }
+float LossGradient::value() { return loss_gradient; }
 
 at::Tensor float32_gradient(const at::Tensor& parameter) {
   at::Tensor& gradient = parameter.mutable_grad();

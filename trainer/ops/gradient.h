@@ -12,6 +12,22 @@ namespace temper::trainer {
 /// run.)
 at::Tensor float32_gradient(const at::Tensor& parameter);
 
+/// What the sum of a loss is differentiated with, a factor of all gradients: one, unless one of
+/// these lives on this thread (a loss scale, without which small gradients would be zero in
+/// float16). For operators that compute gradients on the way forward (head_cross_entropy.h).
+class LossGradient {
+ public:
+  explicit LossGradient(float value);
+  ~LossGradient();
+  LossGradient(const LossGradient&) = delete;
+  LossGradient& operator=(const LossGradient&) = delete;
+
+  static float value();
+
+ private:
+  float before_;
+};
+
 /// The sum over the rows of `partial` [n, D] float32, in order, added to `gradient` [D].
 void add_partial_sums(const at::Tensor& partial, const at::Tensor& gradient);
 

@@ -13,6 +13,7 @@
 #include "trainer/ops/device.h"
 #include "trainer/ops/device_rows.h"
 #include "trainer/ops/dispatch.h"
+#include "trainer/ops/gradient.h"
 #include "trainer/ops/head_products.h"
 #include "trainer/ops/head_terms.h"
 
@@ -40,13 +41,14 @@ class DeviceChunks {
  public:
   DeviceChunks(const at::Tensor& labels, at::Device device) : labels_(sent_to(device, labels)) {}
 
-  // The gradient goes to `dlogits`, unless that is undefined.
-  void add(const at::Tensor& logits, int64_t begin, bool dft, const at::Tensor& dlogits) {
+  // The gradient, times `scale`, goes to `dlogits`, unless that is undefined.
+  void add(const at::Tensor& logits, int64_t begin, bool dft, float scale,
+           const at::Tensor& dlogits) {
     const at::Tensor labels = labels_.narrow(0, begin, logits.size(0));
     const LabelRows rows = label_rows(logits, labels);
     if (dlogits.defined()) {
       const at::Tensor factor =
-          dft ? rows.log_prob.exp().neg_() : at::full_like(rows.log_prob, -1.0);
+          dft ? rows.log_prob.exp().mul_(-scale) : at::full_like(rows.log_prob, -scale);
       label_gradient(logits, labels, {.log_sum_exp = rows.log_sum_exp, .dlog_prob = factor},
                      dlogits);
     }
@@ -82,6 +84,7 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
     const at::Tensor targets = labels.reshape({-1}).index_select(0, supervised);
     const int64_t* target = targets.const_data_ptr<int64_t>();
     at::Tensor dx = with_gradients ? at::empty_like(x) : at::Tensor();
+    const float scale = LossGradient::value();
 
     const int64_t chunk = head_chunk(count, vocabulary);
     at::Tensor logits = at::empty({chunk, vocabulary}, hidden.options().dtype(at::kFloat));
@@ -103,7 +106,7 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
       HeadProducts products(head, x_chunk, begin);
       products.logits_into(logits_chunk);
       if (device) {
-        device->add(logits_chunk, begin, dft,
+        device->add(logits_chunk, begin, dft, scale,
                     with_gradients ? dlogits.narrow(0, 0, size) : at::Tensor());
       } else {
         with_kernel_type(hidden.scalar_type(), [&](auto type) {
@@ -117,7 +120,8 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
               const float factor = dft ? std::exp(-nll) : 1.0f;
               values->tokens[begin + r] = {nll * factor, softmax.entropy, softmax.argmax == label};
               if (with_gradients) {
-                cpu::row_kernels<T>().softmax_gradient(row, softmax.log_sum_exp, label, factor,
+                cpu::row_kernels<T>().softmax_gradient(row, softmax.log_sum_exp, label,
+                                                       factor * scale,
                                                        output<T>(dlogits) + r * vocabulary,
                                                        vocabulary);
               }
@@ -131,6 +135,7 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
       if (!all) dx = at::zeros_like(rows).index_copy_(0, where, dx);
       ctx->save_for_backward({dx.view(hidden.sizes())});
       ctx->saved_data["inputs"] = static_cast<int64_t>(5 + leaves.size());
+      ctx->saved_data["scale"] = static_cast<double>(scale);
     }
     if (device) {
       values->found = device->sums(dft);
@@ -143,8 +148,9 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     // A device would have to be waited for.
-    TEMPER_CHECK(!grads[0].is_cpu() || grads[0].item<float>() == 1.0f,
-                 "head_cross_entropy's sum is differentiated with gradient one");
+    TEMPER_CHECK(!grads[0].is_cpu() ||
+                     grads[0].item<double>() == ctx->saved_data["scale"].toDouble(),
+                 "head_cross_entropy's sum is differentiated with LossGradient's value");
     variable_list result(ctx->saved_data["inputs"].toInt());
     result[0] = ctx->get_saved_variables()[0];
     return result;

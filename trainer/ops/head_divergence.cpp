@@ -11,6 +11,7 @@
 #include "recipes/diagnostic.h"
 #include "trainer/ops/device.h"
 #include "trainer/ops/dispatch.h"
+#include "trainer/ops/gradient.h"
 #include "trainer/ops/head_products.h"
 #include "trainer/ops/head_terms.h"
 
@@ -34,11 +35,10 @@ struct Values : torch::CustomClassHolder {
 };
 
 // The loops of cpu/divergence.inl for rows of logits on a device, in LibTorch's operators. The
-// gradient goes to `out` unless that is undefined. Returns [3, n]: divergence, entropy, correct.
+// gradient, times `scale`, goes to `out` unless that is undefined. Returns [3, n]: divergence, entropy, correct.
 at::Tensor device_divergence(const at::Tensor& student, const at::Tensor& teacher,
-                             const at::Tensor& labels, const DivergenceOptions& options,
+                             const at::Tensor& labels, double beta, double scale,
                              const at::Tensor& out) {
-  const double beta = options.beta, scale = 1 / options.temperature;
   const at::Tensor log_s = at::log_softmax(student, 1), log_t = at::log_softmax(teacher, 1);
   const at::Tensor s = log_s.exp(), t = log_t.exp();
   const at::Tensor correct = student.argmax(1).eq(labels).to(at::kFloat);
@@ -85,7 +85,8 @@ struct Function : torch::autograd::Function<Function> {
                              : at::empty({chunk, vocabulary}, hidden.options());
     const auto beta = static_cast<float>(values->options.beta);
     const double temperature = values->options.temperature;
-    const auto scale = static_cast<float>(1 / temperature);
+    const float loss_gradient = LossGradient::value();
+    const double scale = loss_gradient / temperature;
     const bool on_device = kernels_for(hidden) != nullptr;
     if (!on_device) values->tokens.resize(static_cast<size_t>(count));
     const at::Tensor all_where = sent_to(hidden.device(), positions);
@@ -101,7 +102,7 @@ struct Function : torch::autograd::Function<Function> {
       if (on_device) {
         chunks.push_back(
             device_divergence(logits.narrow(0, 0, size), teacher_logits.narrow(0, 0, size),
-                              device_labels.narrow(0, begin, size), values->options,
+                              device_labels.narrow(0, begin, size), values->options.beta, scale,
                               with_gradients ? dlogits.narrow(0, 0, size) : at::Tensor()));
         if (with_gradients) {
           products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
@@ -118,7 +119,8 @@ struct Function : torch::autograd::Function<Function> {
             const cpu::SoftmaxRow t = cpu::kernels().softmax_row(other, vocabulary);
             T* out = with_gradients ? output<T>(dlogits) + r * vocabulary : nullptr;
             const float divergence =
-                cpu::row_kernels<T>().divergence(own, s, other, t, beta, scale, out, vocabulary);
+                cpu::row_kernels<T>().divergence(own, s, other, t, beta, static_cast<float>(scale),
+                                                 out, vocabulary);
             values->tokens[static_cast<size_t>(begin + r)] = {divergence, s.entropy,
                                                               s.argmax == label[begin + r]};
           }
@@ -129,6 +131,7 @@ struct Function : torch::autograd::Function<Function> {
     if (with_gradients) {
       ctx->save_for_backward({add_at(dx, all_where, hidden.sizes())});
       ctx->saved_data["inputs"] = static_cast<int64_t>(6 + leaves.size());
+      ctx->saved_data["scale"] = static_cast<double>(loss_gradient);
     }
     if (on_device) {
       values->found = chunks.empty() ? at::zeros({3}, hidden.options().dtype(at::kDouble))
@@ -142,8 +145,9 @@ struct Function : torch::autograd::Function<Function> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     // A device would have to be waited for.
-    TEMPER_CHECK(!grads[0].is_cpu() || grads[0].item<float>() == 1.0f,
-                 "head_divergence's sum is differentiated with gradient one");
+    TEMPER_CHECK(!grads[0].is_cpu() ||
+                     grads[0].item<double>() == ctx->saved_data["scale"].toDouble(),
+                 "head_divergence's sum is differentiated with LossGradient's value");
     variable_list result(ctx->saved_data["inputs"].toInt());
     result[0] = ctx->get_saved_variables()[0];
     return result;

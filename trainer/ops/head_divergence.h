@@ -30,7 +30,7 @@ struct HeadDivergence {
 /// them twice; labels [n] int64. The teacher gets no gradient.
 ///
 /// Gradients are computed on the way, as head_cross_entropy does: `sum` must be differentiated once,
-/// with gradient one (checked on the CPU), and a call whose sum is never differentiated must be made in no-grad
+/// with gradient LossGradient::value() (checked on the CPU), and a call whose sum is never differentiated must be made in no-grad
 /// mode, where only values are computed.
 HeadDivergence head_divergence(const at::Tensor& hidden, const OutputHead& head,
                                const at::Tensor& teacher_hidden, const OutputHead& teacher_head,

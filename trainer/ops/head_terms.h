@@ -11,7 +11,7 @@ namespace temper::trainer {
 /// unlike the functions of their own headers, which are these and then a copy to the host, they
 /// wait for nothing that a device still does.
 struct HeadTerms {
-  at::Tensor sum;  // [] float32; differentiated as HeadLoss's (on a device nobody checks the one)
+  at::Tensor sum;  // [] float32; differentiated as HeadLoss's (unchecked on a device)
   at::Tensor correct, entropy;  // [] float64
 };
 

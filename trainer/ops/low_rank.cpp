@@ -72,7 +72,7 @@ at::Tensor masked(const at::Tensor& x, double p, uint64_t seed) {
     return to;
   }
   with_kernel_type(from.scalar_type(), [&](auto type) {
-    using T = std::conditional_t<std::is_same_v<decltype(type), float>, float, at::BFloat16>;
+    using T = ScalarOf<decltype(type)>;
     const T* in = from.const_data_ptr<T>();
     T* out = to.mutable_data_ptr<T>();
     const int64_t count = from.numel();

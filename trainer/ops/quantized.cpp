@@ -74,16 +74,12 @@ const cpu::FourBitCode& code_of(QuantKind kind) {
 
 // Elements begin..begin + count of a flat tensor as float32, in `buffer` unless they are that.
 const float* as_float(const at::Tensor& flat, int64_t begin, int64_t count, float* buffer) {
-  switch (flat.scalar_type()) {
-    case at::kFloat:
-      return flat.const_data_ptr<float>() + begin;
-    case at::kBFloat16:
-      cpu::row_kernels<cpu::Bf16>().load(input<cpu::Bf16>(flat) + begin, 0, buffer, 0, 1, count, 1);
-      return buffer;
-    default:
-      std::copy_n(flat.const_data_ptr<at::Half>() + begin, count, buffer);
-      return buffer;
-  }
+  if (flat.scalar_type() == at::kFloat) return input<float>(flat) + begin;
+  with_kernel_type(flat.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    cpu::row_kernels<T>().load(input<T>(flat) + begin, 0, buffer, 0, 1, count, 1);
+  });
+  return buffer;
 }
 
 [[noreturn]] void not_finite(const std::string& name) {
@@ -333,11 +329,9 @@ void dequantize_rows(const QuantizedMatrix& m, int64_t begin, int64_t end, at::T
 }
 
 at::Tensor dequantize(const QuantizedMatrix& m, at::ScalarType dtype) {
-  const bool half = dtype == at::kHalf;
-  at::Tensor out =
-      at::empty({m.rows, m.columns}, m.codes.options().dtype(half ? at::kFloat : dtype));
+  at::Tensor out = at::empty({m.rows, m.columns}, m.codes.options().dtype(dtype));
   dequantize_rows(m, 0, m.rows, out);
-  return half ? out.to(at::kHalf) : out;
+  return out;
 }
 
 void multiply_quantized(at::Tensor y, const at::Tensor& x, const QuantizedMatrix& m) {

@@ -38,14 +38,14 @@ struct QuantizedMatrix {
 QuantizedMatrix quantize(const at::Tensor& weight, QuantKind kind, bool double_quant,
                          const std::string& name);
 
-/// The rows begin..end of the matrix into `out` [end - begin, D], contiguous, float32 or bfloat16
+/// The rows begin..end of the matrix into `out` [end - begin, D], contiguous, of any of these types
 /// (products in float32, one rounding). All threads.
 void dequantize_rows(const QuantizedMatrix& matrix, int64_t begin, int64_t end, at::Tensor out);
-/// The whole matrix; float16 as well.
+/// The whole matrix.
 at::Tensor dequantize(const QuantizedMatrix& matrix, at::ScalarType dtype);
 
 /// y [M, N] = x [M, D] W^T for few rows (M <= 16: decoding), without a copy of W: blocks are
-/// dequantised in registers, rounded to x's type as dequantize() does. x and y float32 or bfloat16,
+/// dequantised in registers, rounded to x's type as dequantize() does. x and y of one type,
 /// sums float32 in an order of their own (a row's result depends neither on the others nor on
 /// threads). Rows of x and y may be apart.
 void multiply_quantized(at::Tensor y, const at::Tensor& x, const QuantizedMatrix& matrix);

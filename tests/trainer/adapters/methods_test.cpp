@@ -110,10 +110,10 @@ TEST_P(Method, HasTheSameTensorsOnShapesAlone) {
 }
 
 // What the buckets of a reducer do: `.grad` is set before backward, float32, and keeps its memory.
-TEST_P(Method, TwoMicroBatchesAddUpInAFloat32GradientUnderBfloat16) {
-  Adapted exact(small(GetParam()));
+void expect_float32_gradients(const std::string& method, at::ScalarType compute, double tolerance) {
+  Adapted exact(small(method));
   exact.randomise();
-  Adapted rounded(small(GetParam()), {.compute = at::kBFloat16, .weights = at::kBFloat16});
+  Adapted rounded(small(method), {.compute = compute, .weights = compute});
   at::Tensor buffer = at::zeros({4096});
   int64_t used = 0;
   for (size_t i = 0; i < exact.parameters.size(); ++i) {
@@ -136,9 +136,17 @@ TEST_P(Method, TwoMicroBatchesAddUpInAFloat32GradientUnderBfloat16) {
     EXPECT_EQ(p.value.grad().data_ptr(), buffer.data_ptr<float>() + used) << p.name;
     EXPECT_EQ(p.value.grad().scalar_type(), at::kFloat);
     const double error = (p.value.grad() - expected).abs().max().item<double>();
-    EXPECT_LE(error, 0.03 * expected.abs().max().item<double>()) << p.name;
+    EXPECT_LE(error, tolerance * expected.abs().max().item<double>()) << p.name;
     used += p.value.numel();
   }
+}
+
+TEST_P(Method, TwoMicroBatchesAddUpInAFloat32GradientUnderBfloat16) {
+  expect_float32_gradients(GetParam(), at::kBFloat16, 0.03);
+}
+
+TEST_P(Method, TwoMicroBatchesAddUpInAFloat32GradientUnderFloat16) {
+  expect_float32_gradients(GetParam(), at::kHalf, 0.03 / 8);
 }
 
 TEST_P(Method, GradientsDoNotDependOnTheNumberOfThreads) {

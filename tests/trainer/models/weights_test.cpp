@@ -84,6 +84,26 @@ TEST(Weights, AreTheSameBitsAfterWritingAndLoadingAlsoFromShards) {
       std::string::npos);
 }
 
+TEST(Weights, WhatFloat16CannotHoldIsRefused) {
+  const Scratch directory;
+  NamedTensors tensors = drawn(tiny());
+  named(tensors, "lm_head.weight")[3][4] = 65519.0f;  // rounds to 65504
+  write_safetensors(directory / "model.safetensors", tensors);
+  const ModelOptions half{.compute = at::kHalf, .weights = at::kHalf};
+  EXPECT_NO_THROW(load_weights(*build_model(tiny(), half), half, directory.path()));
+  named(tensors, "lm_head.weight")[3][4] = -65520.0f;
+  write_safetensors(directory / "model.safetensors", tensors);
+  try {
+    load_weights(*build_model(tiny(), half), half, directory.path());
+    ADD_FAILURE() << "loaded";
+  } catch (const UserError& error) {
+    EXPECT_NE(std::string(error.what())
+                  .find("'lm_head.weight' has values above 65504, which fp16 cannot hold"),
+              std::string::npos);
+  }
+  EXPECT_NO_THROW(load_weights(*build_model(tiny(), {}), {}, directory.path()));
+}
+
 TEST(Weights, AllThatIsWrongIsSaidAtOnce) {
   const Scratch directory;
   NamedTensors tensors = drawn(tiny());
@@ -187,6 +207,17 @@ TEST(Weights, MastersKeepWhatTheComputeTypeRounds) {
   const auto mixed = build_model(tiny(), rounded);
   draw_weights(*mixed, rounded, 7);
   EXPECT_TRUE(mixed->parameters()[0].value.equal(p.master.to(at::kBFloat16).to(at::kFloat)));
+}
+
+TEST(Weights, MastersOfFloat16KeepWhatItRounds) {
+  const ModelOptions options{.compute = at::kHalf, .weights = at::kHalf};
+  EXPECT_TRUE(has_own_master(options));
+  const auto model = build_model(tiny(), options);
+  draw_weights(*model, options, 7);
+  const Parameter& p = model->parameters()[0];
+  EXPECT_EQ(p.value.scalar_type(), at::kHalf);
+  EXPECT_TRUE(p.master.equal(drawn(tiny())[0].second));
+  EXPECT_TRUE(p.value.equal(p.master.to(at::kHalf)));
 }
 
 TEST(Weights, BiasesAndNormsDoNotDecay) {

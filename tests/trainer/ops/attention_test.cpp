@@ -68,7 +68,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"WideGroups", {8, 1, 20, 0}, {0, 150, 151}},
                     Case{"Window", {4, 2, 16, 7}, {0, 5, 90}},
                     Case{"WindowAcrossBlocksAndTasks", {2, 1, 16, 200}, {0, 700}},
-                    Case{"Bfloat16", {4, 2, 32, 0}, {0, 33, 200}, at::kBFloat16}),
+                    Case{"Bfloat16", {4, 2, 32, 0}, {0, 33, 200}, at::kBFloat16},
+                    Case{"Float16", {4, 2, 32, 0}, {0, 33, 200}, at::kHalf}),
     [](const auto& parameter) { return parameter.param.name; });
 
 TEST(Attention, GivesTheSameBitsForADocumentAloneAndPackedAndOnAnyNumberOfThreads) {

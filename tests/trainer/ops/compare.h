@@ -13,7 +13,9 @@ inline double worst(const at::Tensor& found, const at::Tensor& expected) {
 }
 
 /// What one rounding to the type may cost.
-inline double tolerance(at::ScalarType dtype) { return dtype == at::kFloat ? 3e-6 : 1e-2; }
+inline double tolerance(at::ScalarType dtype) {
+  return dtype == at::kFloat ? 3e-6 : dtype == at::kHalf ? 1.25e-3 : 1e-2;
+}
 
 /// A leaf with the same values in double precision, for the slow and obvious version.
 inline at::Tensor exact(const at::Tensor& tensor) {

@@ -126,9 +126,11 @@ TEST_P(Elementwise, EmbeddingGradientsAddUpOnTopOfWhatIsThere) {
   EXPECT_TRUE(weight.grad().select(0, 0).eq(1.0).all().item<bool>());
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, Elementwise, testing::Values(at::kFloat, at::kBFloat16),
+INSTANTIATE_TEST_SUITE_P(Types, Elementwise, testing::Values(at::kFloat, at::kBFloat16, at::kHalf),
                          [](const auto& parameter) {
-                           return parameter.param == at::kFloat ? "fp32" : "bf16";
+                           return parameter.param == at::kFloat  ? "fp32"
+                                  : parameter.param == at::kHalf ? "fp16"
+                                                                 : "bf16";
                          });
 
 }  // namespace

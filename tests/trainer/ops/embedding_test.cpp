@@ -24,7 +24,7 @@ Problem problem_of(at::ScalarType dtype) {
 }
 
 TEST(Embedding, TrainedRowsTakeThePlaceOfTheirOwn) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     const Problem p = problem_of(dtype);
     const at::Tensor rows = at::tensor({31, 4, 49}, at::kLong);
     const at::Tensor values = leaf(at::randn({3, 24}), dtype), slow_values = exact(values);
@@ -44,7 +44,7 @@ TEST(Embedding, TrainedRowsTakeThePlaceOfTheirOwn) {
 }
 
 TEST(Embedding, LowRankRowsEqualTheFullProduct) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     const Problem p = problem_of(dtype);
     const at::Tensor a = leaf(at::randn({4, 50}), dtype), b = leaf(at::randn({24, 4}), dtype);
     const at::Tensor slow_a = exact(a), slow_b = exact(b);

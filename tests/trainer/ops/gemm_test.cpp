@@ -22,7 +22,7 @@ at::Tensor stored(const at::Tensor& matrix, bool transposed) {
 
 TEST(Gemm, EqualsAProductInDoublePrecisionInEveryLayout) {
   at::manual_seed(1);
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     for (const auto [m, n, k] : kShapes) {
       for (const bool a_transposed : {false, true}) {
         for (const bool b_transposed : {false, true}) {
@@ -31,7 +31,7 @@ TEST(Gemm, EqualsAProductInDoublePrecisionInEveryLayout) {
           const at::Tensor expected = at::mm(a.to(at::kDouble), b.to(at::kDouble));
           const at::Tensor start = at::randn({m, n});
           for (const auto out : {at::kFloat, dtype}) {
-            const double tolerance = out == at::kFloat ? 2e-6 : 4e-3;
+            const double tolerance = out == at::kFloat ? 2e-6 : out == at::kHalf ? 5e-4 : 4e-3;
             at::Tensor c = at::empty({m, n}, out);
             gemm(c, a, b);
             EXPECT_LT(worst(c, expected), tolerance) << m << " " << n << " " << k << " " << out;
@@ -52,7 +52,7 @@ TEST(Gemm, EqualsAProductInDoublePrecisionInEveryLayout) {
 
 TEST(Gemm, AddsASecondProductBeforeItRounds) {
   at::manual_seed(2);
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     for (const auto [m, n, k] : kShapes) {
       for (const int64_t inner : {1, 6, 16, 600}) {
         for (const bool transposed : {false, true}) {
@@ -63,7 +63,9 @@ TEST(Gemm, AddsASecondProductBeforeItRounds) {
                                       at::mm(a2.to(at::kDouble), b2.to(at::kDouble));
           at::Tensor c = at::empty({m, n}, dtype);
           gemm(c, a, b, {.a2 = a2, .b2 = b2});
-          EXPECT_LT(worst(c, expected), dtype == at::kFloat ? 2e-6 : 8e-3)
+          EXPECT_LT(worst(c, expected), dtype == at::kFloat  ? 2e-6
+                                        : dtype == at::kHalf ? 1e-3
+                                                             : 8e-3)
               << m << " " << n << " " << k << " " << inner;
           const at::Tensor start = at::randn({m, n});
           at::Tensor sum = start.clone();
@@ -91,7 +93,7 @@ TEST(Gemm, WritesIntoAndReadsFromColumnsOfWiderMatrices) {
 // a second product.
 TEST(Gemm, ARowDoesNotDependOnTheOtherRows) {
   at::manual_seed(2);
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     for (const auto out : {at::kFloat, dtype}) {
       const at::Tensor a = at::randn({300, 1100}).to(dtype), a2 = at::randn({300, 16}).to(dtype);
       const at::Tensor b = at::randn({100, 1100}).to(dtype).t(), b2 = at::randn({100, 16}).to(dtype).t();
@@ -118,7 +120,7 @@ TEST(Gemm, ARowDoesNotDependOnTheOtherRows) {
 
 TEST(Gemm, KeptWeightsChangeNoBit) {
   at::manual_seed(6);
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     for (const int64_t limit : {int64_t{1} << 30, int64_t{0}}) {
       const at::Tensor weight = at::randn({130, 1100}).to(dtype);
       const KeptWeights kept(limit);

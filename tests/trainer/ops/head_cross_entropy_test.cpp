@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/trainer/ops/compare.h"
+#include "trainer/ops/gradient.h"
 
 namespace temper::trainer {
 namespace {
@@ -23,7 +24,7 @@ Problem problem_of(at::ScalarType dtype) {
 }
 
 TEST(HeadCrossEntropy, ValuesAndGradientsEqualTheWholeLogits) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     for (const auto kind : {TokenLoss::kNll, TokenLoss::kDft}) {
       const Problem p = problem_of(dtype);
       const at::Tensor slow_hidden = exact(p.hidden), slow_weight = exact(p.weight);
@@ -48,6 +49,24 @@ TEST(HeadCrossEntropy, ValuesAndGradientsEqualTheWholeLogits) {
   }
 }
 
+// A power of two, so that nothing else is rounded.
+TEST(HeadCrossEntropy, IsDifferentiatedWithTheLossGradient) {
+  for (const auto kind : {TokenLoss::kNll, TokenLoss::kDft}) {
+    const Problem plain = problem_of(at::kFloat), scaled = problem_of(at::kFloat);
+    head_cross_entropy(plain.hidden, {.weight = plain.weight}, plain.labels, kind).sum.backward();
+    const LossGradient eight(8);
+    const HeadLoss head =
+        head_cross_entropy(scaled.hidden, {.weight = scaled.weight}, scaled.labels, kind);
+    head.sum.backward(at::full_like(head.sum, 8));
+    EXPECT_TRUE(scaled.hidden.grad().equal(plain.hidden.grad() * 8));
+    EXPECT_TRUE(scaled.weight.grad().equal(plain.weight.grad() * 8));
+    const Problem other = problem_of(at::kFloat);
+    const HeadLoss unscaled =
+        head_cross_entropy(other.hidden, {.weight = other.weight}, other.labels, kind);
+    EXPECT_THROW(unscaled.sum.backward(), std::exception);
+  }
+}
+
 // The loss from whole logits, in double precision.
 at::Tensor slow_loss(const at::Tensor& hidden, const at::Tensor& weight, const at::Tensor& bias,
                      const at::Tensor& labels) {
@@ -57,7 +76,7 @@ at::Tensor slow_loss(const at::Tensor& hidden, const at::Tensor& weight, const a
 }
 
 TEST(HeadCrossEntropy, TrainedRowsTakeThePlaceOfTheWeights) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     for (const bool frozen : {false, true}) {
       Problem p = problem_of(dtype);
       if (frozen) p.weight = p.weight.detach();
@@ -92,7 +111,7 @@ TEST(HeadCrossEntropy, TrainedRowsTakeThePlaceOfTheWeights) {
 }
 
 TEST(HeadCrossEntropy, LowRankUpdatesEqualTheFullProduct) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     const Problem p = problem_of(dtype);
     const at::Tensor weight = p.weight.detach();
     const at::Tensor a = leaf(at::randn({4, 24}) / 5, dtype), b = leaf(at::randn({77, 4}), dtype);

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/trainer/ops/compare.h"
+#include "trainer/ops/gradient.h"
 
 namespace temper::trainer {
 namespace {
@@ -53,7 +54,7 @@ at::Tensor teacher_logits_of(const Problem& p) {
 }
 
 TEST(HeadDivergence, ValuesAndGradientsEqualTheWholeLogits) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     for (const double beta : {0.0, 0.1, 0.5, 1.0}) {
       for (const double temperature : {1.0, 0.9, 3.0}) {
         const DivergenceOptions options{.beta = beta, .temperature = temperature};
@@ -79,9 +80,29 @@ TEST(HeadDivergence, ValuesAndGradientsEqualTheWholeLogits) {
   }
 }
 
+// A power of two, so that nothing else is rounded.
+TEST(HeadDivergence, IsDifferentiatedWithTheLossGradient) {
+  for (const double beta : {0.0, 0.5, 1.0}) {
+    const DivergenceOptions options{.beta = beta, .temperature = 0.9};
+    const auto backward = [&](float loss_gradient) {
+      const LossGradient scaled(loss_gradient);
+      const Problem p = problem_of(at::kFloat);
+      const at::Tensor sum =
+          head_divergence(p.hidden, {.weight = p.weight}, p.teacher_hidden,
+                          {.weight = p.teacher_weight}, p.positions, p.labels, options)
+              .sum;
+      sum.backward(at::full_like(sum, loss_gradient));
+      return std::pair(p.hidden.grad(), p.weight.grad());
+    };
+    const auto plain = backward(1), scaled = backward(8);
+    EXPECT_LT(worst(scaled.first, plain.first * 8), 1e-6);
+    EXPECT_LT(worst(scaled.second, plain.second * 8), 1e-6);
+  }
+}
+
 TEST(HeadDivergence, LowRankUpdatesEqualTheFullProduct) {
   const DivergenceOptions options{.beta = 0.3};
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     const Problem p = problem_of(dtype);
     const at::Tensor base = p.weight.detach();
     const at::Tensor a = leaf(at::randn({4, 24}) / 5, dtype), b = leaf(at::randn({kVocabulary, 4}), dtype);

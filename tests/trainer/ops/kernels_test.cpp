@@ -22,7 +22,8 @@ namespace {
 std::vector<const Kernels*> sets() {
   std::vector<const Kernels*> result = {&kernels_baseline};
 #ifdef __x86_64__
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("f16c"))
     result.push_back(&kernels_avx2);
   if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
     result.push_back(&kernels_avx512);
@@ -93,6 +94,64 @@ TEST(Kernels, RoundingToBfloat16IsToNearestEvenAndKeepsNan) {
   }
 }
 
+float value_of(uint16_t half) {
+  const int exponent = (half >> 10) & 31, mantissa = half & 0x3ff;
+  const float magnitude = exponent == 0    ? std::ldexp(static_cast<float>(mantissa), -24)
+                          : exponent == 31 ? (mantissa == 0 ? INFINITY : NAN)
+                                           : std::ldexp(1024.0f + static_cast<float>(mantissa), exponent - 25);
+  return (half & 0x8000) != 0 ? -magnitude : magnitude;
+}
+
+// All of them, and what lies between two: the midpoint goes to the even one. 65520 is the midpoint
+// to what would be 65536.
+TEST(Kernels, EveryFloat16IsWidenedExactlyAndRoundedToNearestEven) {
+  std::vector<Fp16> halves(65536);
+  for (size_t i = 0; i < halves.size(); ++i) halves[i].bits = static_cast<uint16_t>(i);
+  std::vector<float> exact(halves.size()), between;
+  std::vector<uint16_t> rounded;
+  for (size_t i = 0; i < halves.size(); ++i) exact[i] = value_of(halves[i].bits);
+  for (uint16_t half = 0; half < 0x7c00; ++half) {
+    const float low = value_of(half), high = half == 0x7bff ? 65536.0f : value_of(static_cast<uint16_t>(half + 1));
+    const float middle = (low + high) / 2;
+    const auto up = static_cast<uint16_t>(half + 1), even = half % 2 == 0 ? half : up;
+    for (const auto& [value, bits] : {std::pair{std::nextafter(middle, 0.0f), half},
+                                      {middle, even},
+                                      {std::nextafter(middle, INFINITY), up}}) {
+      between.push_back(value);
+      rounded.push_back(bits);
+      between.push_back(-value);
+      rounded.push_back(static_cast<uint16_t>(bits | 0x8000));
+    }
+  }
+  for (const float beyond : {65536.0f, 1e30f, INFINITY}) {
+    between.push_back(beyond);
+    rounded.push_back(0x7c00);
+  }
+  for (const Kernels* set : sets()) {
+    std::vector<float> wide(halves.size());
+    set->fp16.load(halves.data(), 0, wide.data(), 0, 1, 65536, 1.0f);
+    std::vector<Fp16> back(halves.size()), found(between.size());
+    set->fp16.store(exact.data(), 0, back.data(), 0, 1, 65536);
+    set->fp16.store(between.data(), 0, found.data(), 0, 1, static_cast<int64_t>(between.size()));
+    int64_t wrong = 0;
+    for (size_t i = 0; i < halves.size(); ++i) {
+      const bool same = std::isnan(exact[i])
+                            ? std::isnan(wide[i]) && std::isnan(value_of(back[i].bits))
+                            : wide[i] == exact[i] && back[i].bits == halves[i].bits;
+      wrong += same ? 0 : 1;
+    }
+    for (size_t i = 0; i < between.size(); ++i) wrong += found[i].bits == rounded[i] ? 0 : 1;
+    EXPECT_EQ(wrong, 0) << set->name;
+    // The last, shorter group of a row.
+    Fp16 some[3];
+    const float three[3] = {-2.5f, 1e-7f, 65519.0f};
+    set->fp16.store(three, 0, some, 0, 1, 3);
+    EXPECT_EQ(some[0].bits, 0xc100) << set->name;
+    EXPECT_EQ(some[1].bits, 2) << set->name;
+    EXPECT_EQ(some[2].bits, 0x7bff) << set->name;
+  }
+}
+
 TEST(Kernels, PackedOperandsHoldTwoBfloat16OfConsecutiveKInAWord) {
   for (const Kernels* set : sets()) {
     constexpr int64_t kK = 37, kColumns = 21, kWide = 24;
@@ -139,6 +198,7 @@ TEST(Kernels, QuantisedBitsAreTheSameInEveryInstructionSet) {
     std::vector<float> absmax = std::vector<float>(6 + 1);
     std::vector<float> values = std::vector<float>(kCount + 256);
     std::vector<uint16_t> rounded = std::vector<uint16_t>(kCount + 256);
+    std::vector<uint16_t> halves = std::vector<uint16_t>(kCount + 256);
     bool operator==(const Result&) const = default;
   };
   std::vector<Result> results;
@@ -147,6 +207,7 @@ TEST(Kernels, QuantisedBitsAreTheSameInEveryInstructionSet) {
     EXPECT_TRUE(set->quantize4(x.data(), kCount, code, r.codes.data(), r.absmax.data()));
     r.absmax[6] = set->quantize8(x.data() + 1, 256, nearest.data(), &r.codes[(kCount + 1) / 2]);
     std::vector<Bf16> narrow(kCount + 256);
+    std::vector<Fp16> half(kCount + 256);
     const auto* bytes = reinterpret_cast<const int8_t*>(&r.codes[(kCount + 1) / 2]);
     constexpr int64_t kBegin = 77;  // in the middle of a byte and of a block
     set->quant_f32.dequantize4(r.codes.data(), code.values, &r.absmax[1], kBegin, kCount,
@@ -155,7 +216,13 @@ TEST(Kernels, QuantisedBitsAreTheSameInEveryInstructionSet) {
     set->quant_bf16.dequantize4(r.codes.data(), code.values, &r.absmax[1], kBegin, kCount,
                                 narrow.data());
     set->quant_bf16.dequantize8(bytes, r.absmax[6], &narrow[kCount], 250);
-    for (size_t i = 0; i < narrow.size(); ++i) r.rounded[i] = narrow[i].bits;
+    set->quant_fp16.dequantize4(r.codes.data(), code.values, &r.absmax[1], kBegin, kCount,
+                                half.data());
+    set->quant_fp16.dequantize8(bytes, r.absmax[6], &half[kCount], 250);
+    for (size_t i = 0; i < narrow.size(); ++i) {
+      r.rounded[i] = narrow[i].bits;
+      r.halves[i] = half[i].bits;
+    }
     EXPECT_EQ(r, results[0]) << set->name;
   }
 }

@@ -31,7 +31,7 @@ Projection projection_of(std::vector<int64_t> rows, int64_t columns, at::ScalarT
 
 TEST(Linear, ValuesAndGradientsOfStackedProjectionsEqualSeparateOnes) {
   at::manual_seed(7);
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     const Projection p = projection_of({24, 8, 8}, 32, dtype, true);
     const at::Tensor x = leaf(at::randn({90, 32}), dtype),
                      residual = leaf(at::randn({90, 40}), dtype);
@@ -129,16 +129,16 @@ void expect_lora_of_its_definition(at::ScalarType dtype, double dropout,
 }
 
 TEST(LowRank, ValuesAndGradientsAreThoseOfTheDefinition) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) expect_lora_of_its_definition(dtype, 0);
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) expect_lora_of_its_definition(dtype, 0);
 }
 
 TEST(LowRank, DropoutHasAMaskForEachPartAndDrawsItAgainInBackward) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) expect_lora_of_its_definition(dtype, 0.3);
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) expect_lora_of_its_definition(dtype, 0.3);
 }
 
 TEST(LowRank, OddRanksAreThoseOfTheDefinition) {
   const std::vector<std::vector<int64_t>> odd = {{1, 1}, {3, 6}, {7, 5}, {4, 9}};
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     for (const auto& ranks : odd) {
       SCOPED_TRACE(testing::Message() << dtype << ", ranks " << ranks[0] << " and " << ranks[1]);
       expect_lora_of_its_definition(dtype, 0, ranks);
@@ -151,7 +151,7 @@ TEST(LowRank, OddRanksAreThoseOfTheDefinition) {
 TEST(LowRank, AFewRowsOnQuantisedWeightsEqualManyRows) {
   const at::NoGradGuard off;
   at::manual_seed(13);
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     for (const QuantKind kind : {QuantKind::kNf4, QuantKind::kInt8}) {
       Projection p = projection_of({24, 8}, 128, dtype, true);
       p.low_rank = low_rank_of(p, {1}, {4}, dtype);

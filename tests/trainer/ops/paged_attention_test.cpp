@@ -63,13 +63,15 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{{8, 2, 64, 0}, at::kFloat}, Case{{7, 1, 8, 0}, at::kFloat},
                     Case{{6, 2, 20, 0}, at::kBFloat16}, Case{{2, 1, 128, 0}, at::kFloat},
                     Case{{4, 2, 80, 0}, at::kFloat}, Case{{4, 2, 16, 7}, at::kFloat},
-                    Case{{4, 2, 16, 200}, at::kBFloat16}),
+                    Case{{4, 2, 16, 200}, at::kBFloat16}, Case{{4, 2, 16, 200}, at::kHalf}),
     [](const auto& kind) {
       const AttentionHeads& h = kind.param.heads;
       return std::to_string(h.heads) + "Heads" + std::to_string(h.kv_heads) + "Of" +
              std::to_string(h.head_dim) +
              (h.window > 0 ? "Window" + std::to_string(h.window) : "") +
-             (kind.param.dtype == at::kFloat ? "Fp32" : "Bf16");
+             (kind.param.dtype == at::kFloat  ? "Fp32"
+              : kind.param.dtype == at::kHalf ? "Fp16"
+                                              : "Bf16");
     });
 
 TEST(PagedAttention, SequencesOfOneCallDoNotSeeEachOther) {

@@ -155,7 +155,9 @@ INSTANTIATE_TEST_SUITE_P(Kinds, QuantizedProduct,
                                          std::pair{QuantKind::kNf4, at::kBFloat16},
                                          std::pair{QuantKind::kFp4, at::kBFloat16},
                                          std::pair{QuantKind::kInt8, at::kFloat},
-                                         std::pair{QuantKind::kInt8, at::kBFloat16}));
+                                         std::pair{QuantKind::kInt8, at::kBFloat16},
+                                         std::pair{QuantKind::kNf4, at::kHalf},
+                                         std::pair{QuantKind::kInt8, at::kHalf}));
 
 }  // namespace
 }  // namespace temper::trainer

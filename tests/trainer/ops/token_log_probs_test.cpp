@@ -23,7 +23,7 @@ Problem problem_of(at::ScalarType dtype) {
 }
 
 TEST(TokenLogProbs, ValuesAndGradientsEqualTheWholeLogits) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     for (const double temperature : {1.0, 0.7}) {
       const Problem p = problem_of(dtype);
       const at::Tensor hidden = exact(p.hidden), weight = exact(p.weight);

@@ -21,7 +21,7 @@ Problem problem_of(at::ScalarType dtype) {
 }
 
 TEST(TokenValues, AndTheirGradientsAreThoseOfALinearLayer) {
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
     const Problem p = problem_of(dtype);
     const at::Tensor hidden = exact(p.hidden), weight = exact(p.weight), bias = exact(p.bias);
     const at::Tensor ours = token_values(p.hidden, p.weight, p.bias, p.positions);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 /// Inner loops of the CPU operators: plain pointers and sizes, no threads, no LibTorch. kernels.inl
 /// is compiled once for each instruction set (AVX-512, AVX2, baseline) and chosen at run time; all
@@ -13,6 +14,11 @@ struct Bf16 {
   uint16_t bits;
 };
 
+/// Same bytes as c10::Half.
+struct Fp16 {
+  uint16_t bits;
+};
+
 struct SoftmaxRow {
   float log_sum_exp = 0;  // max + log_total
   float max = 0;          // of the logits
@@ -22,7 +28,7 @@ struct SoftmaxRow {
   int64_t argmax = 0;
 };
 
-/// T is float or Bf16; all arithmetic is float32.
+/// T is float, Bf16 or Fp16; all arithmetic is float32.
 template <class T>
 struct RowKernels {
   /// y = x * rstd * weight, rstd = 1 / sqrt(mean(x^2) + eps). `rstd` [rows * heads] is kept for
@@ -103,19 +109,22 @@ struct PagedKernels {
                  int64_t offset, int64_t first, int64_t length, T* out, float* scratch);
 };
 
+/// What a product multiplies elements of T as: few processors multiply float16.
+template <class T>
+using Packed = std::conditional_t<std::is_same_v<T, Fp16>, float, T>;
+
 /// Operands of a matrix product laid out for its inner kernel. `Word` is one float, or two bfloat16
-/// that follow each other in k. T is float or Bf16; sizes count elements of T, k is rounded up to
-/// whole words with zeros.
+/// that follow each other in k. Sizes count elements, k is rounded up to whole words with zeros.
 template <class T>
 struct PackKernels {
   /// dst [k words][columns] = rows of src [k, columns]
-  void (*rows)(const T* src, int64_t stride, T* dst, int64_t dst_columns, int64_t k,
+  void (*rows)(const T* src, int64_t stride, Packed<T>* dst, int64_t dst_columns, int64_t k,
                int64_t columns);
   /// dst [k words][columns] = columns of src [columns, k]
-  void (*columns)(const T* src, int64_t stride, T* dst, int64_t dst_columns, int64_t k,
+  void (*columns)(const T* src, int64_t stride, Packed<T>* dst, int64_t dst_columns, int64_t k,
                   int64_t columns);
   /// dst [m, k], rows dst_stride apart, = transposed src [k, m]
-  void (*transposed)(const T* src, int64_t stride, T* dst, int64_t dst_stride, int64_t k,
+  void (*transposed)(const T* src, int64_t stride, Packed<T>* dst, int64_t dst_stride, int64_t k,
                      int64_t m);
 };
 
@@ -153,11 +162,14 @@ struct Kernels {
   const char* name;
   RowKernels<float> f32;
   RowKernels<Bf16> bf16;
+  RowKernels<Fp16> fp16;
   PackKernels<float> pack_f32;
   PackKernels<Bf16> pack_bf16;
+  PackKernels<Fp16> pack_fp16;
   AttentionKernels attention;
   QuantKernels<float> quant_f32;
   QuantKernels<Bf16> quant_bf16;
+  QuantKernels<Fp16> quant_fp16;
   /// Blocks of 64 elements to codes (byte k: element 2k in its high half) and scales; a last,
   /// shorter block only at the matrix' end. False when a value is NaN or infinite.
   bool (*quantize4)(const float* x, int64_t count, const FourBitCode& code, uint8_t* codes,
@@ -170,6 +182,7 @@ struct Kernels {
   void (*exp_row)(const float* logits, float peak, float* out, float* sums, int64_t dim);
   PagedKernels<float> paged_f32;
   PagedKernels<Bf16> paged_bf16;
+  PagedKernels<Fp16> paged_fp16;
   /// c [m, n] (+)= a [m, k] b [k, n], row-major float32: where LibTorch has no brgemm for this
   /// machine.
   void (*gemm)(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
@@ -189,6 +202,10 @@ template <>
 inline const RowKernels<Bf16>& row_kernels<Bf16>() {
   return kernels().bf16;
 }
+template <>
+inline const RowKernels<Fp16>& row_kernels<Fp16>() {
+  return kernels().fp16;
+}
 
 template <class T>
 const PackKernels<T>& pack_kernels();
@@ -199,6 +216,10 @@ inline const PackKernels<float>& pack_kernels<float>() {
 template <>
 inline const PackKernels<Bf16>& pack_kernels<Bf16>() {
   return kernels().pack_bf16;
+}
+template <>
+inline const PackKernels<Fp16>& pack_kernels<Fp16>() {
+  return kernels().pack_fp16;
 }
 
 template <class T>
@@ -211,6 +232,10 @@ template <>
 inline const QuantKernels<Bf16>& quant_kernels<Bf16>() {
   return kernels().quant_bf16;
 }
+template <>
+inline const QuantKernels<Fp16>& quant_kernels<Fp16>() {
+  return kernels().quant_fp16;
+}
 
 template <class T>
 const PagedKernels<T>& paged_kernels();
@@ -221,6 +246,10 @@ inline const PagedKernels<float>& paged_kernels<float>() {
 template <>
 inline const PagedKernels<Bf16>& paged_kernels<Bf16>() {
   return kernels().paged_bf16;
+}
+template <>
+inline const PagedKernels<Fp16>& paged_kernels<Fp16>() {
+  return kernels().paged_fp16;
 }
 
 }  // namespace temper::trainer::cpu

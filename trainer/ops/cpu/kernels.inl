@@ -4,6 +4,10 @@
 #include <cmath>
 #include <cstdint>
 
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
 #include "trainer/ops/blockwise.h"
 #include "trainer/ops/cpu/kernels.h"
 
@@ -44,19 +48,23 @@ const Kernels TEMPER_ISA_KERNELS = {
     TEMPER_ISA_NAME,
     TEMPER_ISA::rows_of<float>(),
     TEMPER_ISA::rows_of<Bf16>(),
+    TEMPER_ISA::rows_of<Fp16>(),
     {TEMPER_ISA::pack_rows<float>, TEMPER_ISA::pack_columns<float>,
      TEMPER_ISA::pack_transposed<float>},
     {TEMPER_ISA::pack_rows<Bf16>, TEMPER_ISA::pack_columns<Bf16>,
      TEMPER_ISA::pack_transposed<Bf16>},
+    {TEMPER_ISA::widened_rows, TEMPER_ISA::widened_columns, TEMPER_ISA::widened_transposed},
     {TEMPER_ISA::softmax, TEMPER_ISA::scale_columns, TEMPER_ISA::softmax_backward},
     TEMPER_ISA::quant_of<float>(),
     TEMPER_ISA::quant_of<Bf16>(),
+    TEMPER_ISA::quant_of<Fp16>(),
     TEMPER_ISA::quantize4,
     TEMPER_ISA::quantize8,
     TEMPER_ISA::softmax_row,
     TEMPER_ISA::exp_row,
     {TEMPER_ISA::attend_pages<float>},
     {TEMPER_ISA::attend_pages<Bf16>},
+    {TEMPER_ISA::attend_pages<Fp16>},
     TEMPER_ISA::gemm,
 };
 

@@ -11,38 +11,103 @@ typedef Halves LooseHalves __attribute__((aligned(2), may_alias));
 
 inline Floats all(float value) { return value - Floats{}; }
 inline Floats bits_to_floats(Words w) { return reinterpret_cast<Floats>(w); }
-inline Floats widen(Halves h) { return bits_to_floats(__builtin_convertvector(h, Words) << 16); }
 
-// To nearest even; a NaN stays one (its low bits might all be in the part that is cut off).
-inline Halves narrow(Floats f) {
+// The types of sixteen bits: widened exactly, narrowed to nearest even.
+template <class T>
+concept Narrow = sizeof(T) == sizeof(uint16_t);
+
+inline Floats widen(Bf16, Halves h) {
+  return bits_to_floats(__builtin_convertvector(h, Words) << 16);
+}
+
+// A NaN stays one (its low bits might all be in the part that is cut off).
+inline Halves narrow(Bf16, Floats f) {
   const Words w = reinterpret_cast<Words>(f);
   const Words rounded = (w + 0x7fffu + ((w >> 16) & 1u)) >> 16;
   const Words kept = f == f ? rounded : Words{} + 0x7fc0u;
   return __builtin_convertvector(kept, Halves);
 }
 
-inline Floats load16(const float* p) { return *reinterpret_cast<const LooseFloats*>(p); }
-inline Floats load16(const Bf16* p) { return widen(*reinterpret_cast<const LooseHalves*>(p)); }
-inline void store16(float* p, Floats v) { *reinterpret_cast<LooseFloats*>(p) = v; }
-inline void store16(Bf16* p, Floats v) { *reinterpret_cast<LooseHalves*>(p) = narrow(v); }
+#if defined(__AVX512F__)
+inline Floats widen(Fp16, Halves h) {
+  return reinterpret_cast<Floats>(_mm512_cvtph_ps(reinterpret_cast<__m256i>(h)));
+}
+inline Halves narrow(Fp16, Floats f) {
+  return reinterpret_cast<Halves>(
+      _mm512_cvtps_ph(reinterpret_cast<__m512>(f), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+#elif defined(__F16C__)
+inline Floats widen(Fp16, Halves h) {
+  __m128i parts[2];
+  __builtin_memcpy(parts, &h, sizeof h);
+  const __m256 wide[2] = {_mm256_cvtph_ps(parts[0]), _mm256_cvtph_ps(parts[1])};
+  Floats f;
+  __builtin_memcpy(&f, wide, sizeof f);
+  return f;
+}
+inline Halves narrow(Fp16, Floats f) {
+  __m256 parts[2];
+  __builtin_memcpy(parts, &f, sizeof f);
+  const __m128i narrowed[2] = {_mm256_cvtps_ph(parts[0], _MM_FROUND_TO_NEAREST_INT),
+                               _mm256_cvtps_ph(parts[1], _MM_FROUND_TO_NEAREST_INT)};
+  Halves h;
+  __builtin_memcpy(&h, narrowed, sizeof h);
+  return h;
+}
+#else
+// Exponents count from -15 instead of -127, in steps of 2^-24 below 2^-14.
+inline Floats widen(Fp16, Halves h) {
+  const Words w = __builtin_convertvector(h, Words);
+  const Words exponent = w & 0x7c00u, sign = (w & 0x8000u) << 16;
+  const Words offset = exponent == 0x7c00u ? Words{} + (224u << 23) : Words{} + (112u << 23);
+  const Floats steps =
+      __builtin_convertvector(reinterpret_cast<Ints>(w & 0x3ffu), Floats) * 0x1p-24f;
+  const Words normal = ((w & 0x7fffu) << 13) + offset;
+  return bits_to_floats(sign | (exponent == 0u ? reinterpret_cast<Words>(steps) : normal));
+}
+inline Halves narrow(Fp16, Floats f) {
+  const Words w = reinterpret_cast<Words>(f);
+  const Words sign = (w >> 16) & 0x8000u, magnitude = w & 0x7fffffffu;
+  const Words moved = magnitude - (112u << 23);
+  const Words rounded = (moved + 0xfffu + ((moved >> 13) & 1u)) >> 13;
+  // Half has a last place of 2^-24: the sum is rounded there.
+  const Words steps = reinterpret_cast<Words>(bits_to_floats(magnitude) + 0.5f) - (126u << 23);
+  Words bits = magnitude < (113u << 23) ? steps : rounded;
+  bits = magnitude >= (143u << 23) ? Words{} + 0x7c00u : bits;
+  bits = magnitude > (255u << 23) ? 0x7e00u | ((magnitude >> 13) & 0x3ffu) : bits;
+  return __builtin_convertvector(sign | bits, Halves);
+}
+#endif
 
-inline float to_float(float x) { return x; }
-inline float to_float(Bf16 x) {
-  return __builtin_bit_cast(float, static_cast<uint32_t>(x.bits) << 16);
+inline Floats load16(const float* p) { return *reinterpret_cast<const LooseFloats*>(p); }
+template <Narrow T>
+inline Floats load16(const T* p) {
+  return widen(T{}, *reinterpret_cast<const LooseHalves*>(p));
+}
+inline void store16(float* p, Floats v) { *reinterpret_cast<LooseFloats*>(p) = v; }
+template <Narrow T>
+inline void store16(T* p, Floats v) {
+  *reinterpret_cast<LooseHalves*>(p) = narrow(T{}, v);
 }
 
 // The last, shorter group of a row, filled up with zeros.
-template <class T>
-inline Floats load_some(const T* p, int64_t count) {
+inline Floats load_some(const float* p, int64_t count) {
   Floats v{};
-  for (int64_t i = 0; i < count; ++i) v[i] = to_float(p[i]);
+  for (int64_t i = 0; i < count; ++i) v[i] = p[i];
   return v;
+}
+template <Narrow T>
+inline Floats load_some(const T* p, int64_t count) {
+  Halves h{};
+  for (int64_t i = 0; i < count; ++i) h[i] = p[i].bits;
+  return widen(T{}, h);
 }
 inline void store_some(float* p, Floats v, int64_t count) {
   for (int64_t i = 0; i < count; ++i) p[i] = v[i];
 }
-inline void store_some(Bf16* p, Floats v, int64_t count) {
-  const Halves h = narrow(v);
+template <Narrow T>
+inline void store_some(T* p, Floats v, int64_t count) {
+  const Halves h = narrow(T{}, v);
   for (int64_t i = 0; i < count; ++i) p[i].bits = h[i];
 }
 

@@ -95,6 +95,20 @@ void pack_transposed(const T* src, int64_t stride, T* dst, int64_t dst_stride, i
   }
 }
 
+// Float16, which is multiplied as float32.
+void widened_rows(const Fp16* src, int64_t stride, float* dst, int64_t dst_columns, int64_t k,
+                  int64_t columns) {
+  load(src, stride, dst, dst_columns, k, columns, 1.0f);
+}
+void widened_columns(const Fp16* src, int64_t stride, float* dst, int64_t dst_columns, int64_t k,
+                     int64_t columns) {
+  load_transposed(src, stride, dst, dst_columns, columns, k, 1.0f);
+}
+void widened_transposed(const Fp16* src, int64_t stride, float* dst, int64_t dst_stride, int64_t k,
+                        int64_t m) {
+  load_transposed(src, stride, dst, dst_stride, k, m, 1.0f);
+}
+
 // Four rows by 32 columns at a time in registers.
 void gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb,
           float* c, int64_t ldc, bool add_to) {

@@ -23,20 +23,28 @@ inline int64_t code_at(const uint8_t* packed, int64_t i) {
 
 // A value as T stores it, in a word, and back to memory.
 inline Words stored_bits(const float*, Floats v) { return reinterpret_cast<Words>(v); }
-inline Words stored_bits(const Bf16*, Floats v) {
-  return __builtin_convertvector(narrow(v), Words);
+template <Narrow T>
+inline Words stored_bits(const T*, Floats v) {
+  return __builtin_convertvector(narrow(T{}, v), Words);
 }
 inline void store_bits(float* p, Words w) {
   *reinterpret_cast<LooseFloats*>(p) = reinterpret_cast<Floats>(w);
 }
-inline void store_bits(Bf16* p, Words w) {
+template <Narrow T>
+inline void store_bits(T* p, Words w) {
   *reinterpret_cast<LooseHalves*>(p) = __builtin_convertvector(w, Halves);
 }
 inline void store_one(float* p, uint32_t bits) { *p = __builtin_bit_cast(float, bits); }
-inline void store_one(Bf16* p, uint32_t bits) { p->bits = static_cast<uint16_t>(bits); }
+template <Narrow T>
+inline void store_one(T* p, uint32_t bits) {
+  p->bits = static_cast<uint16_t>(bits);
+}
 // The value after that rounding.
 inline Floats rounded_to(const float*, Floats v) { return v; }
-inline Floats rounded_to(const Bf16*, Floats v) { return widen(narrow(v)); }
+template <Narrow T>
+inline Floats rounded_to(const T*, Floats v) {
+  return widen(T{}, narrow(T{}, v));
+}
 
 bool quantize4(const float* x, int64_t count, const FourBitCode& code, uint8_t* codes,
                float* absmax) {
