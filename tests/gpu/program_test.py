@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import unittest
@@ -102,6 +103,32 @@ class OnDevice(sharding_test.Sharding):
                 found, _ = self.trained_on("cuda", case, f"zero-{zero}", ranks=2, parallel=parallel)
                 for ours, theirs in zip(found, lines, strict=True):
                     self.assertAlmostEqual(ours["loss"], theirs["loss"], delta=FP32)
+
+    def test_ranks_that_meet_without_mpi_train_as_one_does(self):
+        if not EMULATED and device_count() < 2:
+            self.skipTest("one device: no place for a second rank")
+        case, more = self.case("full"), {"train": {"steps": 2}, "batch": {"global": 4, "micro": 2}}
+        alone, _ = self.trained_on("cuda", case, "alone", **more)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meeting = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        more["train"] = more["train"] | {"device": "cuda"}
+        recipe = self.recipe(case, {"rendezvous": meeting}, **more)
+        ranks = [
+            subprocess.Popen([PROGRAM, "train", recipe, "run.name=meeting"], cwd=self.directory, stdin=subprocess.DEVNULL,
+                             env=ENVIRONMENT | {"TEMPER_RANK": str(rank), "TEMPER_WORLD_SIZE": "2"},
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for rank in (0, 1)
+        ]  # fmt: skip
+        for process in ranks:
+            output, _ = process.communicate(timeout=120)
+            self.assertEqual(process.returncode, 0, output)
+        found = self.numbers("runs/meeting")
+        self.assertEqual([line["step"] for line in found], [1, 2])
+        for ours, theirs in zip(found, alone, strict=True):
+            for name in ("loss", "eval_loss", "grad_norm"):
+                self.assertEqual(name in ours, name in theirs, name)
+                self.assertAlmostEqual(ours.get(name, 0), theirs.get(name, 0), delta=FP32, msg=name)
 
     def test_evaluation_and_generation_find_what_they_find_on_the_cpu(self):
         recipe = self.recipe(self.case("full"))

@@ -34,7 +34,7 @@
 #include "trainer/models/model.h"
 #include "trainer/ops/device.h"
 #include "trainer/ops/gemm.h"
-#include "trainer/ops/head_cross_entropy.h"
+#include "trainer/ops/head_terms.h"
 #include "trainer/ops/rms_norm.h"
 #include "trainer/ops/rope.h"
 #include "trainer/ops/swiglu.h"
@@ -182,8 +182,8 @@ void measure_step(std::map<std::string, std::string>& given) {
     for (Parameter& parameter : p.model->parameters()) {
       if (parameter.value.grad().defined()) parameter.value.mutable_grad().zero_();
     }
-    const HeadLoss head =
-        head_cross_entropy(p.model->hidden(batch), p.model->head(), batch.labels, TokenLoss::kNll);
+    const HeadTerms head = head_cross_entropy_terms(p.model->hidden(batch), p.model->head(),
+                                                    batch.labels, TokenLoss::kNll);
     head.sum.backward();
     loss = head.sum.item<double>() / tokens;
     for (const Parameter& parameter : p.model->parameters()) {
@@ -278,7 +278,7 @@ void measure_kernels() {
   const at::Tensor labels = at::randint(131072, {8192}, at::kLong);
   const auto loss = [&] {
     hidden.mutable_grad().reset();
-    head_cross_entropy(hidden, head, labels, TokenLoss::kNll).sum.backward();
+    head_cross_entropy_terms(hidden, head, labels, TokenLoss::kNll).sum.backward();
   };
   loss();
   at::getDeviceAllocator(at::kCUDA)->resetPeakStats(0);
