@@ -134,7 +134,7 @@ int64_t Checkpoints::resume() {
   }
   run.optimizer->updates = scalars.at("updates");
   state_->recorder.restore(scalars.at("recorder"));
-  if (state_->loss_scaler) {
+  if (state_->loss_scaler && scalars.contains("loss_scaler")) {  // not where the run has been made in another type
     const data::Json& saved = scalars.at("loss_scaler");
     state_->loss_scaler->restore(
         {.scale = saved.at("scale"), .good_steps = saved.at("good_steps"), .overflows = saved.at("overflows")});
