@@ -1,9 +1,9 @@
-// The Llama decoder (Touvron et al. 2023, arXiv:2302.13971; Grattafiori et al. 2024,
-// arXiv:2407.21783) and those that differ from it by fields of ModelConfig: Mistral, Qwen2, Qwen3.
-// For each layer, with x the residual stream:
+// A decoder of pre-norm blocks; what they are made of is said by fields of ModelConfig: Llama
+// (Touvron et al. 2023, arXiv:2302.13971; Grattafiori et al. 2024, arXiv:2407.21783), Mistral,
+// Qwen2, Qwen3 and GPT-2 (Radford et al. 2019). For each layer, with x the residual stream:
 //
-//     x = x + W_o attention(rope(norm_qk(W_qkv rms_norm(x))))
-//     x = x + W_down (silu(W_gate rms_norm(x)) * W_up rms_norm(x))
+//     x = x + W_o attention(rope(norm_qk(W_qkv norm(x))))
+//     x = x + W_down (silu(W_gate norm(x)) * W_up norm(x))     or  x + W_down gelu(W_up norm(x))
 #include <utility>
 
 #include <ATen/ATen.h>
@@ -18,6 +18,8 @@
 #include "trainer/ops/checkpoint.h"
 #include "trainer/ops/device.h"
 #include "trainer/ops/embedding.h"
+#include "trainer/ops/gelu.h"
+#include "trainer/ops/layer_norm.h"
 #include "trainer/ops/linear.h"
 #include "trainer/ops/qk_norm.h"
 #include "trainer/ops/rms_norm.h"
@@ -30,16 +32,40 @@ namespace {
 constexpr int kFull = 1;
 constexpr int kSelective = 2;
 
+struct Norm {
+  at::Tensor weight;
+  at::Tensor bias;  // of LayerNorm
+};
+
+std::pair<at::Tensor, at::Tensor> normed(const at::Tensor& x, const Norm& norm, double eps) {
+  return norm.bias.defined() ? layer_norm(x, norm.weight, norm.bias, eps)
+                             : rms_norm(x, norm.weight, eps);
+}
+
+at::Tensor normed_again(const at::Tensor& x, const Norm& norm, double eps) {
+  return norm.bias.defined() ? layer_norm_again(x, norm.weight, norm.bias, eps)
+                             : rms_norm_again(x, norm.weight, eps);
+}
+
 struct Layer {
-  at::Tensor input_norm, post_attention_norm;
+  Norm attention_norm, mlp_norm;
   at::Tensor q_norm, k_norm;  // qwen3
-  Projection qkv, output, gate_up, down;
+  Projection qkv, attention_output, mlp_input, mlp_output;
   AttentionHeads heads;
 };
 
-class Llama : public Model {
+// Tokens on their way into the first block, those that stand in front of them included.
+struct Entry {
+  at::Tensor x;
+  RopeAngles angles;
+  DocumentLayout documents;
+  Longer longer;      // where there are virtual tokens
+  at::Tensor prefix;  // where they are keys and values
+};
+
+class Decoder : public Model {
  public:
-  Llama(const ModelConfig& config, const ModelOptions& options);
+  Decoder(const ModelConfig& config, const DecoderNames& names, const ModelOptions& options);
 
   const ModelConfig& config() const override { return config_; }
   std::vector<Parameter>& parameters() override { return parameters_; }
@@ -57,57 +83,70 @@ class Llama : public Model {
     return at::empty(shape, at::TensorOptions(options_.device).dtype(options_.compute));
   }
   at::Tensor add_parameter(const std::string& name, const at::Tensor& storage, bool decay);
-  at::Tensor add_norm(const std::string& name, int64_t dim);
+  Norm add_norm(const std::string& name, int64_t dim);
   struct Part {
     const char* name;
     int64_t rows;
   };
   Projection add_projection(const std::string& prefix, const std::vector<Part>& parts,
                             int64_t columns, bool bias);
+  std::vector<Part> query_key_value_parts() const;
+  std::vector<Part> mlp_parts() const;
+  std::string prefix_of(int64_t block) const {
+    return std::string(names_.blocks) + "." + std::to_string(block) + ".";
+  }
   void add_layer(int64_t index);
 
-  at::Tensor normed_projection(const at::Tensor& x, const at::Tensor& norm,
-                               const Projection& projection, at::Tensor& residual) const;
+  Entry enter(const at::Tensor& token_ids, at::Tensor positions, DocumentLayout documents,
+              const VirtualTokens* front) const;
+  at::Tensor normed_projection(const at::Tensor& x, const Norm& norm, const Projection& projection,
+                               at::Tensor& residual) const;
   at::Tensor queries_keys_values(const Layer& layer, const at::Tensor& x, const RopeAngles& angles,
                                  at::Tensor& residual) const;
   at::Tensor mlp(const Layer& layer, const at::Tensor& x) const;
+  at::Tensor after_last(const at::Tensor& x) const {
+    return normed(x, final_norm_, config_.norm_eps).second;
+  }
   const VirtualTokens* in_front() const {
     return virtual_tokens_ && virtual_tokens_->context->enabled ? virtual_tokens_.get() : nullptr;
   }
   at::Tensor keys_values(const at::Tensor& prefix, size_t layer) const;
 
   ModelConfig config_;
+  const DecoderNames& names_;
   ModelOptions options_;
   std::vector<Parameter> parameters_;
-  Embedding embedding_;
+  Embedding embedding_, positions_;
   std::shared_ptr<const VirtualTokens> virtual_tokens_;
-  at::Tensor final_norm_;
+  Norm final_norm_;
   OutputHead head_;
   std::vector<Layer> layers_;
   int64_t block_ = -1;  // what parameters are added to
   BlockHooks* block_hooks_ = nullptr;
 };
 
-Llama::Llama(const ModelConfig& config, const ModelOptions& options)
-    : config_(config), options_(options) {
-  const auto matrix = [&](int64_t rows, int64_t columns) {
-    return empty({rows, columns});
+Decoder::Decoder(const ModelConfig& config, const DecoderNames& names, const ModelOptions& options)
+    : config_(config), names_(names), options_(options) {
+  const auto add_matrix = [&](const std::string& module, int64_t rows) {
+    return add_parameter(module + ".weight", empty({rows, config.hidden_size}), true);
   };
-  embedding_.weight = add_parameter("model.embed_tokens.weight",
-                             matrix(config.vocab_size, config.hidden_size), true);
+  embedding_.weight = add_matrix(names.embedding, config.vocab_size);
+  if (config.learned_positions) {
+    positions_.weight = add_matrix(names.positions, config.max_position_embeddings);
+  }
   for (block_ = 0; block_ < config.num_hidden_layers; ++block_) add_layer(block_);
   block_ = -1;
-  final_norm_ = add_norm("model.norm.weight", config.hidden_size);
+  final_norm_ = add_norm(names.final_norm, config.hidden_size);
   if (config.num_labels > 0) {
-    head_.weight = add_parameter("score.weight", matrix(config.num_labels, config.hidden_size), true);
+    head_.weight = add_matrix("score", config.num_labels);
   } else if (config.tie_word_embeddings) {
     head_.weight = embedding_.weight;
   } else {
-    head_.weight = add_parameter("lm_head.weight", matrix(config.vocab_size, config.hidden_size), true);
+    head_.weight = add_matrix("lm_head", config.vocab_size);
   }
 }
 
-at::Tensor Llama::add_parameter(const std::string& name, const at::Tensor& storage, bool decay) {
+at::Tensor Decoder::add_parameter(const std::string& name, const at::Tensor& storage, bool decay) {
   Parameter parameter{.name = name,
                       .value = storage.detach(),
                       .master = {},
@@ -123,11 +162,13 @@ at::Tensor Llama::add_parameter(const std::string& name, const at::Tensor& stora
   return parameter.value;
 }
 
-at::Tensor Llama::add_norm(const std::string& name, int64_t dim) {
-  return add_parameter(name, empty({dim}), false);
+Norm Decoder::add_norm(const std::string& name, int64_t dim) {
+  Norm norm{.weight = add_parameter(name + ".weight", empty({dim}), false), .bias = {}};
+  if (config_.layer_norm) norm.bias = add_parameter(name + ".bias", empty({dim}), false);
+  return norm;
 }
 
-Projection Llama::add_projection(const std::string& prefix, const std::vector<Part>& parts,
+Projection Decoder::add_projection(const std::string& prefix, const std::vector<Part>& parts,
                                  int64_t columns, bool bias) {
   int64_t rows = 0;
   for (const Part& part : parts) rows += part.rows;
@@ -152,41 +193,48 @@ Projection Llama::add_projection(const std::string& prefix, const std::vector<Pa
   return projection;
 }
 
-void Llama::add_layer(int64_t index) {
+std::vector<Decoder::Part> Decoder::query_key_value_parts() const {
+  const auto& [queries, keys, values] = names_.queries_keys_values;
+  const int64_t query_rows = config_.num_attention_heads * config_.head_dim;
+  const int64_t key_rows = config_.num_key_value_heads * config_.head_dim;
+  if (*keys == '\0') return {{queries, query_rows + 2 * key_rows}};
+  return {{queries, query_rows}, {keys, key_rows}, {values, key_rows}};
+}
+
+std::vector<Decoder::Part> Decoder::mlp_parts() const {
+  const auto& [gate, up] = names_.mlp_input;
+  if (*up == '\0') return {{gate, config_.intermediate_size}};
+  return {{gate, config_.intermediate_size}, {up, config_.intermediate_size}};
+}
+
+void Decoder::add_layer(int64_t index) {
   const ModelConfig& c = config_;
-  const std::string prefix = "model.layers." + std::to_string(index) + ".";
-  const int64_t queries = c.num_attention_heads * c.head_dim;
-  const int64_t keys = c.num_key_value_heads * c.head_dim;
+  const std::string prefix = prefix_of(index);
   Layer layer;
   layer.heads = {c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.sliding_window[index]};
-  layer.input_norm = add_norm(prefix + "input_layernorm.weight", c.hidden_size);
-  layer.qkv = add_projection(prefix + "self_attn.",
-                             {{"q_proj", queries}, {"k_proj", keys}, {"v_proj", keys}},
-                             c.hidden_size, c.attention_bias);
+  layer.attention_norm = add_norm(prefix + names_.attention_norm, c.hidden_size);
+  layer.qkv = add_projection(prefix, query_key_value_parts(), c.hidden_size, c.attention_bias);
   if (c.qk_norm) {
-    layer.q_norm = add_norm(prefix + "self_attn.q_norm.weight", c.head_dim);
-    layer.k_norm = add_norm(prefix + "self_attn.k_norm.weight", c.head_dim);
+    layer.q_norm = add_norm(prefix + "self_attn.q_norm", c.head_dim).weight;
+    layer.k_norm = add_norm(prefix + "self_attn.k_norm", c.head_dim).weight;
   }
-  layer.output =
-      add_projection(prefix + "self_attn.", {{"o_proj", c.hidden_size}}, queries, c.output_bias);
-  layer.post_attention_norm = add_norm(prefix + "post_attention_layernorm.weight", c.hidden_size);
-  layer.gate_up = add_projection(
-      prefix + "mlp.", {{"gate_proj", c.intermediate_size}, {"up_proj", c.intermediate_size}},
-      c.hidden_size, c.mlp_bias);
-  layer.down = add_projection(prefix + "mlp.", {{"down_proj", c.hidden_size}}, c.intermediate_size,
-                              c.mlp_bias);
+  layer.attention_output = add_projection(prefix, {{names_.attention_output, c.hidden_size}},
+                                          c.num_attention_heads * c.head_dim, c.output_bias);
+  layer.mlp_norm = add_norm(prefix + names_.mlp_norm, c.hidden_size);
+  layer.mlp_input = add_projection(prefix, mlp_parts(), c.hidden_size, c.mlp_bias);
+  layer.mlp_output = add_projection(prefix, {{names_.mlp_output, c.hidden_size}},
+                                    c.intermediate_size, c.mlp_bias);
   layers_.push_back(std::move(layer));
 }
 
-std::vector<LinearSlot> Llama::linears() {
+std::vector<LinearSlot> Decoder::linears() {
   std::vector<LinearSlot> slots;
   int64_t block = 0;
-  const auto add = [&](const std::string& prefix, Projection& projection,
-                       const std::vector<const char*>& names) {
-    for (size_t i = 0; i < names.size(); ++i) {
+  const auto add = [&](Projection& projection, const std::vector<Part>& parts) {
+    for (size_t i = 0; i < parts.size(); ++i) {
       const int64_t columns = projection.weight.defined() ? projection.weight.size(1)
                                                           : projection.quantized[i].columns;
-      slots.push_back({.module = prefix + names[i],
+      slots.push_back({.module = prefix_of(block) + parts[i].name,
                        .projection = &projection,
                        .part = i,
                        .in_features = columns,
@@ -195,95 +243,111 @@ std::vector<LinearSlot> Llama::linears() {
     }
   };
   for (Layer& layer : layers_) {
-    const std::string prefix = "model.layers." + std::to_string(block) + ".";
-    add(prefix + "self_attn.", layer.qkv, {"q_proj", "k_proj", "v_proj"});
-    add(prefix + "self_attn.", layer.output, {"o_proj"});
-    add(prefix + "mlp.", layer.gate_up, {"gate_proj", "up_proj"});
-    add(prefix + "mlp.", layer.down, {"down_proj"});
+    add(layer.qkv, query_key_value_parts());
+    add(layer.attention_output, {{names_.attention_output, config_.hidden_size}});
+    add(layer.mlp_input, mlp_parts());
+    add(layer.mlp_output, {{names_.mlp_output, config_.hidden_size}});
     ++block;
   }
   return slots;
 }
 
-// Selective checkpointing keeps what products and attention give and computes norms and SwiGLU
-// again: a third of the activations for one pass over memory each.
-at::Tensor Llama::normed_projection(const at::Tensor& x, const at::Tensor& norm,
-                                    const Projection& projection, at::Tensor& residual) const {
-  const double eps = config_.rms_norm_eps;
-  auto [through, normed] = rms_norm(x, norm, eps);
+// Selective checkpointing keeps what products and attention give and computes norms and the MLP's
+// activation again: a third of the activations for one pass over memory each.
+at::Tensor Decoder::normed_projection(const at::Tensor& x, const Norm& norm,
+                                      const Projection& projection, at::Tensor& residual) const {
+  const double eps = config_.norm_eps;
+  auto [through, y] = normed(x, norm, eps);
   residual = through;
   std::function<at::Tensor()> again;
   if (options_.activation_checkpointing == kSelective && at::GradMode::is_enabled()) {
-    again = [kept = x.detach(), norm, eps] { return rms_norm_again(kept, norm, eps); };
+    again = [kept = x.detach(), norm, eps] { return normed_again(kept, norm, eps); };
   }
-  return linear(normed, projection, {}, std::move(again));
+  return linear(y, projection, {}, std::move(again));
 }
 
-at::Tensor Llama::queries_keys_values(const Layer& layer, const at::Tensor& x,
-                                      const RopeAngles& angles, at::Tensor& residual) const {
+at::Tensor Decoder::queries_keys_values(const Layer& layer, const at::Tensor& x,
+                                        const RopeAngles& angles, at::Tensor& residual) const {
   const AttentionHeads& h = layer.heads;
-  at::Tensor qkv = normed_projection(x, layer.input_norm, layer.qkv, residual);
+  at::Tensor qkv = normed_projection(x, layer.attention_norm, layer.qkv, residual);
   if (config_.qk_norm)
-    qkv = qk_norm(qkv, layer.q_norm, layer.k_norm, h.heads, h.kv_heads, config_.rms_norm_eps);
-  return rope(qkv, angles, h.heads + h.kv_heads, h.head_dim);
+    qkv = qk_norm(qkv, layer.q_norm, layer.k_norm, h.heads, h.kv_heads, config_.norm_eps);
+  return config_.learned_positions ? qkv : rope(qkv, angles, h.heads + h.kv_heads, h.head_dim);
 }
 
-at::Tensor Llama::mlp(const Layer& layer, const at::Tensor& x) const {
+at::Tensor Decoder::mlp(const Layer& layer, const at::Tensor& x) const {
   at::Tensor residual;
-  const at::Tensor gate_up =
-      normed_projection(x, layer.post_attention_norm, layer.gate_up, residual);
+  const std::optional<Gelu> form = config_.gelu;
+  const at::Tensor inner = normed_projection(x, layer.mlp_norm, layer.mlp_input, residual);
   std::function<at::Tensor()> again;
   if (options_.activation_checkpointing == kSelective && at::GradMode::is_enabled()) {
-    again = [kept = gate_up.detach()] { return swiglu_again(kept); };
+    again = [kept = inner.detach(), form] {
+      return form ? gelu_again(kept, *form) : swiglu_again(kept);
+    };
   }
-  return linear(swiglu(gate_up), layer.down, residual, std::move(again));
+  return linear(form ? gelu(inner, *form) : swiglu(inner), layer.mlp_output, residual,
+                std::move(again));
 }
 
 // Of a prefix [n, 2 layers K E]: a layer's keys and values side by side, as qkv has them.
-at::Tensor Llama::keys_values(const at::Tensor& prefix, size_t layer) const {
+at::Tensor Decoder::keys_values(const at::Tensor& prefix, size_t layer) const {
   const int64_t columns = 2 * config_.num_key_value_heads * config_.head_dim;
   return prefix.narrow(1, static_cast<int64_t>(layer) * columns, columns);
 }
 
-at::Tensor Llama::hidden(const data::Batch& batch) {
-  const int64_t rows = batch.token_ids.size(0), length = batch.token_ids.size(1);
-  at::Tensor positions = batch.positions.reshape({-1});
-  DocumentLayout documents{batch.document_ends, batch.prefixes};
-  at::Tensor x = embed(sent_to(options_.device, batch.token_ids.reshape({-1})), embedding_);
-  const VirtualTokens* front = in_front();
-  Longer longer;
-  at::Tensor prefix;
+// `token_ids`, `positions` [N] and the documents on the host.
+Entry Decoder::enter(const at::Tensor& token_ids, at::Tensor positions, DocumentLayout documents,
+                     const VirtualTokens* front) const {
+  Entry entry;
+  entry.x = embed(sent_to(options_.device, token_ids), embedding_);
   if (front) {
-    longer = longer_batch(positions, documents, front->count);
+    entry.longer = longer_batch(positions, documents, front->count);
     const at::Tensor vectors = front->vectors();
     if (front->prefix) {
-      prefix = vectors;
+      entry.prefix = vectors;
       positions = positions + front->count;
     } else {
-      x = insert_rows(x, vectors, longer);
-      positions = longer.positions;
-      documents = longer.documents;
+      entry.x = insert_rows(entry.x, vectors, entry.longer);
+      positions = entry.longer.positions;
+      documents = entry.longer.documents;
     }
   }
-  const RopeAngles angles = rope_angles(config_, positions, documents.ends, options_.device);
-  documents = on_device(documents, options_.device);
+  if (config_.learned_positions) {
+    // Padding, a document by itself, may count on behind the last position.
+    const at::Tensor known = positions.clamp_max(config_.max_position_embeddings - 1);
+    entry.x = entry.x + embed(sent_to(options_.device, known), positions_);
+  } else {
+    entry.angles = rope_angles(config_, positions, documents.ends, options_.device);
+  }
+  entry.documents =
+      on_device(entry.prefix.defined() ? entry.longer.documents : documents, options_.device);
+  return entry;
+}
+
+at::Tensor Decoder::hidden(const data::Batch& batch) {
+  const int64_t rows = batch.token_ids.size(0), length = batch.token_ids.size(1);
+  const VirtualTokens* front = in_front();
+  const auto [first, angles, documents, longer, prefix] =
+      enter(batch.token_ids.reshape({-1}), batch.positions.reshape({-1}),
+            {batch.document_ends, batch.prefixes}, front);
+  at::Tensor x = first;
   if (block_hooks_) block_hooks_->begin_forward();
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     const auto block = static_cast<int64_t>(i);
     x = enter_block(x, block_hooks_, block);
     // By value: checkpoint() calls it again in backward, when this function has returned.
-    const auto forward = [this, &layer, angles, documents, longer](const at::Tensor& in,
-                                                              const at::Tensor& before) {
+    const auto forward = [this, &layer, angles = angles, documents = documents, longer = longer](
+                             const at::Tensor& in, const at::Tensor& before) {
       at::Tensor residual;
       const at::Tensor qkv = queries_keys_values(layer, in, angles, residual);
       // The prefix asks nothing: its queries are zero and what they find is dropped.
       const at::Tensor attended =
-          before.defined() ? take_tokens(attention(insert_rows(qkv, before, longer),
-                                                   longer.documents, layer.heads),
-                                         longer)
-                           : attention(qkv, documents, layer.heads);
-      return mlp(layer, linear(attended, layer.output, residual));
+          before.defined()
+              ? take_tokens(attention(insert_rows(qkv, before, longer), documents, layer.heads),
+                            longer)
+              : attention(qkv, documents, layer.heads);
+      return mlp(layer, linear(attended, layer.attention_output, residual));
     };
     const at::Tensor before = prefix.defined() ? keys_values(prefix, i) : at::Tensor();
     x = options_.activation_checkpointing == kFull ? checkpoint(forward, x, before)
@@ -291,19 +355,18 @@ at::Tensor Llama::hidden(const data::Batch& batch) {
     x = leave_block(x, block_hooks_, block);
   }
   if (front && !front->prefix) x = take_tokens(x, longer);
-  return rms_norm(x, final_norm_, config_.rms_norm_eps)
-      .second.view({rows, length, config_.hidden_size});
+  return after_last(x).view({rows, length, config_.hidden_size});
 }
 
 // New sequences are a packed batch, as in hidden(); of others each new token looks at its pages.
-at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, std::span<const CachedRun> runs,
-                                KvCache& cache) {
+at::Tensor Decoder::hidden_cached(const at::Tensor& token_ids, std::span<const CachedRun> runs,
+                                  KvCache& cache) {
   const at::AutoGradMode off(false);
   const bool fresh = cache.length(runs.front().sequence) == 0;
   at::Tensor positions = at::empty_like(token_ids);
-  DocumentLayout documents{at::zeros({static_cast<int64_t>(runs.size()) + 1}, at::kInt)};
+  at::Tensor ends = at::zeros({static_cast<int64_t>(runs.size()) + 1}, at::kInt);
   int64_t* position = positions.mutable_data_ptr<int64_t>();
-  int32_t* end = documents.ends.mutable_data_ptr<int32_t>();
+  int32_t* end = ends.mutable_data_ptr<int32_t>();
   for (const CachedRun& run : runs) {
     const int64_t before = cache.length(run.sequence);
     TEMPER_CHECK((before == 0) == fresh, "new sequences and others in one call");
@@ -311,29 +374,13 @@ at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, std::span<const Cac
     end[1] = end[0] + static_cast<int32_t>(run.tokens);
     ++end;
   }
-  at::Tensor x = embed(sent_to(options_.device, token_ids), embedding_);
   const VirtualTokens* front = fresh ? in_front() : nullptr;
-  Longer longer;
-  at::Tensor prefix;
-  if (front) {
-    longer = longer_batch(positions, documents, front->count);
-    const at::Tensor vectors = front->vectors();
-    if (front->prefix) {
-      prefix = vectors;
-      positions = positions + front->count;
-    } else {
-      x = insert_rows(x, vectors, longer);
-      positions = longer.positions;
-      documents = longer.documents;
-    }
-  }
-  const RopeAngles angles = rope_angles(config_, positions, documents.ends, options_.device);
-  if (prefix.defined()) documents = longer.documents;
+  const auto [first, angles, documents, longer, prefix] = enter(token_ids, positions, {ends}, front);
+  at::Tensor x = first;
   std::vector<PagedRun> pages;
   for (const CachedRun& run : runs) {
     pages.push_back(cache.extend(run.sequence, run.tokens + (front ? front->count : 0)));
   }
-  documents = on_device(documents, options_.device);
   const at::Tensor table =
       options_.device.is_cpu() ? at::Tensor() : page_table(pages, options_.device);
   if (block_hooks_) block_hooks_->begin_forward();
@@ -349,16 +396,18 @@ at::Tensor Llama::hidden_cached(const at::Tensor& token_ids, std::span<const Cac
         fresh ? attention(qkv, documents, layer.heads)
               : attention_in_pages(qkv, pages, cache.shape(), index, layer.heads, table);
     if (prefix.defined()) attended = take_tokens(attended, longer);
-    x = leave_block(mlp(layer, linear(attended, layer.output, residual)), block_hooks_, index);
+    x = leave_block(mlp(layer, linear(attended, layer.attention_output, residual)), block_hooks_,
+                    index);
   }
   if (front && !front->prefix) x = take_tokens(x, longer);
-  return rms_norm(x, final_norm_, config_.rms_norm_eps).second;
+  return after_last(x);
 }
 
 }  // namespace
 
-std::unique_ptr<Model> build_llama(const ModelConfig& config, const ModelOptions& options) {
-  return std::make_unique<Llama>(config, options);
+std::unique_ptr<Model> build_decoder(const ModelConfig& config, const DecoderNames& names,
+                                     const ModelOptions& options) {
+  return std::make_unique<Decoder>(config, names, options);
 }
 
 }  // namespace temper::trainer
