@@ -89,7 +89,6 @@ def cases():
         of("gpt2", config=GPT2, often=True, train={"activation_checkpointing": "selective"}),
         of("gpt2-bf16", config=GPT2, **bf16(frozen=[r"c_attn", r"ln_1\.bias"])),
         of("gpt2-lora", config=GPT2, peft=LORA | {"bias": "all", "modules_to_save": ["ln_f"]}),
-        of("gpt2-lora-merged", config=GPT2, peft=LORA, export={"merge": True}),
         of("gpt2-prompt", config=GPT2, peft={"method": "prompt_tuning", "num_virtual_tokens": 4}),
         of("gpt2-reward", "preference", config=GPT2, objective={"kind": "reward"}),
         of("bf16", **bf16()),
