@@ -227,11 +227,13 @@ int export_command(const std::vector<std::string>& arguments) {
     return kDone;
   }
   const std::string stored = dtype == "auto" ? own_dtype(source, loaded.model->config()) : dtype;
+  const trainer::ModelConfig& config = loaded.model->config();
   trainer::export_model({.tensors = weights_of(loaded, source, trainer::stored_type(stored)),
-                         .config = loaded.model->config().json,
+                         .read = [&](const auto& part) { return trainer::as_stored(part, config); },
+                         .config = config.json,
                          .tokenizer = source.tokenizer,
                          .model_directory = source.model,
-                         .model_card = model_card(source, loaded.model->config())},
+                         .model_card = model_card(source, config)},
                         out, stored, max_shard_bytes);
   std::cout << source.weights.string() << " -> " << out.string() << " (" << stored << ")\n";
   if (merge) print_difference(*loaded.model, out);

@@ -101,7 +101,7 @@ void export_run(Run& run, const RunDirectory& directory, const Checkpoints& chec
   }
   const std::string dtype = export_dtype(run.recipe, run.inputs.config);
   export_model({.tensors = exported_weights(run, stored_type(dtype)),
-                .read = [&](const NamedTensors& of_file) { return with_masters(run, checkpoints, of_file); },
+                .read = [&](const NamedTensors& of_file) { return as_stored(with_masters(run, checkpoints, of_file), run.inputs.config); },
                 .config = run.inputs.config.json,
                 .tokenizer = run.inputs.tokenizer_files,
                 .model_directory = run.inputs.model_directory,

@@ -32,16 +32,20 @@ namespace {
 
 int64_t bytes_of(recipes::Dtype dtype) { return dtype == recipes::Dtype::kFp32 ? 4 : 2; }
 
+// Projections that read an MLP's input: a gate and what it scales, or one.
+int64_t mlp_inputs(const ModelConfig& c) { return c.gelu ? 1 : 2; }
+
 // What the ops keep for backward, in elements a token and layer. The block's fused nodes save their inputs once: see ops/.
 int64_t saved_elements(const ModelConfig& c, recipes::ActivationCheckpointing mode) {
   const int64_t heads = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
   const int64_t attention = 2 * c.hidden_size /* residual, normed */ + 2 * heads + 2 * kv + (c.qk_norm ? heads + kv : 0);
-  const int64_t mlp = 2 * c.hidden_size + 3 * c.intermediate_size;
+  const int64_t inner = mlp_inputs(c) * c.intermediate_size;
+  const int64_t mlp = 2 * c.hidden_size + inner + c.intermediate_size;
   switch (mode) {
     case recipes::ActivationCheckpointing::kNone:
       return attention + mlp;
-    case recipes::ActivationCheckpointing::kSelective:  // norms and SwiGLU are computed again
-      return attention + 2 * c.intermediate_size;
+    case recipes::ActivationCheckpointing::kSelective:  // norms and the activation are computed again
+      return attention + inner;
     case recipes::ActivationCheckpointing::kFull:
       return c.hidden_size;
   }
@@ -54,13 +58,15 @@ constexpr int64_t kProgram = int64_t{176} << 20;  // libraries, their tables and
 
 int64_t parameter_count(const ModelConfig& c) {
   const int64_t d = c.hidden_size, heads = c.num_attention_heads * c.head_dim, kv = c.num_key_value_heads * c.head_dim;
-  int64_t layer = d * (heads + 2 * kv) + heads * d + 3 * d * c.intermediate_size + 2 * d;
+  const int64_t norm = c.layer_norm ? 2 * d : d, inner = mlp_inputs(c) * c.intermediate_size;
+  int64_t layer = d * (heads + 2 * kv) + heads * d + d * (inner + c.intermediate_size) + 2 * norm;
   if (c.attention_bias) layer += heads + 2 * kv;
   if (c.output_bias) layer += d;
-  if (c.mlp_bias) layer += 2 * c.intermediate_size + d;
+  if (c.mlp_bias) layer += inner + d;
   if (c.qk_norm) layer += 2 * c.head_dim;
   const int64_t head = c.num_labels > 0 ? c.num_labels : c.tie_word_embeddings ? 0 : c.vocab_size;
-  return c.num_hidden_layers * layer + (c.vocab_size + head) * d + d;
+  const int64_t positions = c.learned_positions ? c.max_position_embeddings : 0;
+  return c.num_hidden_layers * layer + (c.vocab_size + positions + head) * d + norm;
 }
 
 namespace {
@@ -322,7 +328,7 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   // A checkpointed block is whole again while its backward runs.
   if (mode != recipes::ActivationCheckpointing::kNone) elements += saved_elements(config, recipes::ActivationCheckpointing::kNone);
   elements += 3 * config.hidden_size;  // embedding, final norm, its gradient
-  elements += 3 * config.intermediate_size;  // gradients of the SwiGLU whose backward runs
+  elements += (mlp_inputs(config) + 1) * config.intermediate_size;  // gradients of the MLP whose backward runs
   plan.activations = tokens * elements * compute;
   plan.rewards = reward_bytes(recipe.objective);
   plan.rollouts = cache_bytes(recipe, config, ranks, tensors.virtual_tokens) + packed_bytes(recipe, config);

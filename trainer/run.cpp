@@ -222,6 +222,9 @@ Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const par
                         .max_length = r.data.max_length,
                         .packing = r.data.packing,
                         .packing_window = r.data.packing_window};
+  if (const std::vector<std::string>& dropout = run.inputs.config.dropout; !dropout.empty()) {
+    run.datasets.statements.push_back("config.json: " + join(dropout) + ": the model's own dropout is not applied");
+  }
   run.objective = build_objective(r.objective);
   run.loader_options.row_layout = run.objective->row_layout();
   if (run.loader_options.row_layout) run.loader_options.row_layout->share_prefixes = !depends_on_length(run.inputs.config.rope);

@@ -17,9 +17,11 @@
 #include "trainer/models/quantized_files.h"
 #include "trainer/ops/attention.h"
 #include "trainer/ops/embedding.h"
+#include "trainer/ops/gelu.h"
 #include "trainer/ops/head_cross_entropy.h"
 #include "trainer/ops/head_divergence.h"
 #include "trainer/ops/head_scores.h"
+#include "trainer/ops/layer_norm.h"
 #include "trainer/ops/linear.h"
 #include "trainer/ops/paged_attention.h"
 #include "trainer/ops/qk_norm.h"
@@ -93,6 +95,23 @@ TEST_P(Operators, RmsNormOfManyRows) {
               {drawn({2100, 16}), drawn({16})}, "many rows");
 }
 
+TEST_P(Operators, LayerNormWithItsResidual) {
+  for (const int64_t dim : {7, 64, 768, 1152, 2080}) {
+    expect_same(
+        [](const Tensors& in, at::Device) {
+          const auto [residual, y] = layer_norm(in[0], in[1], in[2], 1e-5);
+          return at::cat({residual, y}, 1);
+        },
+        {drawn({37, dim}) + 3, drawn({dim}), drawn({dim})}, "dim " + std::to_string(dim));
+  }
+}
+
+TEST_P(Operators, LayerNormOfManyRows) {
+  expect_same(
+      [](const Tensors& in, at::Device) { return layer_norm(in[0], in[1], in[2], 1e-5).second; },
+      {drawn({2100, 16}), drawn({16}), drawn({16})}, "many rows");
+}
+
 TEST_P(Operators, QueryAndKeyNorm) {
   for (const int64_t dim : {6, 32}) {
     expect_same(
@@ -116,6 +135,15 @@ TEST_P(Operators, Swiglu) {
   for (const int64_t dim : {5, 48, 2064}) {
     expect_same([](const Tensors& in, at::Device) { return swiglu(in[0]); }, {drawn({9, 2 * dim})},
                 "dim " + std::to_string(dim));
+  }
+}
+
+TEST_P(Operators, GeluInBothForms) {
+  for (const Gelu form : {Gelu::kErf, Gelu::kTanh}) {
+    for (const int64_t dim : {5, 48, 2064}) {
+      expect_same([form](const Tensors& in, at::Device) { return gelu(in[0], form); },
+                  {drawn({9, dim}) * 3}, "dim " + std::to_string(dim));
+    }
   }
 }
 

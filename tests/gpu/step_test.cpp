@@ -78,9 +78,11 @@ TEST_P(DeviceStep, LossesAndWeightsFollowTheCpus) {
   struct Way {
     bool norms;
     int checkpointing;
+    bool gpt2 = false;
   };
-  for (const Way& way : {Way{false, 0}, Way{true, 1}, Way{true, 2}}) {
-    ModelConfig config = llama_of({.vocabulary = 40, .hidden = 64, .mlp = 96});
+  for (const Way& way : {Way{false, 0}, Way{true, 1}, Way{true, 2}, Way{false, 2, true}}) {
+    const LlamaShape shape{.vocabulary = 40, .hidden = 64, .mlp = 96};
+    ModelConfig config = way.gpt2 ? gpt2_of(shape) : llama_of(shape);
     config.qk_norm = way.norms;
     const ModelOptions options{.compute = GetParam(),
                                .activation_checkpointing = way.checkpointing};

@@ -17,7 +17,7 @@ import torch
 import transformers
 from peft.utils.other import get_pattern_key
 
-MODEL_TYPES = ["llama", "mistral", "qwen2", "qwen3"]
+MODEL_TYPES = ["llama", "mistral", "qwen2", "qwen3", "gpt2"]
 
 # name: config class, settings
 CONFIGS = {
@@ -54,6 +54,7 @@ CONFIGS = {
     "loha": (peft.LoHaConfig, {"rank_dropout": 0.1}),
     "lokr": (peft.LoKrConfig, {"decompose_both": True, "decompose_factor": 4, "init_weights": "lycoris", "alpha_pattern": {"q_proj": 3}}),
     "vera": (peft.VeraConfig, {"r": 16, "save_projection": False, "target_modules": ["q_proj"]}),
+    "vera_default": (peft.VeraConfig, {}),
     "oft": (peft.OFTConfig, {"oft_block_size": 8, "coft": True, "eps": 6e-5}),
     "boft": (peft.BOFTConfig, {"boft_block_size": 4, "bias": "boft_only"}),
     "ln_tuning": (peft.LNTuningConfig, {}),
@@ -61,6 +62,9 @@ CONFIGS = {
     "p_tuning": (peft.PromptEncoderConfig, {"num_virtual_tokens": 4, "encoder_reparameterization_type": "LSTM", "encoder_hidden_size": 24}),
     "prefix_tuning": (peft.PrefixTuningConfig, {"num_virtual_tokens": 3, "prefix_projection": True}),
 }
+
+# The same on GPT-2, whose layers store their weights transposed.
+OF_GPT2 = ("lora", "lora_all_linear", "adalora", "ia3", "vera_default", "ln_tuning", "prompt_tuning", "prefix_tuning")
 
 # What the rules of target_modules are asked.
 CHOICES = [
@@ -106,18 +110,18 @@ def tiny(model_type, layers=2):
         intermediate_size=48,
         num_hidden_layers=layers,
         num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=4 if model_type == "gpt2" else 2,
         head_dim=16 if model_type == "qwen3" else 8,
         tie_word_embeddings=False,
     )
     return transformers.AutoModelForCausalLM.from_config(config)
 
 
-def written_config(cls, settings):
+def written_config(cls, settings, model_type="llama"):
     if "eva_config" in settings:
         settings = {**settings, "eva_config": peft.EvaConfig(**settings["eva_config"])}
     config = cls(task_type="CAUSAL_LM", **settings)
-    model = peft.get_peft_model(tiny("llama"), config)
+    model = peft.get_peft_model(tiny(model_type), config)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         written = json.loads((Path(folder) / "adapter_config.json").read_text())
@@ -138,7 +142,7 @@ def asked(model, choice):
 def defaults(cls, model_type, settings):
     try:
         model = peft.get_peft_model(tiny(model_type), cls(task_type="CAUSAL_LM", **settings))
-    except ValueError:
+    except (TypeError, ValueError):  # no default, or not on such layers
         return None
     config = model.peft_config["default"]
     return {key: sorted(getattr(config, key)) for key in ("target_modules", "feedforward_modules") if getattr(config, key, None)}
@@ -166,6 +170,7 @@ def main():
     golden = {
         "made_with": {"peft": peft.__version__, "transformers": transformers.__version__, "seed": arguments.seed},
         "configs": {name: written_config(cls, settings) for name, (cls, settings) in CONFIGS.items()},
+        "configs_of_gpt2": {name: written_config(*CONFIGS[name], "gpt2") for name in OF_GPT2},
         "modules": modules,
         "choices": [asked(tiny("llama", 3), choice) for choice in CHOICES],
         "defaults": {

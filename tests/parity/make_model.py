@@ -26,7 +26,9 @@ ARCHITECTURES = {
     "mistral": transformers.MistralForCausalLM,
     "qwen2": transformers.Qwen2ForCausalLM,
     "qwen3": transformers.Qwen3ForCausalLM,
+    "gpt2": transformers.GPT2LMHeadModel,
 }
+BASES = {"gpt2": dict(n_embd=32, n_layer=2, n_head=4, vocab_size=96, n_positions=40, initializer_range=0.3)}
 
 
 def rope(kind, **keys):
@@ -58,6 +60,10 @@ CASES = {
     "qwen3": ("qwen3", dict(head_dim=16)),
     "qwen3-layer-types": ("qwen3", dict(use_sliding_window=True, sliding_window=9, attention_bias=True,
                                         layer_types=["sliding_attention", "full_attention"])),
+    "gpt2": ("gpt2", {}),
+    "gpt2-without-prefix": ("gpt2", dict(without_prefix=True, n_layer=1, n_inner=48, activation_function="gelu")),
+    "gpt2-untied": ("gpt2", dict(n_layer=1, n_inner=48, activation_function="gelu_pytorch_tanh", layer_norm_epsilon=1e-3,
+                                 tie_word_embeddings=False)),
 }
 
 
@@ -71,13 +77,14 @@ def make(name, out, seed):
     architecture, changes = CASES[name]
     changes = dict(changes)
     old_names = changes.pop("old_names", False)
+    without_prefix = changes.pop("without_prefix", False)
     torch.manual_seed(seed)
     config_class = ARCHITECTURES[architecture].config_class
-    config = config_class(**{**BASE, **changes}, attn_implementation="eager", bos_token_id=1, eos_token_id=2)
+    config = config_class(**{**BASES.get(architecture, BASE), **changes}, attn_implementation="eager", bos_token_id=1, eos_token_id=2)
     model = ARCHITECTURES[architecture](config).float()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            if key.endswith("norm.weight"):
+            if key.endswith(("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):
                 parameter.uniform_(0.5, 1.5)
             elif key.endswith("bias"):
                 parameter.normal_(0, 0.2)
@@ -93,13 +100,13 @@ def make(name, out, seed):
             document = torch.tensor(ids[start:start + length])[None]
             start += length
             # A copy with the same parameters: dynamic rope remembers the longest sequence it has seen.
-            fresh = ARCHITECTURES[architecture](copy.deepcopy(config))
+            fresh = ARCHITECTURES[architecture](copy.deepcopy(config)).eval()
             for (key, parameter), (_, own) in zip(model.named_parameters(), list(fresh.named_parameters())):
                 module = fresh.get_submodule(key.rpartition(".")[0])
                 setattr(module, key.rpartition(".")[2], parameter)
             if config.tie_word_embeddings:
-                fresh.lm_head.weight = model.model.embed_tokens.weight
-            states = fresh.model(input_ids=document).last_hidden_state
+                fresh.lm_head.weight = model.get_input_embeddings().weight
+            states = fresh.base_model(input_ids=document).last_hidden_state
             hidden.append(states[0])
             logits = fresh.lm_head(states)[0, :-1]
             labels = document[0, 1:].clone()
@@ -138,8 +145,13 @@ def make(name, out, seed):
         written["torch_dtype"] = written.pop("dtype", None) or "bfloat16"
     written["architectures"] = [ARCHITECTURES[architecture].__name__]
     (directory / "config.json").write_text(json.dumps(written, indent=1) + "\n")
-    save_file({k: p.detach().bfloat16().contiguous() for k, p in model.named_parameters()},
-              directory / "model.safetensors", metadata={"format": "pt"})
+    tensors = {k: p.detach().bfloat16().contiguous() for k, p in model.named_parameters()}
+    if without_prefix:  # as the hub's gpt2, buffers of old versions included
+        tensors = {k.removeprefix("transformer."): tensor for k, tensor in tensors.items()}
+        size = config.n_positions
+        tensors["h.0.attn.bias"] = torch.ones(size, size).tril().view(1, 1, size, size).bfloat16()
+        tensors["h.0.attn.masked_bias"] = torch.tensor(-1e4).bfloat16()
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     (directory / "expected.json").write_text(json.dumps(expected) + "\n")
 
 

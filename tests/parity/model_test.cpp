@@ -15,6 +15,8 @@
 #include "data/io/json.h"
 #include "data/loader/batch.h"
 #include "tests/parity/golden.h"
+#include "trainer/generation/kv_cache.h"
+#include "trainer/models/decoder_names.h"
 #include "trainer/objectives/objective.h"
 #include "trainer/ops/gradient.h"
 
@@ -108,8 +110,10 @@ Outcome run(const std::string& name, const ModelOptions& options, const data::Js
     for (const MetricSum& metric : terms.metrics) outcome.metrics[metric.name] += metric.numerator;
     terms.sum.backward(at::full_like(terms.sum, loss_gradient));
   }
-  for (const Parameter& parameter : model->parameters())
-    outcome.gradients[parameter.name] = parameter.value.grad() / loss_gradient;
+  for (const Parameter& parameter : model->parameters()) {
+    outcome.gradients[parameter.name] =
+        in_stored_order(parameter.value.grad() / loss_gradient, parameter.name, model->config());
+  }
   return outcome;
 }
 
@@ -151,6 +155,61 @@ TEST_P(ModelParity, HiddenStatesEqualTransformers) {
   for (const data::Batch& batch : batches_of(expected, false))
     documents.push_back(model->hidden(batch)[0].detach());
   expect_like(at::cat(documents), expected["hidden"], "hidden");
+}
+
+// Prompts of several sequences, then their other tokens one by one.
+TEST_P(ModelParity, CachedHiddenStatesEqualTransformers) {
+  const auto model = build_model(load_config(golden_files("model") / GetParam()), {});
+  if (model->config().rope.type == "dynamic" || model->config().rope.type == "longrope") {
+    GTEST_SKIP() << "angles depend on the whole sequence's length";
+  }
+  load_weights(*model, {}, golden_files("model") / GetParam());
+  const ModelConfig& config = model->config();
+  KvCache cache({.layers = config.num_hidden_layers,
+                 .kv_heads = config.num_key_value_heads,
+                 .head_dim = config.head_dim,
+                 .dtype = at::kFloat});
+  const auto ids = expected["ids"].get<std::vector<int64_t>>();
+  std::vector<std::vector<int64_t>> documents;
+  auto id = ids.begin();
+  for (const auto& row : expected["rows"].get<std::vector<std::vector<int64_t>>>()) {
+    for (const int64_t length : row) {
+      documents.emplace_back(id, id + length);
+      id += length;
+    }
+  }
+  std::vector<CachedRun> runs;
+  std::vector<int64_t> tokens;
+  std::vector<std::vector<at::Tensor>> found(documents.size());
+  for (const auto& document : documents) {
+    const auto begun = static_cast<int64_t>(document.size()) / 2;
+    runs.push_back({cache.add(), begun});
+    tokens.insert(tokens.end(), document.begin(), document.begin() + begun);
+  }
+  const auto step = [&] {
+    const at::Tensor hidden = model->hidden_cached(at::tensor(tokens, at::kLong), runs, cache);
+    int64_t first = 0;
+    for (const CachedRun& run : runs) {
+      found[static_cast<size_t>(run.sequence)].push_back(hidden.narrow(0, first, run.tokens));
+      first += run.tokens;
+    }
+  };
+  step();
+  for (bool more = true; more;) {
+    runs.clear();
+    tokens.clear();
+    for (size_t i = 0; i < documents.size(); ++i) {
+      const int64_t length = cache.length(static_cast<int64_t>(i));
+      if (length == static_cast<int64_t>(documents[i].size())) continue;
+      runs.push_back({static_cast<int64_t>(i), 1});
+      tokens.push_back(documents[i][static_cast<size_t>(length)]);
+    }
+    more = !runs.empty();
+    if (more) step();
+  }
+  std::vector<at::Tensor> all;
+  for (const auto& parts : found) all.insert(all.end(), parts.begin(), parts.end());
+  expect_like(at::cat(all), expected["hidden"], "hidden");
 }
 
 TEST_P(ModelParity, DftEqualsTrl) {

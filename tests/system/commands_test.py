@@ -240,6 +240,66 @@ class PredictedTime(SystemTest):
             self.assertEqual(self.plan("--json", "--device", "NVIDIA H100 80GB HBM3"), time)
 
 
+class Gpt2(SystemTest):
+    """Stored transposed, with names and positions of its own: through every command that reads or writes weights."""
+
+    def setUp(self):
+        super().setUp()
+        config = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 72,
+                  "vocab_size": 4096, "bos_token_id": 0, "eos_token_id": 0}  # fmt: skip
+        (self.directory / "model/config.json").write_text(json.dumps(config))
+
+    def shapes(self, directory):
+        data = (self.directory / directory / "model.safetensors").read_bytes()
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+
+    def loss(self, *arguments):
+        result = self.run_temper("eval", "recipe.toml", "model.init=pretrained", *arguments)
+        self.assert_done(result)
+        return json.loads(result.stdout.splitlines()[-1])["eval_loss"]
+
+    def test_trains_exports_adapts_and_generates(self):
+        self.write_recipe(train={"steps": 3}, optimizer={"lr": 1e-2})
+        result = self.run_temper("train", "recipe.toml", ranks=2)
+        self.assert_done(result)
+        said = "config.json: attn_pdrop, embd_pdrop, resid_pdrop: the model's own dropout is not applied"
+        self.assertIn(said, result.stdout + result.stderr)
+        shapes = self.shapes("runs/test/export")
+        self.assertEqual(shapes["transformer.h.1.attn.c_attn.weight"], [32, 96])
+        self.assertEqual(shapes["transformer.h.1.mlp.c_proj.weight"], [128, 32])
+        self.assertNotIn("lm_head.weight", shapes)
+        self.assertAlmostEqual(self.loss("model.path=runs/test/export"), self.metrics()[-1]["eval_loss"], delta=1e-5)
+        self.assert_done(self.run_temper("export", "runs/test/checkpoints/step-000003", "again"))
+        self.assertEqual((self.directory / "again/model.safetensors").read_bytes(), self.weights())
+
+        # An adapter on it in 4 bits, with a matrix of the base trained along, which PEFT stores as its files have it.
+        self.write_recipe(run={"name": "lora"}, model={"path": "runs/test/export", "init": "pretrained"}, train={"steps": 3},
+                          peft={"method": "lora", "r": 4, "modules_to_save": ["1.mlp.c_fc"]}, optimizer={"lr": 1e-2})  # fmt: skip
+        self.assert_done(self.run_temper("train", "recipe.toml"))
+        tuned = self.metrics("runs/lora")[-1]["eval_loss"]
+        self.assertEqual(json.loads((self.directory / "runs/lora/export/adapter_config.json").read_text())["fan_in_fan_out"], True)
+        self.write_recipe()
+        self.assertAlmostEqual(self.loss("model.path=runs/test/export", "model.adapter=runs/lora/export"), tuned, delta=1e-5)
+        self.assert_done(self.run_temper("export", "--merge", "runs/lora/export", "merged"))
+        self.assertEqual(self.shapes("merged"), shapes)
+        self.assertAlmostEqual(self.loss("model.path=merged"), tuned, delta=1e-5)
+        self.assert_done(self.run_temper("train", "recipe.toml", "run.name=nf4", "model.path=merged", "model.init=pretrained", "model.quantize=nf4",
+                                         "peft.method=lora", "peft.target_modules=all-linear", "train.steps=1"))  # fmt: skip
+        generated = self.run_temper("generate", "merged", "--prompt", "int x", "--max-new-tokens", "200")
+        self.assert_done(generated)  # as far as its positions go
+
+    def test_what_it_does_not_do_is_refused(self):
+        self.write_recipe()
+        for change, line in (
+            ("data.max_length=73", "data.max_length = 73: above the model's max_position_embeddings = 72"),
+            ("peft.method=loha", 'peft.method = "loha": PEFT has none for the layers of GPT2LMHeadModel, which store their weights transposed'),
+        ):
+            result = self.run_temper("plan", "recipe.toml", change)
+            self.assertEqual(result.returncode, 2)
+            self.assertIn(line, result.stderr)
+
+
 class Doctor(SystemTest):
     def doctor(self, *arguments, **options):
         # Its peaks are stored under HOME.

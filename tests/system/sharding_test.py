@@ -28,6 +28,8 @@ NORM_TOLERANCE = 1e-3
 ZERO_3 = [(2, 2, 3), (4, 4, 3), (4, 2, 3)]
 OTHERS = [(2, 2, 1), (2, 2, 2), (4, 4, 1), (4, 4, 2), (4, 2, 1), (4, 2, 2)]
 
+GPT2 = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_embd": 64, "n_layer": 3, "n_head": 4, "n_inner": 128, "n_positions": 512,
+        "tie_word_embeddings": True}  # fmt: skip
 LORA = {"method": "lora", "r": 4, "target_modules": "all-linear", "lora_dropout": 0.1}
 LOWER_FROZEN = {"frozen": [r"embed_tokens", r"layers\.[01]\."]}
 REWARDS = """
@@ -85,6 +87,11 @@ def cases():
         of("tied", config={"tie_word_embeddings": True}),
         of("tied-frozen", config={"tie_word_embeddings": True}, train={"frozen": ["embed_tokens"]}),
         of("biases-frozen-in-a-projection", config={"attention_bias": True}, train={"frozen": [r"k_proj", r"q_proj\.bias"]}),
+        of("gpt2", config=GPT2, often=True, train={"activation_checkpointing": "selective"}),
+        of("gpt2-bf16", config=GPT2, **bf16(frozen=[r"c_attn", r"ln_1\.bias"])),
+        of("gpt2-lora", config=GPT2, peft=LORA | {"bias": "all", "modules_to_save": ["ln_f"]}),
+        of("gpt2-prompt", config=GPT2, peft={"method": "prompt_tuning", "num_virtual_tokens": 4}),
+        of("gpt2-reward", "preference", config=GPT2, objective={"kind": "reward"}),
         of("bf16", **bf16()),
         of("fp16", **fp16()),
         of("checkpointing-full", train={"activation_checkpointing": "full"}),

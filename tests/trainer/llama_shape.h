@@ -33,4 +33,18 @@ inline ModelConfig llama_of(const LlamaShape& shape) {
   return config;
 }
 
+/// A GPT-2 of that shape, tied, as its config.json would say.
+inline ModelConfig gpt2_of(LlamaShape shape) {
+  shape.kv_heads = shape.heads;
+  ModelConfig config = llama_of(shape);
+  config.architecture = "GPT2LMHeadModel";
+  config.model_type = "gpt2";
+  config.norm_eps = 1e-5;
+  config.gelu = Gelu::kTanh;
+  config.layer_norm = config.learned_positions = config.stores_transposed = true;
+  config.small_residual_start = config.tie_word_embeddings = true;
+  config.attention_bias = config.output_bias = config.mlp_bias = true;
+  return config;
+}
+
 }  // namespace temper::trainer

@@ -6,6 +6,7 @@
 
 #include "tests/trainer/checkpoint/scratch.h"
 #include "tests/trainer/llama_shape.h"
+#include "trainer/models/model.h"
 
 namespace temper::trainer {
 namespace {
@@ -94,6 +95,20 @@ TEST(MemoryPlan, RanksThatShareACopyHaveTheirPartOfWhatIsSharded) {
   // Exact sums are of whole gradients.
   recipe.run.deterministic = recipes::Deterministic::kLayout;
   EXPECT_GE(plan_memory(recipe, large, 8).gradients, all + all / 8);
+}
+
+TEST(MemoryPlan, CountsTheParametersThatAModelHas) {
+  for (ModelConfig config : {llama_of({}), gpt2_of({})}) {
+    for (const bool tied : {false, true}) {
+      config.tie_word_embeddings = tied;
+      int64_t elements = 0;
+      const auto model = build_model(config, {.device = at::kMeta});
+      for (const Parameter& parameter : model->parameters()) {
+        elements += parameter.value.numel();
+      }
+      EXPECT_EQ(parameter_count(config), elements) << config.architecture;
+    }
+  }
 }
 
 TEST(MemoryPlan, RewardModelsAreThereInFloat32) {

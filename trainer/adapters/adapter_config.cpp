@@ -13,6 +13,7 @@
 #include "trainer/adapters/adapter_fields.h"
 #include "trainer/adapters/prompt_learning.h"
 #include "trainer/adapters/targets.h"
+#include "trainer/models/decoder_names.h"
 
 namespace temper::trainer {
 
@@ -74,6 +75,10 @@ Json feedforward_among(const Peft& peft, const NamesOrPattern& targets, Json oth
   return among;
 }
 
+std::string last_name(const std::string& module) {
+  return module.substr(module.rfind('.') + 1);
+}
+
 void add_prompt_sizes(Json& json, const Peft& peft, const ModelConfig& model) {
   const bool prefix = peft.method == "prefix_tuning";
   const int64_t heads = prefix ? model.num_key_value_heads : model.num_attention_heads;
@@ -122,6 +127,7 @@ Json adapter_config(const Peft& peft, const std::string& base, const NamesOrPatt
     json[field.key] = value.is_null() ? to_json(field.initial) : value;
   }
   for (const FixedField& field : fixed_fields(peft.method)) json[field.key] = field.value;
+  if (has_transposed_flag(peft.method)) json[kTransposedFlag] = model.stores_transposed;
   if (json.contains("target_modules")) {
     json["target_modules"] = std::visit([](const auto& held) { return Json(held); }, target_modules);
   }
@@ -132,7 +138,7 @@ Json adapter_config(const Peft& peft, const std::string& base, const NamesOrPatt
   if (has_lora_fields(peft.method)) add_lora_extras(json, recipe);
   if (peft.head_token_indices) {
     Json tokens = Json::object();
-    if (peft.trainable_token_indices) tokens["embed_tokens"] = *peft.trainable_token_indices;
+    if (peft.trainable_token_indices) tokens[last_name(names_of(model).embedding)] = *peft.trainable_token_indices;
     tokens["lm_head"] = *peft.head_token_indices;
     json["trainable_token_indices"] = std::move(tokens);
   }

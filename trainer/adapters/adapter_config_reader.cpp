@@ -126,7 +126,7 @@ class Reader {
   Json tokens_of_embedding(const Json& object) {
     Json embedding;
     for (const auto& [module, ids] : object.items()) {
-      if (module.ends_with("embed_tokens")) {
+      if (module.ends_with("embed_tokens") || module.ends_with("wte")) {
         embedding = ids;
       } else if (module.ends_with("lm_head")) {
         Value value;
@@ -180,6 +180,12 @@ class Reader {
   }
 
   void read_fixed(const recipes::PeftMethod& method) {
+    if (has_transposed_flag(method.name)) {
+      known_.insert(kTransposedFlag);
+      if (json_.contains(kTransposedFlag) && !json_[kTransposedFlag].is_boolean()) {
+        refuse(kTransposedFlag, "must be true or false");
+      }
+    }
     if (method.name == "adalora") read_adalora_ranks();
     for (const FixedField& field : fixed_fields(method.name)) {
       known_.insert(field.key);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <type_traits>
 #include <variant>
 
@@ -127,9 +128,8 @@ std::string read_value(const Json& json, Type type, Value& value) {
 const std::vector<FixedField>& fixed_fields(const std::string& method) {
   static const Json kNone = nullptr;
   static const std::vector<FixedField> kNothing;
-  static const std::vector<FixedField> kFan = {{"fan_in_fan_out", false}};
   static const std::vector<FixedField> kLora = {
-      {"fan_in_fan_out", false},      {"alora_invocation_tokens", kNone},
+      {"alora_invocation_tokens", kNone},
       {"arrow_config", kNone},        {"corda_config", kNone},
       {"ensure_weight_tying", false}, {"kasa_config", kNone},
       {"layer_replication", kNone},   {"lora_ga_config", kNone},
@@ -150,8 +150,12 @@ const std::vector<FixedField>& fixed_fields(const std::string& method) {
   }();
   if (method == "lora") return kLora;
   if (method == "adalora") return kAdaLora;
-  const bool transposes = method == "ia3" || method == "vera" || method == "oft" || method == "boft";
-  return transposes ? kFan : kNothing;
+  return kNothing;
+}
+
+bool has_transposed_flag(const std::string& method) {
+  static const std::set<std::string> kMethods = {"lora", "adalora", "ia3", "vera", "oft", "boft"};
+  return kMethods.contains(method);
 }
 
 bool has_lora_fields(const std::string& method) { return method == "lora" || method == "adalora"; }

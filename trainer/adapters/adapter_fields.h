@@ -26,6 +26,11 @@ struct FixedField {
 };
 const std::vector<FixedField>& fixed_fields(const std::string& method);
 
+/// Methods whose config says whether the layers store their weights transposed. PEFT corrects it by
+/// the layers themselves, so that it says nothing that the model does not.
+bool has_transposed_flag(const std::string& method);
+inline constexpr const char* kTransposedFlag = "fan_in_fan_out";
+
 /// lora and adalora, whose config in PEFT goes on from LoRA's.
 bool has_lora_fields(const std::string& method);
 

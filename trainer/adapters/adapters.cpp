@@ -13,13 +13,13 @@
 #include "recipes/name_pattern.h"
 #include "recipes/peft_methods.h"
 #include "trainer/adapters/targets.h"
+#include "trainer/models/decoder_names.h"
 
 namespace temper::trainer {
 
 namespace {
 
 constexpr const char* kPrefix = "base_model.model.";
-constexpr const char* kEmbedding = "model.embed_tokens";
 constexpr const char* kHead = "lm_head";
 constexpr const char* kScore = "score";
 constexpr const char* kClassifier = "classifier";
@@ -28,10 +28,8 @@ std::string module_of(const std::string& parameter) {
   return parameter.substr(0, parameter.rfind('.'));
 }
 
-bool is_norm(const std::string& module) { return module.ends_with("norm"); }
-
 // Whether PEFT sees from target_modules that the embedding or the head is adapted: a list must name
-// them by their last name alone.
+// them by their last name alone, and the only embedding that it knows is Llama's.
 bool names_embedding(const recipes::NamesOrPattern& targets) {
   if (const auto* names = std::get_if<std::vector<std::string>>(&targets)) {
     return std::any_of(names->begin(), names->end(), [](const std::string& name) {
@@ -39,7 +37,7 @@ bool names_embedding(const recipes::NamesOrPattern& targets) {
     });
   }
   const recipes::NamePattern pattern(std::get<std::string>(targets), "peft.target_modules");
-  return pattern.matches(kEmbedding) || pattern.matches(kHead);
+  return pattern.matches(kLlamaNames.embedding) || pattern.matches(kHead);
 }
 
 // PEFT's SEQ_CLS trains and saves the head under either of its usual names.
@@ -71,7 +69,9 @@ Adapters::Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& 
     : peft_(peft),
       from_file_(from_file),
       model_(model),
+      embedding_name_(names_of(model.config()).embedding),
       context_(std::make_shared<AdapterContext>()) {
+  check_transposed();
   const std::vector<LinearSlot> slots = model.linears();
   const std::vector<TargetModule> modules = modules_of(model);
   if (model.config().num_labels > 0) save_classification_head(peft_);
@@ -115,11 +115,30 @@ Adapters::Adapters(const recipes::Peft& peft, Model& model, const ModelOptions& 
   }
   for (const std::string& target : targets_) {
     const bool at_its_place = adapters_.contains(target) || peft_.method == "ln_tuning" ||
-                              (target == kEmbedding && embedding_);
+                              (target == embedding_name_ && embedding_);
     if (at_its_place) continue;
     throw UserError("peft.target_modules: " + target +
                     " is not a linear layer of a block: " + peft_.method +
                     " adapts those only (peft.modules_to_save trains a whole module)");
+  }
+}
+
+// What PEFT does not do on layers that store their weights transposed (Conv1D).
+void Adapters::check_transposed() const {
+  const auto refuse = [&](const std::string& what, const std::string& remedy) {
+    throw UserError(what + ": PEFT has none for the layers of " + model_.config().architecture +
+                    ", which store their weights transposed (Conv1D): " + remedy);
+  };
+  if (!model_.config().stores_transposed) return;
+  for (const char* method : {"loha", "lokr", "oft", "boft"}) {
+    if (peft_.method != method) continue;
+    refuse("peft.method = \"" + peft_.method + "\"", "use lora, adalora, ia3 or vera");
+  }
+  if (starts_quantised(peft_)) {
+    refuse("peft.init_lora_weights = \"loftq\"", "use another start, pissa for example");
+  }
+  if (peft_.target_parameters && !peft_.target_parameters->empty()) {
+    refuse("peft.target_parameters", "name the layers in peft.target_modules");
   }
 }
 
@@ -134,23 +153,23 @@ void Adapters::train_added_tokens() {
   if (ids.empty()) return;
   // A classifier has no row for each token in its head.
   const bool tied = model_.config().tie_word_embeddings || model_.config().num_labels > 0;
-  const auto whole = [&](const char* module) {
+  const auto whole = [&](const std::string& module) {
     return has_target(module) ||
            names_module(peft_.modules_to_save.value_or(std::vector<std::string>{}), module);
   };
-  if (peft_.method != "lora" && peft_.method != "adalora" && !(whole(kEmbedding) && whole(kHead))) {
+  if (peft_.method != "lora" && peft_.method != "adalora" && !(whole(embedding_name_) && whole(kHead))) {
     throw UserError("model.add_tokens: " + peft_.method +
                     " does not train single rows: use peft.method = \"lora\"" +
                     (tied ? "" : ", or name embed_tokens and lm_head in peft.modules_to_save"));
   }
-  const auto add = [&](std::optional<std::vector<int64_t>>& indices, const char* module) {
+  const auto add = [&](std::optional<std::vector<int64_t>>& indices, const std::string& module) {
     if (whole(module)) return;
     if (!indices) indices.emplace();
     for (const int64_t id : ids) {
       if (std::find(indices->begin(), indices->end(), id) == indices->end()) indices->push_back(id);
     }
   };
-  add(peft_.trainable_token_indices, kEmbedding);
+  add(peft_.trainable_token_indices, embedding_name_);
   if (!tied) add(peft_.head_token_indices, kHead);
 }
 
@@ -186,20 +205,20 @@ void Adapters::wrap_tokens(AdapterTensors& tensors) {
   Embedding& embedding = model_.embedding();
   OutputHead& head = model_.head();
   const bool tied = model_.config().tie_word_embeddings;
-  if (peft_.method == "lora" && has_target(kEmbedding)) {
+  if (peft_.method == "lora" && has_target(embedding_name_)) {
     embedding_ = std::make_unique<EmbeddingLora>(peft_, model_, context_, tensors, from_file_);
   }
-  const auto rows_of = [&](const char* module, const std::vector<int64_t>& ids,
+  const auto rows_of = [&](const std::string& module, const std::vector<int64_t>& ids,
                            const at::Tensor& weight) {
     if (has_target(module) || weight.requires_grad()) {
-      throw UserError("peft.trainable_token_indices: " + std::string(module) +
+      throw UserError("peft.trainable_token_indices: " + module +
                       " is trained as a whole already (peft.target_modules, peft.modules_to_save): "
                       "leave one of them out");
     }
     return std::make_unique<TokenRows>(module, ids, weight, context_, tensors);
   };
   if (peft_.trainable_token_indices && !peft_.trainable_token_indices->empty()) {
-    token_rows_ = rows_of(kEmbedding, *peft_.trainable_token_indices, embedding.weight);
+    token_rows_ = rows_of(embedding_name_, *peft_.trainable_token_indices, embedding.weight);
     embedding.rows = token_rows_->rows();
     if (tied) {
       if (has_target(kHead)) {
@@ -214,14 +233,14 @@ void Adapters::wrap_tokens(AdapterTensors& tensors) {
     head_rows_ = rows_of(kHead, *peft_.head_token_indices, head.weight);
     head.rows = head_rows_->rows();
   }
-  for (const char* module : {kEmbedding, kHead}) {
+  for (const std::string& module : {embedding_name_, std::string(kHead)}) {
     const bool whole = module == kHead ? adapters_.contains(kHead) : embedding_ != nullptr;
     // PEFT leaves them out where single rows are trained, unless there are new ones.
     const bool resized = model_.config().added_rows > 0;
     if (!whole || ((token_rows_ || head_rows_) && !resized) || !names_embedding(saved_targets_))
       continue;
-    saved_base_.emplace_back(kPrefix + std::string(module) + ".base_layer.weight",
-                             (tied ? kEmbedding : module) + std::string(".weight"));
+    saved_base_.emplace_back(kPrefix + module + ".base_layer.weight",
+                             (tied ? embedding_name_ : module) + ".weight");
   }
   for (const Parameter& parameter : model_.parameters()) {
     const bool ours = parameter.name.find(".lora_embedding_") != std::string::npos ||
@@ -285,11 +304,12 @@ void Adapters::set_base_free(const ModelOptions& options) {
       }
       train_along(parameter, kPrefix + parameter.name, options);
     } else if (peft_.method == "ln_tuning" && target) {
-      if (!is_norm(module)) {
+      if (!is_norm(module, model_.config())) {
         throw UserError("peft.target_modules: " + module +
                         " is no norm, and ln_tuning trains norms alone");
       }
-      train_along(parameter, kPrefix + module + ".ln_tuning_layers.weight", options);
+      const std::string own = parameter.name.substr(module.size());  // ".weight" or ".bias"
+      train_along(parameter, kPrefix + module + ".ln_tuning_layers" + own, options);
     } else if (parameter.name.ends_with(".bias") &&
                (bias == "all" || (bias.ends_with("_only") && target))) {
       train_along(parameter, kPrefix + module + (target ? ".base_layer.bias" : ".bias"), options);
@@ -408,7 +428,7 @@ void Adapters::initialize(int64_t seed, std::span<const int32_t> prompt_text,
     }
   }
   if (embedding_)
-    embedding_->initialize(parallel::seed_of(seed, std::string("adapter/") + kEmbedding));
+    embedding_->initialize(parallel::seed_of(seed, "adapter/" + embedding_name_));
   if (token_rows_) token_rows_->initialize(model_.embedding().weight);
   if (head_rows_) head_rows_->initialize(model_.head().weight);
   refresh_values(model_);
@@ -466,7 +486,8 @@ NamedTensors Adapters::tensors() const {
   NamedTensors tensors;
   for (const auto& [key, name] : keys_) {
     for (const Parameter& parameter : model_.parameters()) {
-      if (parameter.name == name) tensors.emplace_back(key, parameter.master.detach());
+      if (parameter.name != name) continue;
+      tensors.emplace_back(key, in_stored_order(parameter.master.detach(), name, model_.config()));
     }
   }
   if (prompt_) tensors.emplace_back("prompt_embeddings", prompt_->stored());
@@ -529,7 +550,7 @@ std::string Adapters::statement() const {
 
 std::vector<std::string> Adapters::token_matrices() const {
   std::vector<std::string> names;
-  if (embedding_ || token_rows_) names.push_back(std::string(kEmbedding) + ".weight");
+  if (embedding_ || token_rows_) names.push_back(embedding_name_ + ".weight");
   if (head_rows_) names.push_back(std::string(kHead) + ".weight");
   return names;
 }

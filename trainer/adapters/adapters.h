@@ -50,7 +50,8 @@ class Adapters {
   void start_from(const std::map<std::string, at::Tensor>& a);
 
   /// What adapter_model.safetensors holds, by its keys. (A residual init: not yet converted.) Where
-  /// an encoder makes the prompt, what it makes now; all others are the masters themselves.
+  /// an encoder makes the prompt, what it makes now; all others are the masters themselves, those
+  /// of the base as its files have them (in_stored_order).
   NamedTensors tensors() const;
   /// What a start that changes the base needs to do so again, by key; empty for all others. What
   /// loading writes into it counts once change_base_again has made the base from its original
@@ -100,6 +101,7 @@ class Adapters {
   void wrap(Projection& projection, const std::vector<LinearSlot>& slots, AdapterTensors& tensors);
   void wrap_low_rank(Projection& projection, const std::vector<LinearSlot>& slots,
                      AdapterTensors& tensors);
+  void check_transposed() const;
   void train_added_tokens();
   void wrap_head(AdapterTensors& tensors);
   void wrap_tokens(AdapterTensors& tensors);
@@ -113,6 +115,7 @@ class Adapters {
   recipes::Peft peft_;
   const bool from_file_;
   Model& model_;
+  const std::string embedding_name_;
   std::shared_ptr<AdapterContext> context_;
   std::vector<std::string> targets_;
   recipes::NamesOrPattern saved_targets_;

@@ -131,7 +131,7 @@ NamedTensors merged_weights(Model& model, const Adapters& adapters,
     const auto brought = adapters.brought_base().find(name);
     return brought != adapters.brought_base().end() ? brought->second.to(dtype) : base(name);
   };
-  // Where the adapters are.
+  // Where the adapters are, laid out in memory as in the file: PEFT sums in that order.
   const auto copy_of = [&](const std::string& name) {
     return original(name).to(model.head().weight.device(), at::kFloat, /*non_blocking=*/false,
                              /*copy=*/true);

@@ -4,6 +4,7 @@
 #include <cctype>
 #include <optional>
 #include <set>
+#include <span>
 #include <sstream>
 #include <utility>
 
@@ -29,13 +30,17 @@ struct DefaultTargets {
 // peft/utils/constants.py of PEFT 0.21.2, for the architectures that Temper has.
 constexpr DefaultTargets kDefaultTargets[] = {
     {"lora loha lokr vera oft boft", "llama mistral qwen2 qwen3", "q_proj v_proj"},
+    {"lora adalora vera", "gpt2", "c_attn"},
     {"adalora", "llama qwen2 qwen3", "q_proj v_proj"},
     {"ia3", "llama mistral", "k_proj v_proj down_proj"},
     {"ia3", "qwen2 qwen3", "q_proj v_proj down_proj"},
+    {"ia3", "gpt2", "c_attn mlp.c_proj"},
     {"ln_tuning", "llama mistral", "input_layernorm post_attention_layernorm norm"},
     {"ln_tuning", "qwen2 qwen3", "post_attention_layernorm"},
+    {"ln_tuning", "gpt2", "ln_1 ln_2 ln_f"},
 };
-constexpr DefaultTargets kDefaultFeedforward = {"ia3", "llama mistral qwen2 qwen3", "down_proj"};
+constexpr DefaultTargets kDefaultFeedforward[] = {{"ia3", "llama mistral qwen2 qwen3", "down_proj"},
+                                                  {"ia3", "gpt2", "mlp.c_proj"}};
 
 constexpr const char* kHead = "lm_head";
 constexpr const char* kWeight = ".weight";
@@ -295,17 +300,22 @@ void set_default_targets(Peft& peft, const std::string& model_type) {
     return UserError("peft." + key + ": PEFT has no default for method " + peft.method +
                      " and model type '" + model_type + "': set peft." + key);
   };
-  if (!peft.target_modules) {
-    for (const DefaultTargets& row : kDefaultTargets) {
-      if (holds(row.methods, peft.method) && holds(row.model_types, model_type)) {
-        peft.target_modules = words(row.modules);
-      }
+  const auto default_of = [&](std::span<const DefaultTargets> rows) -> std::optional<Names> {
+    for (const DefaultTargets& row : rows) {
+      if (holds(row.methods, peft.method) && holds(row.model_types, model_type))
+        return words(row.modules);
     }
-    if (!peft.target_modules) throw missing("target_modules");
+    return std::nullopt;
+  };
+  if (!peft.target_modules) {
+    const std::optional<Names> names = default_of(kDefaultTargets);
+    if (!names) throw missing("target_modules");
+    peft.target_modules = *names;
   }
   if (peft.method == "ia3" && !peft.feedforward_modules) {
-    if (!holds(kDefaultFeedforward.model_types, model_type)) throw missing("feedforward_modules");
-    peft.feedforward_modules = words(kDefaultFeedforward.modules);
+    const std::optional<Names> names = default_of(kDefaultFeedforward);
+    if (!names) throw missing("feedforward_modules");
+    peft.feedforward_modules = *names;
   }
 }
 

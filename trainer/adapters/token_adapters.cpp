@@ -9,14 +9,9 @@
 #include "recipes/diagnostic.h"
 #include "trainer/adapters/lora.h"
 #include "trainer/adapters/parts.h"
+#include "trainer/models/decoder_names.h"
 
 namespace temper::trainer {
-
-namespace {
-
-constexpr const char* kEmbedding = "model.embed_tokens";
-
-}  // namespace
 
 EmbeddingLora::EmbeddingLora(const recipes::Peft& peft, Model& model,
                              std::shared_ptr<const AdapterContext> context, AdapterTensors& tensors,
@@ -33,7 +28,7 @@ EmbeddingLora::EmbeddingLora(const recipes::Peft& peft, Model& model,
         "embed_tokens out of peft.target_modules, or peft.lora_bias");
   }
   Embedding& embedding = model.embedding();
-  const LinearSite site{.module = kEmbedding,
+  const LinearSite site{.module = names_of(model.config()).embedding,
                         .in_features = embedding.weight.size(0),
                         .out_features = embedding.weight.size(1)};
   const int64_t rank = lora_rank(peft, site, from_file);

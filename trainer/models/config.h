@@ -7,8 +7,10 @@
 #include <vector>
 
 #include "data/io/json.h"
+#include "trainer/ops/gelu.h"
 
-/// config.json of a decoder, in the names of transformers 5.23; old spellings (rope_theta, rope_scaling, torch_dtype) are read too.
+/// config.json of a decoder, in the names of transformers 5.23 that most have; old spellings (rope_theta, rope_scaling, torch_dtype)
+/// are read too.
 namespace temper::trainer {
 
 struct RopeConfig {
@@ -44,13 +46,19 @@ struct ModelConfig {
   int64_t num_key_value_heads = 0;
   int64_t head_dim = 0;
   int64_t max_position_embeddings = 0;
-  double rms_norm_eps = 1e-6;
+  double norm_eps = 1e-6;
   double initializer_range = 0.02;
   bool tie_word_embeddings = false;  // never with a classification head
   bool attention_bias = false;     // on q, k, v (qwen2: always; llama: also on o)
   bool output_bias = false;        // on o
   bool mlp_bias = false;
   bool qk_norm = false;            // qwen3: RMSNorm of queries and keys over the head
+  bool layer_norm = false;         // gpt2: LayerNorm with biases in the place of RMSNorm
+  bool learned_positions = false;  // gpt2: vectors added to the embedding in the place of rotated queries and keys
+  std::optional<Gelu> gelu;        // gpt2: the MLP's activation, without a gate; none: SwiGLU
+  bool stores_transposed = false;  // gpt2: is_stored_transposed (decoder_names.h)
+  bool small_residual_start = false;  // gpt2: draws what is added to the residual stream 1 / sqrt(2 layers) as large
+  std::vector<std::string> dropout;   // keys of the model's own dropout that are not 0: it is not applied (docs/differences.md)
   /// Per layer: tokens a position may look back at (itself included), or 0 for all. Size num_hidden_layers.
   std::vector<int64_t> sliding_window;
   RopeConfig rope;

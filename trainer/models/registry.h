@@ -3,17 +3,23 @@
 #include <memory>
 #include <span>
 
+#include "trainer/models/decoder_names.h"
 #include "trainer/models/model.h"
 
 namespace temper::trainer {
 
+class ConfigReader;
+
 /// One architecture: found by config.json's `architectures` or, failing that, `model_type`. A new
-/// one is a row here and the file with its builder; where it differs from a decoder that is there,
-/// a row and a field of ModelConfig may be all.
+/// one is a row here, a function that reads its config.json and a table of its tensors' names; what
+/// the decoder (decoder.cpp) computes is said by fields of ModelConfig.
 struct Architecture {
   const char* name;        // "LlamaForCausalLM"
+  const char* classifier;  // "LlamaForSequenceClassification"
   const char* model_type;  // "llama"
-  std::unique_ptr<Model> (*build)(const ModelConfig& config, const ModelOptions& options);
+  /// Everything of `config` that only this architecture knows; what is wrong goes to `top`.
+  void (*read)(const Architecture& row, const ConfigReader& top, ModelConfig& config);
+  const DecoderNames* names;
   const char* sentence;
   const char* paper;
   // What transformers takes where config.json is silent.
@@ -27,7 +33,12 @@ std::span<const Architecture> architectures();
 /// model it is made of.
 const Architecture* find_architecture(const std::string& name, const std::string& model_type);
 
-std::unique_ptr<Model> build_llama(const ModelConfig& config,
-                                   const ModelOptions& options);  // llama.cpp
+void read_llama(const Architecture& row, const ConfigReader& top,
+                ModelConfig& config);  // llama_config.cpp
+void read_gpt2(const Architecture& row, const ConfigReader& top,
+               ModelConfig& config);  // gpt2_config.cpp
+
+std::unique_ptr<Model> build_decoder(const ModelConfig& config, const DecoderNames& names,
+                                     const ModelOptions& options);  // decoder.cpp
 
 }  // namespace temper::trainer

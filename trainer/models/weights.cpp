@@ -11,10 +11,11 @@
 #include "data/io/json.h"
 #include "parallel/seed.h"
 #include "recipes/diagnostic.h"
-#include "trainer/models/quantized_files.h"
 #include "trainer/checkpoint/safetensors.h"
+#include "trainer/models/decoder_names.h"
 #include "trainer/models/model.h"
 #include "trainer/models/quantization.h"
+#include "trainer/models/quantized_files.h"
 #include "trainer/models/value_head.h"
 
 namespace temper::trainer {
@@ -22,11 +23,19 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Where each tensor of a model directory is.
+// Where each tensor of a model directory is: the file, and its name there.
+struct Place {
+  std::string file, name;
+};
 struct StoredWeights {
   std::map<std::string, SafetensorsFile> files;
-  std::map<std::string, std::string> file_of;  // tensor -> file
+  std::map<std::string, Place> places;  // by the model's names
 };
+
+constexpr const char* kScore = "score.weight";
+constexpr const char* kHead = "lm_head.weight";
+
+bool is_head(const std::string& name) { return name == kScore || name == kHead; }
 
 StoredWeights open_index(const fs::path& directory, const fs::path& index,
                          std::vector<std::string>& findings) {
@@ -61,12 +70,12 @@ StoredWeights open_index(const fs::path& directory, const fs::path& index,
                          index.filename().string() + " says so");
       continue;
     }
-    stored.file_of[name] = shard;
+    stored.places[name] = {shard, name};
   }
   return stored;
 }
 
-StoredWeights open_stored(const fs::path& directory, std::vector<std::string>& findings) {
+StoredWeights open_files(const fs::path& directory, std::vector<std::string>& findings) {
   const fs::path index = directory / "model.safetensors.index.json";
   if (fs::exists(index)) return open_index(directory, index, findings);
   const std::string name = "model.safetensors";
@@ -84,20 +93,36 @@ StoredWeights open_stored(const fs::path& directory, std::vector<std::string>& f
   StoredWeights stored;
   const SafetensorsFile& file =
       stored.files.emplace(name, SafetensorsFile(directory / name)).first->second;
-  for (const std::string& tensor : file.names()) stored.file_of[tensor] = name;
+  for (const std::string& tensor : file.names()) stored.places[tensor] = {name, tensor};
+  return stored;
+}
+
+// A file of the model without its head leaves out the prefix that transformers gives it with one.
+StoredWeights open_stored(const fs::path& directory, const ModelConfig& config,
+                          std::vector<std::string>& findings) {
+  StoredWeights stored = open_files(directory, findings);
+  const std::string prefix = names_of(config).optional_prefix;
+  if (prefix.empty()) return stored;
+  std::map<std::string, Place> places;
+  for (auto& [name, place] : stored.places) {
+    const bool whole = name.starts_with(prefix) || is_head(name) || stored.places.contains(prefix + name);
+    places[whole ? name : prefix + name] = std::move(place);
+  }
+  stored.places = std::move(places);
   return stored;
 }
 
 StoredTensor find_stored(const StoredWeights& stored, const fs::path& directory,
                          const std::string& name) {
-  const auto found = stored.file_of.find(name);
-  if (found == stored.file_of.end()) return {};
-  return {(directory / found->second).string(), stored.files.at(found->second).tensor(name)};
+  const auto found = stored.places.find(name);
+  if (found == stored.places.end()) return {};
+  const Place& place = found->second;
+  return {(directory / place.file).string(), stored.files.at(place.file).tensor(place.name)};
 }
 
 // By the names that bitsandbytes' layers save beside their weights; "none" where there are none.
 std::string kind_of(const StoredWeights& stored) {
-  for (const auto& [name, file] : stored.file_of) {
+  for (const auto& [name, place] : stored.places) {
     if (name.ends_with(".quant_state.bitsandbytes__nf4")) return "nf4";
     if (name.ends_with(".quant_state.bitsandbytes__fp4")) return "fp4";
     if (name.ends_with(".SCB")) return "int8";
@@ -154,16 +179,14 @@ void store(Model& model, Parameter& parameter, const at::Tensor& stored) {
   }
 }
 
-constexpr const char* kScore = "score.weight";
-
-bool has_row_per_token(const std::string& name) {
-  return name == "model.embed_tokens.weight" || name == "lm_head.weight";
+bool has_row_per_token(const std::string& name, const ModelConfig& config) {
+  return name == kHead || name == std::string(names_of(config).embedding) + ".weight";
 }
 
 // Rows for tokens that were added: the mean of the others, which says nothing about any of them.
 at::Tensor with_added_rows(const at::Tensor& stored, const std::string& name,
                            const ModelConfig& config) {
-  if (config.added_rows == 0 || !has_row_per_token(name)) return stored;
+  if (config.added_rows == 0 || !has_row_per_token(name, config)) return stored;
   const at::Tensor mean = stored.mean({0}, /*keepdim=*/true, at::kDouble).to(stored.scalar_type());
   return at::cat({stored, mean.expand({config.added_rows, stored.size(1)})}, 0);
 }
@@ -184,7 +207,7 @@ void make_trainable(Parameter& parameter, const ModelOptions& options) {
 void load_weights(Model& model, const ModelOptions& options, const fs::path& directory) {
   const at::NoGradGuard off;
   std::vector<std::string> findings;
-  const StoredWeights stored = open_stored(directory, findings);
+  const StoredWeights stored = open_stored(directory, model.config(), findings);
   const bool damaged = !findings.empty();  // then missing tensors are no news
   std::set<std::string> wanted;
   const FindTensor look_up = [&](const std::string& name) {
@@ -198,29 +221,31 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
                     stored_kind + "\", or use the original model");
   }
   const bool half = options.compute == at::kHalf || options.weights == at::kHalf;
-  // The stored tensor, still in its file, or nothing and a finding.
-  const auto find = [&](const std::string& name, at::IntArrayRef shape) -> at::Tensor {
+  // The stored tensor, still in its file, or nothing and a finding. `shape`: the model's.
+  const auto find = [&](const std::string& name, std::vector<int64_t> shape) -> at::Tensor {
     wanted.insert(name);
-    const auto found = stored.file_of.find(name);
-    if (found == stored.file_of.end()) {
+    const auto found = stored.places.find(name);
+    if (found == stored.places.end()) {
       if (!damaged)
         findings.push_back(directory.string() + ": '" + name + "' is missing from the weights");
       return {};
     }
-    const std::string where = (directory / found->second).string() + ": '" + name + "'";
-    const SafetensorsFile& file = stored.files.at(found->second);
-    if (file.shape(name) != shape) {
-      findings.push_back(where + " is " + shape_text(file.shape(name)) +
+    const auto& [file_name, own_name] = found->second;
+    const std::string where = (directory / file_name).string() + ": '" + own_name + "'";
+    const SafetensorsFile& file = stored.files.at(file_name);
+    if (is_stored_transposed(name, model.config())) std::swap(shape[0], shape[1]);
+    if (file.shape(own_name) != shape) {
+      findings.push_back(where + " is " + shape_text(file.shape(own_name)) +
                          " but config.json wants " + shape_text(shape) +
                          ": the two come from different revisions?");
       return {};
     }
-    if (!at::isFloatingType(file.dtype(name))) {
-      findings.push_back(where + " is " + c10::toString(file.dtype(name)) +
+    if (!at::isFloatingType(file.dtype(own_name))) {
+      findings.push_back(where + " is " + c10::toString(file.dtype(own_name)) +
                          ": quantised weights, which model.quantize must name (nf4, fp4 or int8)");
       return {};
     }
-    at::Tensor tensor = file.tensor(name);
+    const at::Tensor tensor = file.tensor(own_name);
     if (!is_finite(tensor)) {
       findings.push_back(where + " holds NaN or infinite values");
       return {};
@@ -229,12 +254,12 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
       findings.push_back(where + " has values above 65504, which fp16 cannot hold: use bf16 or fp32");
       return {};
     }
-    return tensor;
+    return in_stored_order(tensor, name, model.config()).contiguous();
   };
   for (Parameter& parameter : model.parameters()) {
     if (parameter.name == kScore && model.config().new_head) continue;
     std::vector<int64_t> shape = parameter.value.sizes().vec();
-    if (has_row_per_token(parameter.name)) shape[0] -= model.config().added_rows;
+    if (has_row_per_token(parameter.name, model.config())) shape[0] -= model.config().added_rows;
     const at::Tensor tensor = find(parameter.name, shape);
     if (tensor.defined()) store(model, parameter, with_added_rows(tensor, parameter.name, model.config()));
   }
@@ -266,12 +291,12 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
     }
     slot.projection->quantized[slot.part] = on_device(std::move(matrix), options.device);
   }
-  for (const auto& [name, file] : stored.file_of) {
+  for (const auto& [name, place] : stored.places) {
     // Of the embedding, or given up for a classification head.
-    const bool unused_head = name == "lm_head.weight" &&
+    const bool unused_head = name == kHead &&
                              (model.config().tie_word_embeddings || model.config().num_labels > 0);
     if (wanted.contains(name) || unused_head || is_known_buffer(name)) continue;
-    findings.push_back((directory / file).string() + ": '" + name + "' is not part of a " +
+    findings.push_back((directory / place.file).string() + ": '" + place.name + "' is not part of a " +
                        model.config().architecture + " with this config.json");
   }
   if (!findings.empty()) throw UserError(findings);
@@ -280,7 +305,7 @@ void load_weights(Model& model, const ModelOptions& options, const fs::path& dir
 at::Tensor stored_tensor(const fs::path& directory, const std::string& name,
                          const ModelConfig& config) {
   std::vector<std::string> findings;
-  const StoredWeights stored = open_stored(directory, findings);
+  const StoredWeights stored = open_stored(directory, config, findings);
   if (!findings.empty()) throw UserError(findings);
   const auto look_up = [&](const std::string& wanted) { return find_stored(stored, directory, wanted); };
   const StoredTensor found = look_up(name);
@@ -288,24 +313,36 @@ at::Tensor stored_tensor(const fs::path& directory, const std::string& name,
     throw UserError(directory.string() + ": '" + name + "' is missing from the weights");
   }
   const QuantizedMatrix matrix = read_quantized(look_up, name);
-  if (!matrix.defined()) return with_added_rows(found.tensor, name, config);
+  if (!matrix.defined()) {
+    return with_added_rows(in_stored_order(found.tensor, name, config), name, config);
+  }
   return dequantize(matrix, matrix.kind == QuantKind::kInt8 ? at::kFloat : matrix.stored);
 }
 
 namespace {
 
+// GPT-2's: what the blocks add to the residual stream starts smaller, for there are two of them in
+// each block.
+double deviation_of(const std::string& name, const ModelConfig& config) {
+  const DecoderNames& names = names_of(config);
+  const bool to_residual = name.ends_with(std::string(names.attention_output) + ".weight") ||
+                           name.ends_with(std::string(names.mlp_output) + ".weight");
+  if (!config.small_residual_start || !to_residual) return config.initializer_range;
+  return config.initializer_range / std::sqrt(2.0 * static_cast<double>(config.num_hidden_layers));
+}
+
 at::Tensor draw_normal(const Model& model, int64_t seed, const std::string& name,
                        at::IntArrayRef shape) {
   const auto generator = at::detail::createCPUGenerator(parallel::seed_of(seed, "weights/" + name));
-  return at::empty(shape, at::kFloat).normal_(0.0, model.config().initializer_range, generator);
+  return at::empty(shape, at::kFloat).normal_(0.0, deviation_of(name, model.config()), generator);
 }
 
 void draw(Model& model, int64_t seed, Parameter& parameter) {
   const at::IntArrayRef shape = parameter.value.sizes();
-  if (parameter.name.ends_with("norm.weight")) {
-    store(model, parameter, at::ones(shape, at::kFloat));
-  } else if (parameter.name.ends_with(".bias")) {
+  if (parameter.name.ends_with(".bias")) {
     store(model, parameter, at::zeros(shape, at::kFloat));
+  } else if (is_norm(parameter.name.substr(0, parameter.name.rfind('.')), model.config())) {
+    store(model, parameter, at::ones(shape, at::kFloat));
   } else {
     store(model, parameter, draw_normal(model, seed, parameter.name, shape));
   }
@@ -350,8 +387,9 @@ double training_flops_per_token(const ModelConfig& config, double mean_attended_
   const double keys = static_cast<double>(config.num_key_value_heads * config.head_dim);
   const double layers = static_cast<double>(config.num_hidden_layers);
   const int64_t outputs = config.num_labels > 0 ? config.num_labels : config.vocab_size;
+  const int64_t mlp = config.gelu ? 2 : 3;
   const double weights = layers * (d * (2 * queries + 2 * keys) +
-                                   3 * d * static_cast<double>(config.intermediate_size)) +
+                                   d * static_cast<double>(mlp * config.intermediate_size)) +
                          d * static_cast<double>(outputs);
   return (frozen ? 4 : 6) * weights + 12 * layers * queries * mean_attended_length;
 }

@@ -39,7 +39,7 @@ struct QkNorm : torch::autograd::Function<QkNorm> {
       saved.push_back(rstd);
       if (const cuda::Kernels* device = kernels_for(qkv)) {
         launch(qkv, device->rms_norm, element_of(qkv),
-               cuda::RmsNormView{.x = at_column(qkv, first * dim).const_data_ptr(),
+               cuda::NormView{.x = at_column(qkv, first * dim).const_data_ptr(),
                                  .stride_x = stride,
                                  .weight = weights[kind].const_data_ptr(),
                                  .y = at_column(out, first * dim).mutable_data_ptr(),
@@ -83,9 +83,9 @@ struct QkNorm : torch::autograd::Function<QkNorm> {
       const at::Tensor &weight = saved[1 + kind], &rstd = saved[3 + kind];
       if (const cuda::Kernels* device = kernels_for(qkv)) {
         at::Tensor partial =
-            at::empty({device->rms_norm_partials(rows * count, dim), dim}, rstd.options());
+            at::empty({device->norm_partials(rows * count, dim), dim}, rstd.options());
         launch(qkv, device->rms_norm_backward, element_of(qkv),
-               cuda::RmsNormBackwardView{.dy = at_column(dy, first * dim).const_data_ptr(),
+               cuda::NormBackwardView{.dy = at_column(dy, first * dim).const_data_ptr(),
                                          .stride_dy = stride,
                                          .x = at_column(qkv, first * dim).const_data_ptr(),
                                          .stride_x = stride,

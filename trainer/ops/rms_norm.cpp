@@ -19,7 +19,7 @@ void forward_rows(const at::Tensor& x, const at::Tensor& weight, double eps, con
   const int64_t dim = x.size(-1);
   if (const cuda::Kernels* device = kernels_for(x)) {
     launch(x, device->rms_norm, element_of(x),
-           cuda::RmsNormView{.x = x.const_data_ptr(),
+           cuda::NormView{.x = x.const_data_ptr(),
                              .stride_x = dim,
                              .weight = weight.const_data_ptr(),
                              .y = y.mutable_data_ptr(),
@@ -46,9 +46,9 @@ at::Tensor backward_rows(const at::Tensor& dy, const at::Tensor& x, const at::Te
   const int64_t dim = x.size(-1);
   const int64_t rows = x.numel() / dim;
   if (const cuda::Kernels* device = kernels_for(x)) {
-    at::Tensor partial = at::empty({device->rms_norm_partials(rows, dim), dim}, rstd.options());
+    at::Tensor partial = at::empty({device->norm_partials(rows, dim), dim}, rstd.options());
     launch(x, device->rms_norm_backward, element_of(x),
-           cuda::RmsNormBackwardView{
+           cuda::NormBackwardView{
                .dy = dy.const_data_ptr(),
                .stride_dy = dim,
                .x = x.const_data_ptr(),

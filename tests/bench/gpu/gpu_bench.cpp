@@ -31,6 +31,7 @@
 #include "tests/trainer/llama_shape.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/generation/kv_cache.h"
+#include "trainer/models/decoder_names.h"
 #include "trainer/models/model.h"
 #include "trainer/ops/device.h"
 #include "trainer/ops/gemm.h"
@@ -97,15 +98,13 @@ ModelConfig shape_named(const std::string& name) {
                        .heads = 32,
                        .kv_heads = 8,
                        .context = 131072});
-  } else if (name == "124m") {  // a Llama of GPT-2's size
-    config = llama_of({.vocabulary = 50304,
-                       .hidden = 768,
-                       .mlp = 2048,
-                       .layers = 12,
-                       .heads = 12,
-                       .kv_heads = 12,
-                       .context = 1024});
-    config.tie_word_embeddings = true;
+  } else if (name == "124m") {  // GPT-2
+    config = gpt2_of({.vocabulary = 50257,
+                      .hidden = 768,
+                      .mlp = 3072,
+                      .layers = 12,
+                      .heads = 12,
+                      .context = 1024});
   } else {
     throw UserError("gpu_bench: --shape '" + name + "': 1b, 8b or 124m");
   }
@@ -116,8 +115,9 @@ ModelConfig shape_named(const std::string& name) {
 void draw(Model& model) {
   const at::AutoGradMode off(false);
   for (Parameter& parameter : model.parameters()) {
-    if (parameter.name.ends_with("norm.weight")) {
-      parameter.value.fill_(1);
+    const std::string module = parameter.name.substr(0, parameter.name.rfind('.'));
+    if (is_norm(module, model.config())) {
+      parameter.value.fill_(parameter.name.ends_with(".bias") ? 0 : 1);
     } else {
       parameter.value.normal_(0, 0.02);
     }

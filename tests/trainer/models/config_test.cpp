@@ -33,7 +33,7 @@ data::Json with(data::Json json, const char* changes) {
 TEST(Config, FillsInWhatTransformersFillsIn) {
   const ModelConfig config = load(kLlama);
   EXPECT_EQ(config.head_dim, 8);
-  EXPECT_EQ(config.rms_norm_eps, 1e-6);
+  EXPECT_EQ(config.norm_eps, 1e-6);
   EXPECT_EQ(config.rope.type, "default");
   EXPECT_EQ(config.rope.theta, 10000.0);
   EXPECT_EQ(config.sliding_window, (std::vector<int64_t>{0, 0, 0}));
@@ -70,6 +70,58 @@ TEST(Config, ArchitecturesDifferAsTransformersSays) {
   EXPECT_EQ(load(json).sliding_window, (std::vector<int64_t>{4096, 4096, 4096}));
   json["sliding_window"] = nullptr;
   EXPECT_EQ(load(json).sliding_window, (std::vector<int64_t>{0, 0, 0}));
+}
+
+const data::Json kGpt2 = data::Json::parse(R"({
+  "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": 100, "n_embd": 32, "n_layer": 2,
+  "n_head": 4, "n_positions": 64})");
+
+TEST(Config, Gpt2HasKeysAndDefaultsOfItsOwn) {
+  const ModelConfig config = load(kGpt2);
+  EXPECT_EQ(config.intermediate_size, 128);
+  EXPECT_EQ(config.max_position_embeddings, 64);
+  EXPECT_EQ(config.num_key_value_heads, 4);
+  EXPECT_EQ(config.norm_eps, 1e-5);
+  EXPECT_EQ(config.gelu, Gelu::kTanh);
+  EXPECT_TRUE(config.tie_word_embeddings && config.layer_norm && config.learned_positions);
+  EXPECT_EQ(config.dropout, (std::vector<std::string>{"attn_pdrop", "embd_pdrop", "resid_pdrop"}));
+  const ModelConfig other = load(with(kGpt2, R"({"n_inner": 48, "activation_function": "gelu",
+      "attn_pdrop": 0, "embd_pdrop": 0.0, "resid_pdrop": 0.2, "reorder_and_upcast_attn": true})"));
+  EXPECT_EQ(other.intermediate_size, 48);
+  EXPECT_EQ(other.gelu, Gelu::kErf);
+  EXPECT_EQ(other.dropout, (std::vector<std::string>{"resid_pdrop"}));
+  EXPECT_EQ(load(with(kGpt2, R"({"n_embd": null, "hidden_size": 64})")).hidden_size, 64);
+}
+
+TEST(Config, Gpt2AsAClassifierKeepsItsName) {
+  const data::Json scores = with(kGpt2, R"({"architectures": ["GPT2ForSequenceClassification"],
+      "id2label": {"0": "a", "1": "b", "2": "c"}})");
+  EXPECT_EQ(load(scores).num_labels, 3);
+  EXPECT_FALSE(load(scores).tie_word_embeddings);
+  const ModelConfig made = with_score_head(load(kGpt2), 1, 7);
+  EXPECT_EQ(made.json["architectures"], data::Json({"GPT2ForSequenceClassification"}));
+}
+
+TEST(Config, Gpt2IsRefusedByTheKeyThatIsNotSupported) {
+  const auto refusal = [](const char* changes) -> std::string {
+    try {
+      load(with(kGpt2, changes));
+    } catch (const UserError& error) {
+      const std::string line = error.what();
+      return line.substr(line.find(".json: ") + 7);
+    }
+    return "";
+  };
+  EXPECT_EQ(refusal(R"({"activation_function": "relu"})"),
+            "activation_function = \"relu\": supported are gelu_new, gelu_pytorch_tanh and gelu");
+  EXPECT_EQ(refusal(R"({"scale_attn_weights": false})"),
+            "scale_attn_weights = false: only true is supported");
+  EXPECT_EQ(refusal(R"({"scale_attn_by_inverse_layer_idx": true})"),
+            "scale_attn_by_inverse_layer_idx = true: only false is supported");
+  EXPECT_EQ(refusal(R"({"add_cross_attention": true})"),
+            "add_cross_attention = true: only false is supported");
+  EXPECT_EQ(refusal(R"({"n_head": 5})"), "n_head = 5: must divide n_embd = 32");
+  EXPECT_EQ(refusal(R"({"n_positions": 0})"), "n_positions = 0: must be a positive integer");
 }
 
 struct Bad {

@@ -5,9 +5,11 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "data/loader/batch.h"
 #include "recipes/diagnostic.h"
 #include "tests/trainer/checkpoint/scratch.h"
 #include "tests/trainer/llama_shape.h"
+#include "trainer/checkpoint/export.h"
 #include "trainer/checkpoint/safetensors.h"
 #include "trainer/models/model.h"
 
@@ -19,6 +21,8 @@ ModelConfig tiny(bool tied = false) {
   config.tie_word_embeddings = tied;
   return config;
 }
+
+ModelConfig tiny_gpt2() { return gpt2_of({.layers = 2, .heads = 2, .context = 32}); }
 
 // What a model directory holds: drawn weights under their names.
 NamedTensors drawn(const ModelConfig& config) {
@@ -227,6 +231,11 @@ TEST(Weights, BiasesAndNormsDoNotDecay) {
   for (const Parameter& p : model->parameters()) {
     EXPECT_EQ(p.decay, !p.name.ends_with(".bias") && !p.name.ends_with("norm.weight")) << p.name;
   }
+  const auto gpt2 = build_model(tiny_gpt2(), {});
+  for (const Parameter& p : gpt2->parameters()) {
+    const bool norm = p.name.find(".ln_") != std::string::npos;
+    EXPECT_EQ(p.decay, !p.name.ends_with(".bias") && !norm) << p.name;
+  }
 }
 
 TEST(Model, FlopsOfATokenCountMatrixWeightsSixTimesAndCausalAttention) {
@@ -242,6 +251,88 @@ TEST(Model, FlopsOfATokenCountMatrixWeightsSixTimesAndCausalAttention) {
   // attention 12 x 8 x 512 x 256.
   EXPECT_EQ(training_flops_per_token(config, 256), 6.0 * 41549824 + 12582912);
   EXPECT_EQ(training_flops_per_token(config, 256, /*frozen=*/true), 4.0 * 41549824 + 12582912);
+  config.gelu = Gelu::kTanh;  // two matrices an MLP
+  EXPECT_EQ(training_flops_per_token(config, 256), 6.0 * (41549824 - 8 * 512 * 1536) + 12582912);
+}
+
+TEST(Weights, OfGpt2AreDrawnAsTransformersDoesAndSmallerTowardsTheResidualStream) {
+  ModelConfig config = gpt2_of({.hidden = 64, .mlp = 256, .layers = 8, .heads = 2});
+  NamedTensors tensors = drawn(config);
+  const auto deviation = [&](const std::string& name) {
+    return named(tensors, name).std().item<double>();
+  };
+  EXPECT_NEAR(deviation("transformer.h.7.attn.c_attn.weight"), 0.02, 0.001);
+  EXPECT_NEAR(deviation("transformer.wpe.weight"), 0.02, 0.001);
+  EXPECT_NEAR(deviation("transformer.h.7.attn.c_proj.weight"), 0.02 / 4, 0.0003);
+  EXPECT_NEAR(deviation("transformer.h.0.mlp.c_proj.weight"), 0.02 / 4, 0.0003);
+  for (const char* norm : {"transformer.h.3.ln_1", "transformer.h.3.ln_2", "transformer.ln_f"}) {
+    EXPECT_TRUE(named(tensors, std::string(norm) + ".weight").eq(1).all().item<bool>()) << norm;
+    EXPECT_TRUE(named(tensors, std::string(norm) + ".bias").eq(0).all().item<bool>()) << norm;
+  }
+  EXPECT_TRUE(named(tensors, "transformer.h.3.mlp.c_fc.bias").eq(0).all().item<bool>());
+}
+
+TEST(Weights, OfGpt2LieTransposedInFilesWithOrWithoutThePrefix) {
+  const ModelConfig config = tiny_gpt2();
+  const NamedTensors tensors = drawn(config);
+  for (const bool prefix : {true, false}) {
+    const Scratch directory;
+    NamedTensors stored = as_stored(tensors, config);
+    EXPECT_EQ(named(stored, "transformer.h.0.attn.c_attn.weight").sizes(),
+              at::IntArrayRef({16, 48}));
+    for (auto& [name, tensor] : stored) {
+      if (!prefix) name = name.substr(std::string("transformer.").size());
+    }
+    stored.emplace_back(prefix ? "transformer.h.0.attn.bias" : "h.0.attn.bias", at::ones({2}));
+    write_safetensors(directory / "model.safetensors", stored);
+    EXPECT_EQ(findings(config, directory.path()), std::vector<std::string>());
+    const auto model = build_model(config, {});
+    load_weights(*model, {}, directory.path());
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      EXPECT_TRUE(model->parameters()[i].value.equal(tensors[i].second)) << tensors[i].first;
+      EXPECT_TRUE(stored_tensor(directory.path(), tensors[i].first, config).equal(tensors[i].second));
+    }
+    // What lies the other way round, or is not there, is said by its name in the file.
+    named(stored, prefix ? "transformer.h.1.mlp.c_fc.weight" : "h.1.mlp.c_fc.weight") =
+        at::ones({24, 16});
+    stored.emplace_back("h.0.crossattention.c_attn.weight", at::ones({2}));
+    write_safetensors(directory / "model.safetensors", stored);
+    const auto lines = findings(config, directory.path());
+    EXPECT_EQ(lines.size(), 2u);
+    EXPECT_TRUE(ends_with_one_of(lines, "h.1.mlp.c_fc.weight' is [24, 16] but config.json wants [16, 24]"));
+    EXPECT_TRUE(ends_with_one_of(lines, "'h.0.crossattention.c_attn.weight' is not part of a GPT2LMHeadModel"));
+  }
+}
+
+TEST(Weights, OfGpt2QuantiseAsTheirTransposes) {
+  const Scratch directory;
+  const ModelConfig config = tiny_gpt2();
+  const NamedTensors tensors = drawn(config);
+  write_safetensors(directory / "model.safetensors", as_stored(tensors, config));
+  const ModelOptions options{.frozen = true, .quantize = QuantKind::kInt8};
+  const auto model = build_model(config, options);
+  load_weights(*model, options, directory.path());
+  NamedTensors all = tensors;
+  for (const LinearSlot& slot : model->linears()) {
+    const at::Tensor weight = slot.projection->part_weight(slot.part, at::kFloat);
+    EXPECT_TRUE(at::allclose(weight, named(all, slot.module + ".weight"), 0, 1e-3)) << slot.module;
+  }
+}
+
+// A row's padding counts on from 0, whatever the model knows.
+TEST(Model, PaddingLongerThanTheLearnedPositionsHurtsNobody) {
+  const ModelConfig config = gpt2_of({.context = 4});
+  const auto model = build_model(config, {});
+  draw_weights(*model, {}, 7);
+  data::Batch batch;
+  batch.token_ids = at::arange(9).unsqueeze(0);
+  batch.positions = at::tensor({0, 1, 2, 0, 1, 2, 3, 4, 5}, at::kLong).unsqueeze(0);
+  batch.document_ends = at::tensor({0, 3, 9}, at::kInt);
+  const at::Tensor padded = model->hidden(batch);
+  batch.token_ids = batch.token_ids.narrow(1, 0, 3);
+  batch.positions = batch.positions.narrow(1, 0, 3);
+  batch.document_ends = batch.document_ends.narrow(0, 0, 2);
+  EXPECT_TRUE(model->hidden(batch).equal(padded.narrow(1, 0, 3)));
 }
 
 TEST(Weights, RowsOfAddedTokensAreTheMeanOfTheOthers) {

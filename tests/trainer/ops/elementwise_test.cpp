@@ -1,10 +1,12 @@
-// RMSNorm, SwiGLU, rotary embedding, query/key norm and embedding against the same formulas in
+// RMSNorm, LayerNorm, SwiGLU, GELU, rotary embedding, query/key norm and embedding against the same formulas in
 // double precision, with LibTorch's own derivatives.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include "tests/trainer/ops/compare.h"
 #include "trainer/ops/embedding.h"
+#include "trainer/ops/gelu.h"
+#include "trainer/ops/layer_norm.h"
 #include "trainer/ops/qk_norm.h"
 #include "trainer/ops/rms_norm.h"
 #include "trainer/ops/rope.h"
@@ -53,6 +55,53 @@ TEST_P(Elementwise, RmsNormAndItsGradientsEqualTheFormula) {
     EXPECT_LT(worst(x.grad(), slow_x.grad()), tolerance(dtype)) << dim;
     EXPECT_LT(worst(weight.grad(), slow_weight.grad()), tolerance(dtype)) << dim;
     EXPECT_EQ(weight.grad().scalar_type(), at::kFloat);
+  }
+}
+
+// Rows whose mean is far from zero: one pass over squares would lose them.
+TEST_P(Elementwise, LayerNormAndItsGradientsEqualTheFormula) {
+  for (const int64_t dim : {7, 32, 100}) {
+    const at::Tensor x = leaf(at::randn({130, dim}) + 30, dtype),
+                     weight = leaf(at::rand({dim}) + 0.5, dtype),
+                     bias = leaf(at::randn({dim}), dtype);
+    const at::Tensor dy = at::randn({130, dim}).to(dtype),
+                     dresidual = at::randn({130, dim}).to(dtype);
+    const at::Tensor slow_x = exact(x), slow_weight = exact(weight), slow_bias = exact(bias);
+    const auto [residual, y] = layer_norm(x, weight, bias, kEps);
+    const at::Tensor slow_y = at::layer_norm(slow_x, {dim}, slow_weight, slow_bias, kEps);
+    EXPECT_TRUE(residual.equal(x));
+    EXPECT_LT(worst(y, slow_y), tolerance(dtype)) << dim;
+    EXPECT_TRUE(layer_norm_again(x, weight, bias, kEps).equal(y));
+    (y * dy + residual * dresidual).sum().backward();
+    (slow_y * dy.to(at::kDouble) + slow_x * dresidual.to(at::kDouble)).sum().backward();
+    EXPECT_LT(worst(x.grad(), slow_x.grad()), tolerance(dtype)) << dim;
+    EXPECT_LT(worst(weight.grad(), slow_weight.grad()), tolerance(dtype)) << dim;
+    EXPECT_LT(worst(bias.grad(), slow_bias.grad()), tolerance(dtype)) << dim;
+    EXPECT_EQ(bias.grad().scalar_type(), at::kFloat);
+  }
+}
+
+TEST_P(Elementwise, GeluAndItsGradientEqualTheFormula) {
+  for (const Gelu form : {Gelu::kErf, Gelu::kTanh}) {
+    for (const int64_t dim : {5, 48}) {
+      const at::Tensor x = leaf(at::randn({33, dim}) * 3, dtype),
+                       dy = at::randn({33, dim}).to(dtype);
+      const at::Tensor slow = exact(x);
+      const at::Tensor y = gelu(x, form);
+      const at::Tensor slow_y = at::gelu(slow, form == Gelu::kTanh ? "tanh" : "none");
+      EXPECT_LT(worst(y, slow_y), tolerance(dtype));
+      EXPECT_TRUE(gelu_again(x, form).equal(y));
+      y.backward(dy);
+      slow_y.backward(dy.to(at::kDouble));
+      EXPECT_LT(worst(x.grad(), slow.grad()), tolerance(dtype));
+    }
+    const at::Tensor far = leaf(at::tensor({-200.0, 200.0}), dtype);
+    const at::Tensor y = gelu(far, form);
+    y.sum().backward();
+    EXPECT_NEAR(y[0].item<float>(), 0.0f, 1e-30f);
+    EXPECT_EQ(y[1].item<float>(), 200.0f);
+    EXPECT_NEAR(far.grad()[0].item<float>(), 0.0f, 1e-30f);
+    EXPECT_EQ(far.grad()[1].item<float>(), 1.0f);
   }
 }
 

@@ -42,6 +42,15 @@ struct RowKernels {
                             const T* weight, const float* rstd, const T* dres, T* dx,
                             int64_t stride_dx, float* dweight, int64_t rows, int64_t heads,
                             int64_t dim);
+  /// y = (x - mean) * rstd * weight + bias, rstd = 1 / sqrt(mean((x - mean)^2) + eps); `mean` and
+  /// `rstd` [rows] are kept for backward.
+  void (*layer_norm)(const T* x, const T* weight, const T* bias, T* y, float* mean, float* rstd,
+                     int64_t rows, int64_t dim, float eps);
+  /// dx = dres + rstd * (w dy - mean(w dy) - xhat mean(w dy xhat)); dweight[dim] += sum dy xhat.
+  /// `dres` may be null.
+  void (*layer_norm_backward)(const T* dy, const T* x, const T* weight, const float* mean,
+                              const float* rstd, const T* dres, T* dx, float* dweight,
+                              int64_t rows, int64_t dim);
   /// Rotates pairs (i, i + rot / 2) of `heads` heads of `dim` in each row by the angles of `cos`,
   /// `sin` [rows, rot / 2]; `sign` -1: back.
   void (*rope)(T* x, int64_t stride, const float* cos, const float* sin, int64_t rows,
@@ -49,6 +58,9 @@ struct RowKernels {
   /// out = silu(gate) * up, with gate_up = [gate | up] in a row of 2 * dim.
   void (*swiglu)(const T* gate_up, T* out, int64_t rows, int64_t dim);
   void (*swiglu_backward)(const T* dout, const T* gate_up, T* dgate_up, int64_t rows, int64_t dim);
+  /// out = x Phi(x), or with `tanh` what ops/gelu.h says.
+  void (*gelu)(const T* x, T* out, int64_t count, bool tanh);
+  void (*gelu_backward)(const T* dout, const T* x, T* dx, int64_t count, bool tanh);
   /// dst[r, c] (float, rows `dst_stride` apart) = src[r, c] * scale
   void (*load)(const T* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows,
                int64_t dim, float scale);

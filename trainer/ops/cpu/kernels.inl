@@ -30,7 +30,8 @@ namespace {
 
 template <class T>
 constexpr RowKernels<T> rows_of() {
-  return {rms_norm<T>, rms_norm_backward<T>, rope<T>,  swiglu<T>,          swiglu_backward<T>,
+  return {rms_norm<T>, rms_norm_backward<T>, layer_norm<T>, layer_norm_backward<T>, rope<T>,
+          swiglu<T>,   swiglu_backward<T>,   gelu<T>,       gelu_backward<T>,
           load<T>,     load_transposed<T>,   store<T>, store_sum<T>,       store_transposed<T>,
           row_dots<T>, column_sums<T>,       add<T>,   softmax_gradient<T>,
           log_prob_gradient<T>, divergence<T>};

@@ -47,6 +47,63 @@ void rms_norm_backward(const T* dy, int64_t stride_dy, const T* x, int64_t strid
   }
 }
 
+// The elements from `first` on alone where a row of `dim` ends within the group.
+inline Floats within(Floats v, int64_t first, int64_t dim) {
+  for (int64_t c = dim - first; c < kLanes; ++c) v[c] = 0;
+  return v;
+}
+
+template <class T>
+void layer_norm(const T* x, const T* weight, const T* bias, T* y, float* mean, float* rstd,
+                int64_t rows, int64_t dim, float eps) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* in = x + r * dim;
+    Floats total{};
+    for (int64_t i = 0; i < dim; i += kLanes) total += get(in, i, dim);
+    const float middle = sum(total) / static_cast<float>(dim);
+    Floats squares{};
+    for (int64_t i = 0; i < dim; i += kLanes) {
+      const Floats v = within(get(in, i, dim) - middle, i, dim);
+      squares += v * v;
+    }
+    const float scale = 1.0f / std::sqrt(sum(squares) / static_cast<float>(dim) + eps);
+    mean[r] = middle;
+    rstd[r] = scale;
+    for (int64_t i = 0; i < dim; i += kLanes) {
+      const Floats xhat = (get(in, i, dim) - middle) * scale;
+      put(y + r * dim, i, dim, xhat * get(weight, i, dim) + get(bias, i, dim));
+    }
+  }
+}
+
+template <class T>
+void layer_norm_backward(const T* dy, const T* x, const T* weight, const float* mean,
+                         const float* rstd, const T* dres, T* dx, float* dweight, int64_t rows,
+                         int64_t dim) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* in = x + r * dim;
+    const T* dout = dy + r * dim;
+    Floats total{};
+    Floats dots{};
+    for (int64_t i = 0; i < dim; i += kLanes) {
+      const Floats xhat = (get(in, i, dim) - mean[r]) * rstd[r];
+      const Floats d = get(dout, i, dim);
+      const Floats weighted = d * get(weight, i, dim);
+      total += weighted;
+      dots += weighted * xhat;
+      put(dweight, i, dim, get(dweight, i, dim) + d * xhat);
+    }
+    const float middle = sum(total) / static_cast<float>(dim);
+    const float along = sum(dots) / static_cast<float>(dim);
+    for (int64_t i = 0; i < dim; i += kLanes) {
+      const Floats xhat = (get(in, i, dim) - mean[r]) * rstd[r];
+      Floats d = (get(dout, i, dim) * get(weight, i, dim) - middle - xhat * along) * rstd[r];
+      if (dres != nullptr) d += get(dres + r * dim, i, dim);
+      put(dx + r * dim, i, dim, d);
+    }
+  }
+}
+
 template <class T>
 void rope(T* x, int64_t stride, const float* cos, const float* sin, int64_t rows, int64_t heads,
           int64_t dim, int64_t rot, float sign) {
@@ -93,6 +150,37 @@ void swiglu_backward(const T* dout, const T* gate_up, T* dgate_up, int64_t rows,
       put(dgate, i, dim, d * get(up, i, dim) * sigmoid * (1.0f + g * (1.0f - sigmoid)));
       put(dup, i, dim, d * g * sigmoid);
     }
+  }
+}
+
+constexpr float kGeluSlope = 0.79788456080286535588f;  // sqrt(2 / pi)
+constexpr float kGeluCubic = 0.044715f;
+
+// Phi(x), or what stands for it with tanh: (1 + tanh u) / 2 = 1 / (1 + exp(-2 u)).
+inline Floats normal_share(Floats x, bool tanh) {
+  if (tanh) return 1.0f / (1.0f + exp16(-2.0f * kGeluSlope * (x + kGeluCubic * x * x * x)));
+  Floats share{};
+  for (int64_t c = 0; c < kLanes; ++c) share[c] = 0.5f * std::erfc(x[c] * -0.70710678118654752f);
+  return share;
+}
+
+template <class T>
+void gelu(const T* x, T* out, int64_t count, bool tanh) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const Floats v = get(x, i, count);
+    put(out, i, count, v * normal_share(v, tanh));
+  }
+}
+
+template <class T>
+void gelu_backward(const T* dout, const T* x, T* dx, int64_t count, bool tanh) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const Floats v = get(x, i, count);
+    const Floats share = normal_share(v, tanh);
+    const Floats density =
+        tanh ? share * (1.0f - share) * (2.0f * kGeluSlope * (1.0f + 3.0f * kGeluCubic * v * v))
+             : exp16(-0.5f * v * v) * (0.5f * kGeluSlope);
+    put(dx, i, count, get(dout, i, count) * (share + v * density));
   }
 }
 

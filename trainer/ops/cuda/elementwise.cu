@@ -1,4 +1,4 @@
-// RoPE, SwiGLU, dropout: a block a row (a token), or a thread a few elements.
+// RoPE, SwiGLU, GELU, dropout: a block a row (a token), or a thread a few elements.
 #include "trainer/ops/cuda/kernels.h"
 #include "trainer/ops/cuda/launch.h"
 
@@ -62,6 +62,43 @@ __global__ void swiglu_backward_kernel(const T* dout, const T* gate_up, T* dgate
   }
 }
 
+// As in ops/cpu/rows.inl.
+constexpr float kGeluSlope = 0.79788456080286535588f;
+constexpr float kGeluCubic = 0.044715f;
+__device__ inline float normal_share(float x, bool tanh) {
+  return tanh ? 1.0f / (1.0f + expf(-2.0f * kGeluSlope * (x + kGeluCubic * x * x * x)))
+              : 0.5f * erfcf(x * -0.70710678118654752f);
+}
+
+template <class T, int kWide>
+__global__ void gelu_kernel(const T* x, T* out, int64_t count, bool tanh) {
+  const int64_t i = thread_number() * kWide;
+  if (i >= count) return;
+  const auto in = load_pack<kWide>(x + i);
+  Pack<T, kWide> to;
+  for (int k = 0; k < kWide; ++k) {
+    const float v = widened(in.at[k]);
+    rounded_store(&to.at[k], v * normal_share(v, tanh));
+  }
+  store_pack(out + i, to);
+}
+
+template <class T, int kWide>
+__global__ void gelu_backward_kernel(const T* dout, const T* x, T* dx, int64_t count, bool tanh) {
+  const int64_t i = thread_number() * kWide;
+  if (i >= count) return;
+  const auto in = load_pack<kWide>(x + i), d = load_pack<kWide>(dout + i);
+  Pack<T, kWide> to;
+  for (int k = 0; k < kWide; ++k) {
+    const float v = widened(in.at[k]), share = normal_share(v, tanh);
+    const float density =
+        tanh ? share * (1.0f - share) * (2.0f * kGeluSlope * (1.0f + 3.0f * kGeluCubic * v * v))
+             : expf(-0.5f * v * v) * (0.5f * kGeluSlope);
+    rounded_store(&to.at[k], widened(d.at[k]) * (share + v * density));
+  }
+  store_pack(dx + i, to);
+}
+
 // SplitMix64 of the pair's number, as on the CPU (ops/low_rank.cpp).
 template <class T>
 __global__ void dropout_kernel(DropoutView v) {
@@ -108,6 +145,30 @@ int swiglu_backward(Element type, const void* dout, const void* gate_up, void* d
       return launch(swiglu_backward_kernel<T, decltype(width)::value>, rows, stream,
                     static_cast<const T*>(dout), static_cast<const T*>(gate_up),
                     static_cast<T*>(dgate_up), dim);
+    });
+  });
+}
+
+int gelu(Element type, const void* x, void* out, int64_t count, bool tanh, CUstream_st* stream) {
+  return with_element(type, [&](auto element) {
+    using T = decltype(element);
+    return with_width<T>(aligned(x) && aligned(out), count, [&](auto width) {
+      constexpr int kWide = decltype(width)::value;
+      return launch(gelu_kernel<T, kWide>, blocks_of(count / kWide), stream,
+                    static_cast<const T*>(x), static_cast<T*>(out), count, tanh);
+    });
+  });
+}
+
+int gelu_backward(Element type, const void* dout, const void* x, void* dx, int64_t count, bool tanh,
+                  CUstream_st* stream) {
+  return with_element(type, [&](auto element) {
+    using T = decltype(element);
+    return with_width<T>(aligned(dout) && aligned(x) && aligned(dx), count, [&](auto width) {
+      constexpr int kWide = decltype(width)::value;
+      return launch(gelu_backward_kernel<T, kWide>, blocks_of(count / kWide), stream,
+                    static_cast<const T*>(dout), static_cast<const T*>(x), static_cast<T*>(dx),
+                    count, tanh);
     });
   });
 }

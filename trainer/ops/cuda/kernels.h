@@ -14,26 +14,30 @@ struct CUstream_st;
 namespace temper::trainer::cuda {
 
 /// Rows of `heads` vectors of `dim`, rows `stride` elements apart.
-struct RmsNormView {
+struct NormView {
   const void* x = nullptr;
   int64_t stride_x = 0;
   const void* weight = nullptr;
+  const void* bias = nullptr;  // of layer_norm alone
   void* y = nullptr;
   int64_t stride_y = 0;
+  float* mean = nullptr;  // likewise, [rows * heads]
   float* rstd = nullptr;  // [rows * heads]
   int64_t rows = 0, heads = 1, dim = 0;
   float eps = 0;
 };
-int rms_norm(Element type, const RmsNormView& view, CUstream_st* stream);
+int rms_norm(Element type, const NormView& view, CUstream_st* stream);
+int layer_norm(Element type, const NormView& view, CUstream_st* stream);
 
-/// `partial` [rms_norm_partials(rows * heads, dim), dim] is written: its column sums are the
+/// `partial` [norm_partials(rows * heads, dim), dim] is written: its column sums are the
 /// gradient of the weight.
-struct RmsNormBackwardView {
+struct NormBackwardView {
   const void* dy = nullptr;
   int64_t stride_dy = 0;
   const void* x = nullptr;
   int64_t stride_x = 0;
   const void* weight = nullptr;
+  const float* mean = nullptr;  // of layer_norm alone
   const float* rstd = nullptr;
   const void* residual = nullptr;  // added to dx, as dx; may be null
   void* dx = nullptr;
@@ -41,8 +45,9 @@ struct RmsNormBackwardView {
   float* partial = nullptr;
   int64_t rows = 0, heads = 1, dim = 0;
 };
-int rms_norm_backward(Element type, const RmsNormBackwardView& view, CUstream_st* stream);
-int64_t rms_norm_partials(int64_t vectors, int64_t dim);
+int rms_norm_backward(Element type, const NormBackwardView& view, CUstream_st* stream);
+int layer_norm_backward(Element type, const NormBackwardView& view, CUstream_st* stream);
+int64_t norm_partials(int64_t vectors, int64_t dim);
 
 /// In place on the first `heads` heads of `dim` of each row.
 struct RopeView {
@@ -58,6 +63,11 @@ int swiglu(Element type, const void* gate_up, void* out, int64_t rows, int64_t d
            CUstream_st* stream);
 int swiglu_backward(Element type, const void* dout, const void* gate_up, void* dgate_up,
                     int64_t rows, int64_t dim, CUstream_st* stream);
+
+/// Of `count` elements; the form with `tanh` or with erf.
+int gelu(Element type, const void* x, void* out, int64_t count, bool tanh, CUstream_st* stream);
+int gelu_backward(Element type, const void* dout, const void* x, void* dx, int64_t count, bool tanh,
+                  CUstream_st* stream);
 
 /// to = from * scale, or 0 where the element's 32 random bits are below `limit`.
 struct DropoutView {
@@ -182,10 +192,14 @@ int sum_of_squares(const float* x, int64_t count, double* sums, CUstream_st* str
 struct Kernels {
   decltype(&cuda::rms_norm) rms_norm;
   decltype(&cuda::rms_norm_backward) rms_norm_backward;
-  decltype(&cuda::rms_norm_partials) rms_norm_partials;
+  decltype(&cuda::norm_partials) norm_partials;
+  decltype(&cuda::layer_norm) layer_norm;
+  decltype(&cuda::layer_norm_backward) layer_norm_backward;
   decltype(&cuda::rope) rope;
   decltype(&cuda::swiglu) swiglu;
   decltype(&cuda::swiglu_backward) swiglu_backward;
+  decltype(&cuda::gelu) gelu;
+  decltype(&cuda::gelu_backward) gelu_backward;
   decltype(&cuda::dropout) dropout;
   decltype(&cuda::token_values) token_values;
   decltype(&cuda::token_gradient) token_gradient;

@@ -1,147 +1,18 @@
-#include "trainer/ops/cuda/kernels.h"
-#include "trainer/ops/cuda/launch.h"
+#include "trainer/ops/cuda/norm.h"
 
 namespace temper::trainer::cuda {
 
-namespace {
-
-// Short vectors (heads) have a warp each, long ones a block.
-constexpr int64_t kOfAWarp = 1024;
-constexpr int64_t kSharedSums = 8192;
-constexpr int64_t kBlocks =
-    256;  // of the backward, at most: each has its own sum of weight gradients
-
-template <int kLanes>
-__device__ float group_sum(float x, float* of_warps) {
-  if constexpr (kLanes == kWarp) return warp_sum(x);
-  return block_sum(x, of_warps);
-}
-
-template <class T, int kLanes, int kWide>
-__global__ void rms_norm_kernel(RmsNormView v) {
-  __shared__ float of_warps[kThreads / kWarp];
-  const int64_t vector = thread_number() / kLanes;
-  if (vector >= v.rows * v.heads) return;
-  const int64_t row = vector / v.heads, head = vector % v.heads;
-  const T* x = static_cast<const T*>(v.x) + row * v.stride_x + head * v.dim;
-  T* y = static_cast<T*>(v.y) + row * v.stride_y + head * v.dim;
-  const int64_t first = static_cast<int64_t>(threadIdx.x) % kLanes * kWide;
-  float squares = 0;
-  for (int64_t i = first; i < v.dim; i += kLanes * kWide) {
-    const auto pack = load_pack<kWide>(x + i);
-    for (int k = 0; k < kWide; ++k) squares += widened(pack.at[k]) * widened(pack.at[k]);
-  }
-  squares = group_sum<kLanes>(squares, of_warps);
-  const float rstd = 1.0f / sqrtf(squares / static_cast<float>(v.dim) + v.eps);
-  if (first == 0) v.rstd[vector] = rstd;
-  for (int64_t i = first; i < v.dim; i += kLanes * kWide) {
-    const auto pack = load_pack<kWide>(x + i);
-    const auto weight = load_pack<kWide>(static_cast<const T*>(v.weight) + i);
-    Pack<T, kWide> out;
-    for (int k = 0; k < kWide; ++k)
-      rounded_store(&out.at[k], widened(pack.at[k]) * rstd * widened(weight.at[k]));
-    store_pack(y + i, out);
-  }
-}
-
-// A block's vectors follow each other at a distance; it keeps its sum of dy xhat in shared memory
-// where that fits, an element of the same place in each pack beside the next pack's (lanes then use
-// different banks), else in its row of `partial`.
-template <class T, int kLanes, int kWide>
-__global__ void rms_norm_backward_kernel(RmsNormBackwardView v) {
-  __shared__ float of_warps[kThreads / kWarp];
-  __shared__ float shared_sums[kSharedSums];
-  constexpr int kVectors = kThreads / kLanes;
-  const bool shared = v.dim <= kSharedSums / kVectors;
-  const int64_t packs = v.dim / kWide;
-  const int slot = static_cast<int>(threadIdx.x) / kLanes;
-  float* sums = shared ? shared_sums + slot * v.dim : v.partial + blockIdx.x * v.dim;
-  const auto place = [&](int64_t i, int k) { return shared ? k * packs + i / kWide : i + k; };
-  const int64_t first = static_cast<int64_t>(threadIdx.x) % kLanes * kWide;
-  for (int64_t i = first; i < v.dim; i += kLanes * kWide)
-    for (int k = 0; k < kWide; ++k) sums[place(i, k)] = 0;
-  const T* weight = static_cast<const T*>(v.weight);
-  for (int64_t vector = int64_t{blockIdx.x} * kVectors + slot; vector < v.rows * v.heads;
-       vector += int64_t{gridDim.x} * kVectors) {
-    const int64_t row = vector / v.heads, offset = vector % v.heads * v.dim;
-    const T* dy = static_cast<const T*>(v.dy) + row * v.stride_dy + offset;
-    const T* x = static_cast<const T*>(v.x) + row * v.stride_x + offset;
-    T* dx = static_cast<T*>(v.dx) + row * v.stride_dx + offset;
-    const T* residual = static_cast<const T*>(v.residual);
-    if (residual) residual += row * v.stride_dx + offset;
-    const float rstd = v.rstd[vector];
-    float dots = 0;
-    for (int64_t i = first; i < v.dim; i += kLanes * kWide) {
-      const auto d = load_pack<kWide>(dy + i), in = load_pack<kWide>(x + i);
-      const auto w = load_pack<kWide>(weight + i);
-      for (int k = 0; k < kWide; ++k) {
-        const float xhat = widened(in.at[k]) * rstd;
-        dots += widened(d.at[k]) * widened(w.at[k]) * xhat;
-        sums[place(i, k)] += widened(d.at[k]) * xhat;
-      }
-    }
-    const float mean = group_sum<kLanes>(dots, of_warps) / static_cast<float>(v.dim);
-    for (int64_t i = first; i < v.dim; i += kLanes * kWide) {
-      const auto d = load_pack<kWide>(dy + i), in = load_pack<kWide>(x + i);
-      const auto w = load_pack<kWide>(weight + i);
-      Pack<T, kWide> also{}, out;
-      if (residual) also = load_pack<kWide>(residual + i);
-      for (int k = 0; k < kWide; ++k) {
-        const float own = widened(d.at[k]) * widened(w.at[k]) - widened(in.at[k]) * rstd * mean;
-        rounded_store(&out.at[k], own * rstd + (residual ? widened(also.at[k]) : 0.0f));
-      }
-      store_pack(dx + i, out);
-    }
-  }
-  if (!shared) return;
-  __syncthreads();
-  for (int64_t i = threadIdx.x; i < v.dim; i += kThreads) {
-    float sum = 0;
-    for (int s = 0; s < kVectors; ++s)
-      sum += shared_sums[s * v.dim + i % kWide * packs + i / kWide];
-    v.partial[blockIdx.x * v.dim + i] = sum;
-  }
-}
-
-int64_t blocks_for(int64_t vectors, int64_t dim) {
-  const int64_t a_block = dim <= kOfAWarp ? kThreads / kWarp : 1;
-  return (vectors + a_block - 1) / a_block;
-}
-
-}  // namespace
-
-int64_t rms_norm_partials(int64_t vectors, int64_t dim) {
+int64_t norm_partials(int64_t vectors, int64_t dim) {
   const int64_t blocks = blocks_for(vectors, dim);
   return blocks < kBlocks ? blocks : kBlocks;
 }
 
-int rms_norm(Element type, const RmsNormView& v, CUstream_st* stream) {
-  return with_element(type, [&](auto element) {
-    using T = decltype(element);
-    const bool in_line = aligned(v.x) && aligned(v.y) && aligned(v.weight);
-    return with_width<T>(in_line, v.dim | v.stride_x | v.stride_y, [&](auto width) {
-      constexpr int kWide = decltype(width)::value;
-      const int64_t blocks = blocks_for(v.rows * v.heads, v.dim);
-      return v.dim <= kOfAWarp ? launch(rms_norm_kernel<T, kWarp, kWide>, blocks, stream, v)
-                               : launch(rms_norm_kernel<T, kThreads, kWide>, blocks, stream, v);
-    });
-  });
+int rms_norm(Element type, const NormView& v, CUstream_st* stream) {
+  return norm<false>(type, v, stream);
 }
 
-int rms_norm_backward(Element type, const RmsNormBackwardView& v, CUstream_st* stream) {
-  return with_element(type, [&](auto element) {
-    using T = decltype(element);
-    const bool in_line =
-        aligned(v.dy) && aligned(v.x) && aligned(v.weight) && aligned(v.dx) && aligned(v.residual);
-    const int64_t sizes = v.dim | v.stride_dy | v.stride_x | v.stride_dx;
-    return with_width<T>(in_line, sizes, [&](auto width) {
-      constexpr int kWide = decltype(width)::value;
-      const int64_t blocks = rms_norm_partials(v.rows * v.heads, v.dim);
-      return v.dim <= kOfAWarp
-                 ? launch(rms_norm_backward_kernel<T, kWarp, kWide>, blocks, stream, v)
-                 : launch(rms_norm_backward_kernel<T, kThreads, kWide>, blocks, stream, v);
-    });
-  });
+int rms_norm_backward(Element type, const NormBackwardView& v, CUstream_st* stream) {
+  return norm_backward<false>(type, v, stream);
 }
 
 }  // namespace temper::trainer::cuda
