@@ -59,6 +59,12 @@ class Communicator {
   virtual void heed_peers() {}
   /// A group of the ranks with the same colour, ordered by key. Collective.
   virtual std::unique_ptr<Communicator> split(int color, int key, const std::string& name) = 0;
+  /// `buffers` are exchanged again and again: while what is returned lives, the wire knows their
+  /// memory and may take it from there without a copy. A hint, where the wire has a use for it;
+  /// every rank of the run gives it, each to its group, of buffers of the same sizes.
+  virtual std::shared_ptr<void> register_buffers(const std::vector<at::Tensor>& /*buffers*/) {
+    return {};
+  }
 };
 
 /// The group of one: every collective is a copy or nothing.

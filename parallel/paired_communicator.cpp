@@ -1,6 +1,7 @@
 #include "parallel/paired_communicator.h"
 
 #include <utility>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -45,6 +46,9 @@ class PairedCommunicator : public Communicator {
   }
   void barrier() override { host_->barrier(); }
   void heed_peers() override { host_->heed_peers(); }
+  std::shared_ptr<void> register_buffers(const std::vector<at::Tensor>& buffers) override {
+    return buffers.empty() ? nullptr : for_tensor(buffers.front()).register_buffers(buffers);
+  }
 
   std::unique_ptr<Communicator> split(int color, int key, const std::string& name) override {
     std::unique_ptr<Communicator> host = host_->split(color, key, name);

@@ -10,6 +10,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/cuda/CUDAEvent.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -25,6 +26,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kHeedEvery = std::chrono::milliseconds(100);
+constexpr size_t kSmallestRegistered = 1 << 20;  // bytes; below, an exchange is not about copies
 
 /// One NCCL communicator, its stream, and the state that all its works share.
 class Group {
@@ -67,6 +69,20 @@ class Group {
     check_time(what, start);
     heed_peers();
     return false;
+  }
+
+  /// Null where NCCL does not take it.
+  void* register_memory(void* begin, size_t bytes) {
+    void* handle = nullptr;
+    const bool taken = !aborted_ && ncclCommRegister(comm_, begin, bytes, &handle) == ncclSuccess;
+    return taken ? handle : nullptr;
+  }
+  // What is given up before it is done would still use the memory: that ends with the group.
+  void deregister(const std::vector<void*>& handles) {
+    if (comm_ != nullptr && cudaStreamQuery(stream_.stream()) != cudaSuccess) abort();
+    for (void* const handle : handles) {
+      if (comm_ != nullptr) ncclCommDeregister(comm_, handle);
+    }
   }
 
   Communicator& bootstrap() const { return bootstrap_; }
@@ -168,6 +184,28 @@ class NcclWork : public Work {
   std::string what_;
   std::vector<at::Tensor> tensors_;
   at::cuda::CUDAEvent end_;
+};
+
+/// Buffers that NCCL knows; they are given back after it has forgotten them.
+class Registration {
+ public:
+  explicit Registration(std::shared_ptr<Group> group) : group_(std::move(group)) {}
+  ~Registration() { group_->deregister(handles_); }
+  Registration(const Registration&) = delete;
+  Registration& operator=(const Registration&) = delete;
+
+  bool add(const at::Tensor& buffer) {
+    void* const handle = group_->register_memory(buffer.data_ptr(), buffer.nbytes());
+    if (handle == nullptr) return false;
+    buffers_.push_back(buffer);
+    handles_.push_back(handle);
+    return true;
+  }
+
+ private:
+  std::shared_ptr<Group> group_;
+  std::vector<at::Tensor> buffers_;
+  std::vector<void*> handles_;
 };
 
 ncclDataType_t type_of(const at::Tensor& tensor) {
@@ -280,6 +318,21 @@ class NcclCommunicator : public Communicator {
     at::Tensor nothing =
         at::empty({1}, at::TensorOptions(at::kByte).device(at::kCUDA, group_->device()));
     all_reduce(nothing, ReduceOp::kSum)->wait();
+  }
+
+  std::shared_ptr<void> register_buffers(const std::vector<at::Tensor>& buffers) override {
+    if (size_ == 1) return {};
+    const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(group_->device()));
+    auto registration = std::make_shared<Registration>(group_);
+    bool taken = true;
+    for (const at::Tensor& buffer : buffers) {
+      if (buffer.nbytes() >= kSmallestRegistered) taken = registration->add(buffer) && taken;
+    }
+    // NCCL does not notice where one rank has registered what another has not: all of them or none.
+    at::Tensor refused = at::full({1}, taken ? 0 : 1, at::TensorOptions(at::kLong));
+    group_->bootstrap().all_reduce(refused, ReduceOp::kMax)->wait();
+    if (refused.item<int64_t>() > 0) registration.reset();
+    return registration;
   }
 
   std::unique_ptr<Communicator> split(int color, int key, const std::string& name) override {

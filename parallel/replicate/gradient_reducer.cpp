@@ -48,6 +48,7 @@ struct GradientReducer::State {
   std::vector<at::Tensor> buckets;  // where only segments are kept, undefined until they are filled
   at::Tensor zeros;                 // of a bucket that nothing fills
   std::vector<at::Tensor> segments;
+  std::vector<std::shared_ptr<void>> registered;  // of those that stay where they are
   std::optional<TreeSum> tree;
   at::Tensor last_matrix;      // undefined, or all that the last bucket holds, a view of it
   at::Tensor rows_with_values; // of it, on any rank
@@ -124,6 +125,11 @@ GradientReducer::State::State(std::vector<at::Tensor> all, Communicator& replica
   missing.resize(buckets.size());
   if (!sharded()) last_matrix = find_last_matrix();
   if (replicas.size() == 1 && shard.size() == 1) return;
+  // Both ends of an exchange, or none: what only segments are made of comes and goes.
+  if (sharded() && !keeps_segments) {
+    for (const auto& ends : {buckets, segments}) registered.push_back(shard.register_buffers(ends));
+  }
+  registered.push_back(replicas.register_buffers(segments));
   for (size_t i = 0; i < parameters.size(); ++i) {
     auto accumulator = torch::autograd::impl::grad_accumulator(parameters[i]);
     const uintptr_t key = accumulator->add_post_hook(

@@ -51,6 +51,7 @@ struct ncclComm {
   CliquePtr clique;
   int64_t exchanges = 0;
   std::map<std::pair<int, int>, int64_t> messages;
+  std::map<void*, size_t> memory;  // registered: where it begins, its bytes
   // A split under way: what this rank wants, and where its new communicator goes.
   ncclComm* child = nullptr;
   int color = 0, key = 0;
@@ -63,8 +64,9 @@ std::map<std::string, CliquePtr> cliques;  // by unique id
 std::set<ncclComm_t> alive;
 std::map<int, std::pair<ncclResult_t, std::string>> failures;
 std::map<int, ncclResult_t> refusals;
+std::set<int> without_memory;
 bool stalled = false;
-int64_t ids = 0, aborted = 0;
+int64_t ids = 0, aborted = 0, registered_ever = 0;
 int expected_device = 0;
 thread_local int current_device = 0;
 thread_local std::string last_error;
@@ -199,8 +201,9 @@ void reset() {
   cliques.clear();
   failures.clear();
   refusals.clear();
+  without_memory.clear();
   stalled = false;
-  aborted = 0;
+  aborted = registered_ever = 0;
   expected_device = 0;
 }
 
@@ -217,6 +220,23 @@ void refuse(int rank, ncclResult_t error) {
 void stall() {
   const std::lock_guard lock(mutex);
   stalled = true;
+}
+
+void refuse_memory(int rank) {
+  const std::lock_guard lock(mutex);
+  without_memory.insert(rank);
+}
+
+int64_t registered() {
+  const std::lock_guard lock(mutex);
+  int64_t pieces = 0;
+  for (const ncclComm_t comm : alive) pieces += static_cast<int64_t>(comm->memory.size());
+  return pieces;
+}
+
+int64_t registrations() {
+  const std::lock_guard lock(mutex);
+  return registered_ever;
 }
 
 int64_t communicators() {
@@ -305,6 +325,23 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
   if (alive.erase(comm) == 0) undefined("a communicator that is no more");
   ++aborted;
   delete comm;
+  return ncclSuccess;
+}
+
+ncclResult_t ncclCommRegister(const ncclComm_t comm, void* begin, size_t bytes, void** handle) {
+  const std::lock_guard lock(mutex);
+  check(comm);
+  if (without_memory.count(comm->rank) > 0) return ncclInvalidUsage;
+  if (!comm->memory.emplace(begin, bytes).second) undefined("memory that is registered twice");
+  ++registered_ever;
+  *handle = begin;
+  return ncclSuccess;
+}
+
+ncclResult_t ncclCommDeregister(const ncclComm_t comm, void* handle) {
+  const std::lock_guard lock(mutex);
+  check(comm);
+  if (comm->memory.erase(handle) == 0) undefined("memory that is not registered");
   return ncclSuccess;
 }
 
@@ -416,6 +453,14 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned int, int
   const std::lock_guard lock(mutex);
   *stream = reinterpret_cast<cudaStream_t>(++handles << 4);
   return cudaSuccess;
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  const std::lock_guard lock(mutex);
+  const Tasks& tasks = tasks_of(stream);
+  const bool done =
+      std::all_of(tasks.begin(), tasks.end(), [](const TaskPtr& t) { return t->done; });
+  return done ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {

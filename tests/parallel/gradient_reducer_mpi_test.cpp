@@ -241,6 +241,7 @@ class Recorder : public Communicator {
   int starts = 0;
   int starts_in_backward = 0;
   std::vector<int64_t> sizes;
+  std::vector<int64_t> registered;  // elements of buffers, 0 where a registration has ended
 
   int rank() const override { return test_group().rank(); }
   int size() const override { return test_group().size(); }
@@ -258,6 +259,10 @@ class Recorder : public Communicator {
   WorkPtr send(const at::Tensor&, int, int) override { return nullptr; }
   WorkPtr receive(at::Tensor&, int, int) override { return nullptr; }
   void barrier() override {}
+  std::shared_ptr<void> register_buffers(const std::vector<at::Tensor>& buffers) override {
+    for (const at::Tensor& buffer : buffers) registered.push_back(buffer.numel());
+    return {nullptr, [this](void*) { registered.push_back(0); }};
+  }
   std::unique_ptr<Communicator> split(int, int, const std::string&) override { return nullptr; }
 
  private:
@@ -289,6 +294,29 @@ TEST(GradientReducer, ExchangesStartInTheLastBackwardOnlyAndBeforeItEnds) {
   reducer.finish();
   EXPECT_EQ(recorder.starts, 4);
   EXPECT_GE(reducer.exposed_seconds(), 0);
+}
+
+TEST(GradientReducer, WhatLiesStillAndIsExchangedEveryStepIsRegisteredOnce) {
+  const at::Tensor weight = at::ones({3 * 8192}).requires_grad_();
+  const int64_t bytes = 4 * 3 * 8192, ranks = test_group().size();
+  const bool never = false;
+  Recorder shard(never), replicas(never);
+  { const GradientReducer replicated({weight}, replicas, bytes); }
+  EXPECT_EQ(replicas.registered, (std::vector<int64_t>{3 * 8192, 0}));
+  for (const bool keeps_segments : {false, true}) {
+    replicas.registered.clear();
+    shard.registered.clear();
+    int64_t bucket = 0;
+    {
+      const GradientReducer sharded({weight}, replicas, bytes, {},
+                                    {.group = &shard, .keeps_segments = keeps_segments});
+      bucket = sharded.plan().bucket_sizes.at(0);
+    }
+    EXPECT_EQ(replicas.registered, (std::vector<int64_t>{bucket / ranks, 0}));
+    // Buckets that come and go are not, and segments alone would be of no use.
+    const std::vector<int64_t> both = {bucket, bucket / ranks, 0, 0};
+    EXPECT_EQ(shard.registered, keeps_segments ? std::vector<int64_t>() : both);
+  }
 }
 
 TEST(GradientReducer, AnUnusedParameterHoldsBackItsBucketAndThoseAfterIt) {

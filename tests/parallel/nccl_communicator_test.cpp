@@ -298,6 +298,92 @@ TEST_F(Nccl, ARankThatStopsEndsTheWaitsOfTheOthers) {
   });
 }
 
+constexpr int64_t kLarge = 1 << 18;  // floats: 1 MiB
+
+TEST_F(Nccl, LargeBuffersAreRegisteredUntilTheHandleEnds) {
+  on_ranks(2, [](Communicator& bootstrap, int) {
+    const auto group = make(bootstrap);
+    at::Tensor host = at::ones({kLarge});
+    const at::Tensor small = at::ones({kLarge - 1});
+    auto registration = group->register_buffers({on_device(host), on_device(small)});
+    bootstrap.barrier();
+    EXPECT_EQ(fake_nccl::registered(), 2);  // one a rank
+    at::Tensor tensor = on_device(host);
+    group->all_reduce(tensor)->wait();
+    EXPECT_EQ(host[kLarge - 1].item<float>(), 2);
+    tensor.reset();
+    // The memory stays as long as NCCL knows it.
+    const c10::weak_intrusive_ptr<at::TensorImpl> memory(host.getIntrusivePtr());
+    host.reset();
+    EXPECT_FALSE(memory.expired());
+    bootstrap.barrier();
+    registration.reset();
+    EXPECT_TRUE(memory.expired());
+    bootstrap.barrier();
+    EXPECT_EQ(fake_nccl::registered(), 0);
+    EXPECT_EQ(fake_nccl::registrations(), 2);
+  });
+  EXPECT_EQ(fake_nccl::aborts(), 2);  // when the groups ended
+}
+
+TEST_F(Nccl, WhatOneRankCannotRegisterNoRankHas) {
+  on_ranks(2, [](Communicator& bootstrap, int rank) {
+    const auto group = make(bootstrap);
+    fake_nccl::refuse_memory(1);
+    bootstrap.barrier();
+    const at::Tensor host = at::full({kLarge}, rank);
+    at::Tensor tensor = on_device(host);
+    const auto registration = group->register_buffers({tensor});
+    EXPECT_EQ(registration, nullptr);
+    bootstrap.barrier();
+    EXPECT_EQ(fake_nccl::registered(), 0);
+    group->all_reduce(tensor)->wait();  // without
+    EXPECT_EQ(host[0].item<float>(), 1);
+  });
+}
+
+TEST_F(Nccl, NothingIsDeregisteredOfAGroupThatWasAborted) {
+  on_ranks(2, [](Communicator& bootstrap, int) {
+    auto group = make(bootstrap, 0.3);
+    const at::Tensor host = at::ones({kLarge});
+    at::Tensor tensor = on_device(host);
+    auto registration = group->register_buffers({tensor});
+    EXPECT_NE(registration, nullptr);
+    bootstrap.barrier();
+    fake_nccl::stall();
+    EXPECT_NE(failure([&] { group->all_reduce(tensor)->wait(); }).find("waited 0.3 s"),
+              std::string::npos);
+    registration.reset();  // would end the process if it still asked NCCL
+    bootstrap.barrier();
+  });
+  EXPECT_EQ(fake_nccl::aborts(), 2);
+}
+
+TEST_F(Nccl, BuffersOfWorkThatNobodyAwaitsEndWithTheGroup) {
+  on_ranks(2, [](Communicator& bootstrap, int) {
+    const auto group = make(bootstrap);
+    const at::Tensor host = at::ones({kLarge});
+    at::Tensor tensor = on_device(host);
+    auto registration = group->register_buffers({tensor});
+    bootstrap.barrier();
+    fake_nccl::stall();
+    const WorkPtr work = group->all_reduce(tensor);
+    bootstrap.barrier();
+    registration.reset();
+    bootstrap.barrier();
+    EXPECT_EQ(fake_nccl::aborts(), 2);
+    EXPECT_NE(failure([&] { group->barrier(); }).find("aborted"), std::string::npos);
+  });
+}
+
+TEST_F(Nccl, AGroupOfOneRegistersNothing) {
+  on_ranks(1, [](Communicator& bootstrap, int) {
+    const auto group = make(bootstrap);
+    EXPECT_EQ(group->register_buffers({on_device(at::ones({kLarge}))}), nullptr);
+  });
+  EXPECT_EQ(fake_nccl::registrations(), 0);
+}
+
 TEST_F(Nccl, TakesContiguousTensorsOfTheDeviceAlone) {
   on_ranks(1, [](Communicator& bootstrap, int) {
     const auto group = make(bootstrap);

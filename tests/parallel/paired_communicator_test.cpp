@@ -27,6 +27,10 @@ class Recorder : public Communicator {
   WorkPtr send(const at::Tensor&, int, int) override { return note("send"); }
   WorkPtr receive(at::Tensor&, int, int) override { return note("receive"); }
   void barrier() override { note("barrier"); }
+  std::shared_ptr<void> register_buffers(const std::vector<at::Tensor>&) override {
+    note("register_buffers");
+    return {};
+  }
   std::unique_ptr<Communicator> split(int, int, const std::string&) override {
     note("split");
     return std::make_unique<Recorder>(wire_ + "'s part", asked_);
@@ -55,10 +59,12 @@ TEST(PairedCommunicator, SendsATensorByTheWireOfItsDevice) {
     pair->all_to_all(tensor, tensor);
     pair->send(tensor, 0, 0);
     pair->receive(tensor, 0, 0);
+    pair->register_buffers({tensor});
     return asked;
   };
-  const std::vector<std::string> calls = {"all_reduce", "reduce_scatter", "all_gather", "broadcast",
-                                          "all_to_all", "send",           "receive"};
+  const std::vector<std::string> calls = {"all_reduce", "reduce_scatter", "all_gather",
+                                          "broadcast",  "all_to_all",     "send",
+                                          "receive",    "register_buffers"};
   const auto by = [&](const std::string& wire) {
     std::vector<std::string> lines;
     for (const std::string& call : calls) lines.push_back(wire + " " + call);
