@@ -43,6 +43,10 @@ data::Json to_json(const trainer::Run& run, const trainer::MemoryPlan& plan, int
   if (plan.rollouts > 0) memory["rollouts"] = plan.rollouts;
   memory["buffers"] = plan.buffers;
   memory["total"] = plan.total();
+  if (plan.offloaded > 0) {
+    memory["on_host"] = plan.offloaded;
+    memory["on_device"] = plan.on_device();
+  }
   const int64_t tokens = run.datasets.train_tokens * run.recipe.batch.global / run.sequences;
   data::Json time;
   if (const auto seconds = step_seconds(run, tokens, world)) {
@@ -115,8 +119,8 @@ int plan(const std::vector<std::string>& arguments) {
     }
     if (!given->count("device-memory")) return int{kDone};
     const std::string limit = (*given)["device-memory"].as<std::string>();
-    if (plan.total() > trainer::parse_size(limit)) {
-      throw UserError("plan: " + mib(plan.total()) + " a rank do not fit into " + limit + ": " +
+    if (plan.on_device() > trainer::parse_size(limit)) {
+      throw UserError("plan: " + mib(plan.on_device()) + " a rank do not fit into " + limit + ": " +
                       trainer::memory_advice(recipe, run.inputs.config, world, trainer::parse_size(limit)));
     }
     return int{kDone};
