@@ -35,6 +35,10 @@ data::Json to_json(const trainer::Run& run, const trainer::MemoryPlan& plan, con
   if (plan.rollouts > 0) memory["rollouts"] = plan.rollouts;
   memory["buffers"] = plan.buffers;
   memory["total"] = plan.total();
+  if (plan.offloaded > 0) {
+    memory["on_host"] = plan.offloaded;
+    memory["on_device"] = plan.on_device();
+  }
   return {{"model", {{"architecture", run.inputs.config.architecture}, {"parameters", plan.parameters}}},
           {"world", world},
           {"rows", run.datasets.train_rows},
@@ -105,8 +109,8 @@ int plan(const std::vector<std::string>& arguments) {
     std::string limit = named ? named->memory : "";
     if (given->count("device-memory")) limit = (*given)["device-memory"].as<std::string>();
     if (limit.empty()) return int{kDone};
-    if (plan.total() > trainer::parse_size(limit)) {
-      throw UserError("plan: " + mib(plan.total()) + " a rank do not fit into " + limit + ": " +
+    if (plan.on_device() > trainer::parse_size(limit)) {
+      throw UserError("plan: " + mib(plan.on_device()) + " a rank do not fit into " + limit + ": " +
                       trainer::memory_advice(recipe, run.inputs.config, world, trainer::parse_size(limit)));
     }
     return int{kDone};

@@ -53,7 +53,8 @@ int run_recipe(parallel::Session& session, const po::variables_map& given) {
   for (const std::string& line : directory.statements) parallel::say(line);
   if (run.adapters) parallel::say(run.adapters->statement());
   if (run.recipe.parallel.offload == recipes::Offload::kOptimizer) {
-    parallel::say("parallel.offload: optimizer states are in host memory as it is, for the CPU computes");
+    parallel::say(run.device.is_cpu() ? "parallel.offload: optimizer states are in host memory as it is, for the CPU computes"
+                                      : "parallel.offload: optimizer states are in host memory, and the CPU updates the weights");
   }
 
   const trainer::Outcome outcome = trainer::train(run, directory, [] { return stop_signal(); });

@@ -1,11 +1,14 @@
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string>
 
 #include <c10/core/DeviceType.h>
 
 #include "parallel/communicator.h"
+
+struct CUstream_st;
 
 /// Everything CUDA is in a plugin, libtemper_cuda.so, so that a run on the CPU neither needs nor
 /// loads CUDA's libraries.
@@ -25,6 +28,11 @@ struct CudaPlugin {
   std::unique_ptr<Communicator> (*make_communicator)(Communicator& bootstrap, int device,
                                                      const std::string& who,
                                                      double timeout_seconds);
+  /// Memory that the device and the host share, on pages that the driver moves between them; null
+  /// where there is none. prefetch brings pages to `device`, behind what `stream` has been given.
+  void* (*allocate_unified)(size_t bytes);
+  void (*free_unified)(void* memory);
+  void (*prefetch_unified)(const void* memory, size_t bytes, int device, CUstream_st* stream);
   /// Of the tensors that they are for (a test has a device of its own).
   c10::DeviceType type = c10::DeviceType::CUDA;
 };

@@ -209,7 +209,8 @@ std::vector<Key> recipe_rows() {
       ROW(parallel.reduce_dtype, .meaning = "Type in which gradients are exchanged.",
           .works = {"fp32"}),
       ROW(parallel.offload,
-          .meaning = "What is kept in host memory. On the CPU everything is, whatever is said here."),
+          .meaning = "What is kept in host memory, where the CPU updates: states and masters of the "
+                     "optimizer. On the CPU everything is, whatever is said here."),
       ROW(parallel.reshard,
           .meaning = "ZeRO 3: give up gathered weights after forward, not only after backward."),
       ROW(parallel.replicate,

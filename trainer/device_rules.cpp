@@ -18,13 +18,6 @@ void check_device_does(const recipes::Recipe& recipe, at::Device device) {
     refuse("run.deterministic = \"layout\"", "use true (the same layout gives the same bits)");
   }
   if (recipe.generation.exact) refuse("generation.exact = true", "use false");
-  if (recipe.optimizer.kind == "paged_adamw_8bit") {
-    refuse("optimizer.kind = \"paged_adamw_8bit\"",
-           "use \"adamw_8bit\", whose states stay on the device");
-  }
-  if (recipe.parallel.offload != recipes::Offload::kNone) {
-    refuse("parallel.offload = \"optimizer\"", "leave it out");
-  }
   if (recipe.parallel.backend == recipes::Backend::kMpi) {
     refuse("parallel.backend = \"mpi\"", "use \"auto\" (NCCL)");
   }

@@ -320,6 +320,9 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   const int64_t state_bytes = recipe.optimizer.kind.ends_with("adamw_8bit") ? 1 : 4;
   const int64_t all_states = plan.trainable * state_bytes * states;
   plan.optimizer = all_states / shards + tensors.ranks;
+  if (recipe.parallel.offload == recipes::Offload::kOptimizer && recipe.train.device == recipes::Device::kCuda) {
+    plan.offloaded = all_states / shards + (adapters ? 0 : tensors.masters / shards);
+  }
 
   // With packing, rows hold more documents than one, as many as the data has it.
   const int64_t tokens = tokens_of(recipe, config, tensors.virtual_tokens);
@@ -381,6 +384,9 @@ std::vector<Knob> knobs(const recipes::Recipe& recipe, int64_t ranks) {
                                        }});
     }
   }
+  if (recipe.train.device == recipes::Device::kCuda) {
+    knobs.push_back({"parallel.offload = \"optimizer\"", [](recipes::Recipe& r) { r.parallel.offload = recipes::Offload::kOptimizer; }});
+  }
   if (recipe.optimizer.kind == "adamw") {
     knobs.push_back({"optimizer.kind = \"adamw_8bit\"", [](recipes::Recipe& r) { r.optimizer.kind = "adamw_8bit"; }});
   }
@@ -396,7 +402,7 @@ std::vector<Knob> knobs(const recipes::Recipe& recipe, int64_t ranks) {
 }  // namespace
 
 std::string memory_advice(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks, int64_t limit) {
-  const auto total = [&](const recipes::Recipe& r) { return plan_memory(r, config, ranks).total(); };
+  const auto total = [&](const recipes::Recipe& r) { return plan_memory(r, config, ranks).on_device(); };
   const auto mib = [](int64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
   for (const Knob& knob : knobs(recipe, ranks)) {
     recipes::Recipe changed = recipe;

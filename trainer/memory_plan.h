@@ -20,6 +20,8 @@ struct MemoryPlan {
   int64_t rewards = 0;      // weights of reward models
   int64_t rollouts = 0;     // keys, values and packed weights while completions are sampled; the allocator keeps them for the next time
   int64_t buffers = 0;      // the head's chunk of logits, the asynchronous checkpoint's snapshot, what exchanges copy, program and libraries
+  int64_t offloaded = 0;    // of weights and optimizer: in host memory where a GPU computes (parallel.offload)
+  int64_t on_device() const { return total() - offloaded; }
   int64_t total() const { return weights + gradients + optimizer + activations + rewards + rollouts + buffers; }
   // Disk.
   int64_t checkpoint_bytes = 0;  // one checkpoint, all ranks together

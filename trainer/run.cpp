@@ -21,6 +21,7 @@
 #include "trainer/make_reference.h"
 #include "trainer/objectives/rollout_objective.h"
 #include "trainer/ops/cpu_allocator.h"
+#include "trainer/optimizers/offloaded.h"
 #include "trainer/rollouts/plan.h"
 #include "trainer/rollouts/rollouts.h"
 #include "trainer/models/quantization.h"
@@ -339,6 +340,15 @@ std::vector<int64_t> bucket_units(const recipes::Recipe& recipe, const std::vect
   return units;
 }
 
+// On the CPU everything is in host memory as it is.
+std::unique_ptr<Optimizer> make_optimizer(const Run& run, std::vector<Parameter>& parameters) {
+  recipes::Optimizer optimizer = run.recipe.optimizer;
+  if (optimizer.loraplus_lr_ratio) optimizer.weight_decay = optimizer.loraplus_weight_decay;
+  const bool offload = run.recipe.parallel.offload == recipes::Offload::kOptimizer && !run.device.is_cpu();
+  if (!offload) return build_optimizer(optimizer, parameters);
+  return build_offloaded_optimizer(optimizer, parameters, {.masters = run.adapters == nullptr});
+}
+
 void prepare_training(Run& run) {
   if (run.reference && run.recipe.objective.precompute_ref_log_probs.value_or(false)) {
     const WholeBlocks whole(run.blocks.get());
@@ -349,6 +359,8 @@ void prepare_training(Run& run) {
   for (const Parameter& parameter : run.model->parameters()) values.push_back(parameter.value);
   const recipes::Parallel& layout = run.recipe.parallel;
   parallel::Communicator& shard = run.mesh->group(parallel::Axis::kShard);
+  // Masters that go to the host make room for gradients.
+  if (shard.size() == 1) run.optimizer = make_optimizer(run, run.model->parameters());
   run.reducer = std::make_unique<parallel::GradientReducer>(
       std::move(values), run.mesh->group(parallel::Axis::kReplicate), layout.bucket_mib << 20,
       exact_micro_batches(run.recipe, run.world.size),
@@ -357,11 +369,10 @@ void prepare_training(Run& run) {
   if (run.blocks) run.blocks->join_backward_with([&reducer = *run.reducer] { reducer.join_backward(); });
   if (shard.size() > 1) {
     run.sharded = std::make_unique<ShardedParameters>(run.model->parameters(), *run.reducer, shard, run.adapters != nullptr, run.blocks.get());
+    if (run.blocks) run.blocks->forget_masters();
+    run.optimizer = make_optimizer(run, run.sharded->pieces());
     release_idle_cpu_memory();  // of the masters
   }
-  recipes::Optimizer optimizer = run.recipe.optimizer;
-  if (optimizer.loraplus_lr_ratio) optimizer.weight_decay = optimizer.loraplus_weight_decay;
-  run.optimizer = build_optimizer(optimizer, run.sharded ? run.sharded->pieces() : run.model->parameters());
   run.source = make_step_source(run);
 }
 

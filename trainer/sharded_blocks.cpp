@@ -103,6 +103,12 @@ void ShardedBlocks::store(const Parameter& parameter, const at::Tensor& whole) {
   }
 }
 
+void ShardedBlocks::forget_masters() {
+  for (auto& [name, pieces] : held_) {
+    for (Piece& piece : pieces) piece.master = piece.value;
+  }
+}
+
 // Tells the group which pass comes, and returns which one it is: this rank's, or where it has no more, another's.
 int64_t ShardedBlocks::announce(int64_t pass) {
   if (in_backward_) release(lowest_);  // where backward ends nobody may be told so

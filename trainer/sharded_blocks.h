@@ -51,6 +51,8 @@ class ShardedBlocks : public BlockHooks {
     at::Tensor value, master;
   };
   const std::vector<Piece>& pieces_of(const Parameter& parameter) const { return held_.at(parameter.name); }
+  /// Masters are with those who have taken pieces alone; store() is over.
+  void forget_masters();
 
   void begin_forward() override;
   void before_forward(int64_t block) override;

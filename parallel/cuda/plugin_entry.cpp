@@ -27,6 +27,29 @@ std::string device_name(int device) {
   return cudaGetDeviceProperties(&properties, device) == cudaSuccess ? properties.name : "";
 }
 
+void* allocate_unified(size_t bytes) {
+  void* memory = nullptr;
+  if (cudaMallocManaged(&memory, bytes) == cudaSuccess) return memory;
+  cudaGetLastError();  // or the next kernel would be said to have failed
+  return nullptr;
+}
+
+void free_unified(void* memory) { cudaFree(memory); }
+
+// A hint: whatever comes of it, the pages are there when they are used.
+void prefetch_unified(const void* memory, size_t bytes, int device, CUstream_st* stream) {
+  int one_by_one = 0;  // else all of it is brought at a kernel's start (WSL)
+  cudaDeviceGetAttribute(&one_by_one, cudaDevAttrConcurrentManagedAccess, device);
+  if (one_by_one == 0) return;
+#if CUDART_VERSION >= 13000
+  const cudaMemLocation to = {.type = cudaMemLocationTypeDevice, .id = device};
+  const cudaError_t error = cudaMemPrefetchAsync(memory, bytes, to, /*flags=*/0, stream);
+#else
+  const cudaError_t error = cudaMemPrefetchAsync(memory, bytes, device, stream);
+#endif
+  if (error != cudaSuccess) cudaGetLastError();
+}
+
 }  // namespace
 
 }  // namespace temper::parallel
@@ -35,6 +58,9 @@ extern "C" const temper::parallel::CudaPlugin* temper_cuda_plugin() {
   using namespace temper::parallel;
   static const CudaPlugin plugin = {.device_count = device_count,
                                     .device_name = device_name,
-                                    .make_communicator = make_nccl_communicator};
+                                    .make_communicator = make_nccl_communicator,
+                                    .allocate_unified = allocate_unified,
+                                    .free_unified = free_unified,
+                                    .prefetch_unified = prefetch_unified};
   return &plugin;
 }

@@ -1,5 +1,6 @@
 // Training steps of a small Llama on a device against the same steps on the CPU: the losses of SFT,
 // full and with LoRA, and what the optimizer makes of the weights.
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "tests/trainer/ops/compare.h"
 #include "trainer/models/model.h"
 #include "trainer/ops/head_cross_entropy.h"
+#include "trainer/optimizers/offloaded.h"
 #include "trainer/optimizers/optimizer.h"
 
 namespace temper::trainer {
@@ -150,6 +152,66 @@ TEST(DeviceOptimizers, StepToTheCpusBits) {
     for (size_t i = 0; i < expected.size(); ++i) {
       const bool rounded = i == 1 || i == 3;  // values, in bfloat16
       EXPECT_LT(worst(found[i], expected[i]), rounded ? 1e-2 : 1e-6) << "sgd, tensor " << i;
+    }
+  }
+}
+
+// Groups of one parameter and of two; one of these has no gradient in a step. Masters apart from
+// values, on the host or not, and values that are masters.
+TEST(DeviceOptimizers, OffloadedStepToTheBitsOfTheDevice) {
+  TEMPER_NEEDS_DEVICE();
+  const OnDevice here;
+  struct Way {
+    std::string kind;
+    at::ScalarType compute;
+    bool masters;
+  };
+  const auto states = [](const Way& way, bool offloaded) {
+    at::manual_seed(2);
+    std::vector<Parameter> parameters;
+    for (const int64_t count : {9000, 100, 5000, 300, 4200}) {
+      Parameter p{.name = "w" + std::to_string(count), .value = {}, .master = {}};
+      p.master = at::randn({count}).to(test_device());
+      p.value = way.compute == at::kFloat ? p.master : p.master.to(way.compute);
+      p.value.requires_grad_(true);
+      p.dtype = way.compute;
+      parameters.push_back(p);
+    }
+    recipes::Optimizer settings;
+    settings.kind = way.kind;
+    settings.weight_decay = 0.1;
+    const OffloadOptions offload = {.masters = way.masters, .group_elements = 5400};
+    const auto optimizer = offloaded ? build_offloaded_optimizer(settings, parameters, offload)
+                                     : build_optimizer(settings, parameters);
+    for (int step = 0; step < 3; ++step) {
+      for (Parameter& p : parameters) {
+        const at::Tensor gradient = at::randn(p.master.sizes());
+        const bool none = step == 1 && p.name == "w100";
+        p.value.mutable_grad() = none ? at::Tensor() : gradient.to(test_device());
+      }
+      optimizer->step(1e-2, 0.5);
+    }
+    std::map<std::string, at::Tensor> found;
+    for (const Parameter& p : parameters) {
+      const bool moved = offloaded && way.masters && way.compute != at::kFloat;
+      EXPECT_EQ(p.master.device(), moved ? at::kCPU : test_device()) << p.name;
+      found["master/" + p.name] = p.master.detach().cpu();
+      found["value/" + p.name] = p.value.detach().cpu();
+    }
+    for (const auto& [name, tensor] : optimizer->state()) {
+      EXPECT_TRUE(tensor.device() == (offloaded ? at::kCPU : test_device())) << name;
+      found[name] = tensor.cpu();
+    }
+    EXPECT_EQ(optimizer->updates, 3);
+    return found;
+  };
+  const auto bf16 = at::kBFloat16;
+  for (const Way& way : {Way{"adamw", bf16, true}, Way{"adamw", bf16, false},
+                         Way{"adamw", at::kFloat, true}, Way{"adamw_8bit", bf16, true}}) {
+    const auto expected = states(way, false), found = states(way, true);
+    ASSERT_EQ(found.size(), expected.size());
+    for (const auto& [name, tensor] : expected) {
+      EXPECT_TRUE(found.at(name).equal(tensor)) << way.kind << " " << way.compute << " " << name;
     }
   }
 }

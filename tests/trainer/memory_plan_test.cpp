@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "recipes/peft_methods.h"
 #include "tests/trainer/checkpoint/scratch.h"
 #include "tests/trainer/llama_shape.h"
 #include "trainer/models/model.h"
@@ -64,6 +65,33 @@ TEST(MemoryPlan, AMicroBatchOfCompletionsHasEachPromptOnce) {
   supervised.batch.micro = 1;
   supervised.data.max_length = 16 + 4 * 20;
   EXPECT_EQ(plan(rollouts()).activations, plan(supervised).activations);
+}
+
+TEST(MemoryPlan, WhatIsOffloadedIsNoneOfTheDevices) {
+  recipes::Recipe recipe;
+  recipe.model.dtype = recipe.train.precision = recipes::Dtype::kBf16;
+  recipe.data.max_length = 16;
+  recipe.batch = {.global = 2, .micro = 1};
+  recipe.train.device = recipes::Device::kCuda;
+  const MemoryPlan plain = plan(recipe);
+  recipe.parallel.offload = recipes::Offload::kOptimizer;
+  const MemoryPlan offloaded = plan(recipe);
+  EXPECT_EQ(offloaded.total(), plain.total());
+  EXPECT_EQ(plain.on_device(), plain.total());
+  // The masters and two moments.
+  EXPECT_EQ(offloaded.on_device(), plain.total() - 12 * plain.parameters);
+  recipe.parallel.shard = 2;
+  EXPECT_EQ(plan(recipe, 2).offloaded, 12 * plain.parameters / 2);
+  recipe.parallel.shard = 1;
+  recipe.train.device = recipes::Device::kCpu;
+  EXPECT_EQ(plan(recipe).offloaded, 0);
+  recipe.train.device = recipes::Device::kCuda;
+  recipe.peft.method = "lora";
+  recipe.peft.r = 2;
+  recipe.peft.target_modules = "all-linear";
+  recipes::fill_in_peft(recipe);
+  const MemoryPlan adapters = plan(recipe);
+  EXPECT_EQ(adapters.offloaded, 8 * adapters.trainable);  // whose masters stay
 }
 
 TEST(MemoryPlan, RanksThatShareACopyHaveTheirPartOfWhatIsSharded) {

@@ -115,7 +115,9 @@ class ModelReference : public Reference {
     const std::vector<Parameter>& other = policy.parameters();
     TEMPER_CHECK(own.size() == other.size(), "a reference that follows is a copy of the policy");
     for (size_t i = 0; i < own.size(); ++i) {
-      own[i].master.mul_(1 - follow_->alpha).add_(other[i].master, follow_->alpha);
+      // parallel.offload keeps the policy's on the host.
+      const at::Tensor theirs = other[i].master.to(own[i].master.device());
+      own[i].master.mul_(1 - follow_->alpha).add_(theirs, follow_->alpha);
     }
     refresh_values(*model_);
   }

@@ -13,6 +13,7 @@
 #include "trainer/ops/blockwise.h"
 #include "trainer/ops/device.h"
 #include "trainer/optimizers/adamw.h"
+#include "trainer/optimizers/paged.h"
 #include "trainer/optimizers/update.h"
 
 namespace temper::trainer {
@@ -20,6 +21,7 @@ namespace temper::trainer {
 namespace {
 
 constexpr int64_t kSmallest8Bit = 4096;  // elements; below, float32 moments cost nothing
+constexpr int64_t kSmallestPaged = 100000;  // elements; as in bitsandbytes
 static_assert(kBlockElements % kBlock8 == 0, "a thread's share is whole blocks of moments");
 
 int64_t blocks_of(int64_t elements) { return (elements + kBlock8 - 1) / kBlock8; }
@@ -41,8 +43,8 @@ class AdamW8bit : public Optimizer {
   AdamW8bit(const recipes::Optimizer& options, const std::vector<Parameter>& parameters)
       : options_(options), parameters_(trainable(parameters)) {
     for (const Parameter& parameter : parameters_) {
-      exp_avg_.push_back(zero_moment(parameter, true));
-      exp_avg_sq_.push_back(zero_moment(parameter, false));
+      exp_avg_.push_back(zero_moment(options, parameter, true));
+      exp_avg_sq_.push_back(zero_moment(options, parameter, false));
     }
   }
 
@@ -91,6 +93,7 @@ class AdamW8bit : public Optimizer {
     at::Tensor values;  // uint8 codes, or float32
     at::Tensor absmax;  // float32, one a block; undefined for float32 values
     bool with_sign = false;
+    bool paged = false;  // values
 
     void read(int64_t begin, int64_t n, float* x) const {
       if (absmax.defined()) {
@@ -110,13 +113,19 @@ class AdamW8bit : public Optimizer {
     }
   };
 
-  static Moment zero_moment(const Parameter& parameter, bool with_sign) {
+  static Moment zero_moment(const recipes::Optimizer& settings, const Parameter& parameter,
+                            bool with_sign) {
     const int64_t count = parameter.master.numel();
     const std::optional<Piece> piece = piece_of(parameter.name);
     if ((piece ? piece->elements() : count) < kSmallest8Bit) return {zeros_like_master(parameter), at::Tensor(), with_sign};
     const auto options = parameter.master.options();
-    return {at::zeros(parameter.master.sizes(), options.dtype(at::kByte)),
-            at::zeros({blocks_of(count)}, options), with_sign};
+    const bool paged = settings.kind == "paged_adamw_8bit" && count >= kSmallestPaged;
+    const auto zeros = [&] {
+      const at::IntArrayRef sizes = parameter.master.sizes();
+      const at::TensorOptions codes = options.dtype(at::kByte);
+      return paged ? paged_zeros(sizes, codes) : at::zeros(sizes, codes);
+    };
+    return {zeros(), at::zeros({blocks_of(count)}, options), with_sign, paged};
   }
 
   void device_step(size_t i, const UpdateTarget& target, const AdamWStep& step) {
@@ -138,6 +147,9 @@ class AdamW8bit : public Optimizer {
                              .fused = true},
              step);
       return;
+    }
+    for (const Moment* moment : {&m, &v}) {
+      if (moment->paged) prefetch(moment->values);
     }
     const auto values = [&](bool with_sign) {
       return table_on(master.device(), std::span<const float>(dynamic_code(with_sign).values));

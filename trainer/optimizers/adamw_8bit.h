@@ -11,8 +11,8 @@ namespace temper::trainer {
 /// "exp_avg_sq/NAME", codes with "exp_avg_absmax/NAME" and "exp_avg_sq_absmax/NAME" beside them.
 ///
 /// Codes follow the CPU's rounding, through a table of 65536 steps; CUDA takes the nearest code, so
-/// about 0.2% of the codes differ between the two. "paged_adamw_8bit" is the same thing: pages
-/// spill a GPU's states to the host, and here they are on the host already.
+/// about 0.2% of the codes differ between the two. "paged_adamw_8bit" is the same thing, with the
+/// codes of large tensors on pages that may leave the device (paged.h).
 std::unique_ptr<Optimizer> build_adamw_8bit(const recipes::Optimizer& optimizer,
                                             const std::vector<Parameter>& parameters);
 

@@ -19,7 +19,8 @@ struct Row {
 constexpr std::array<Row, 4> kOptimizers = {{
     {"adamw", build_adamw, "Adam with decoupled weight decay (arXiv:1711.05101)"},
     {"adamw_8bit", build_adamw_8bit, "AdamW with moments in 8 bits (arXiv:2110.02861)"},
-    {"paged_adamw_8bit", build_adamw_8bit, "adamw_8bit; on a CPU there is nothing to page"},
+    {"paged_adamw_8bit", build_adamw_8bit,
+     "adamw_8bit with states that a GPU may page out to the host"},
     {"sgd", build_sgd,
      "stochastic gradient descent, with momentum where optimizer.momentum is set"},
 }};

@@ -2,6 +2,7 @@
 // it as it runs on CUDA, where there is no GPU.
 #include "parallel/plugin.h"
 
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <utility>
@@ -100,6 +101,10 @@ std::unique_ptr<Communicator> make_communicator(Communicator& bootstrap, int, co
       bootstrap.split(0, bootstrap.rank(), bootstrap.name()));
 }
 
+// The host's, which the device may touch too.
+void* allocate_unified(size_t bytes) { return std::aligned_alloc(64, (bytes + 63) / 64 * 64); }
+void prefetch_unified(const void*, size_t, int, CUstream_st*) {}
+
 const bool kernels_open_memory = [] {
   ::emulator::opens = [](bool begins) {
     thread_local std::unique_ptr<Working> now;
@@ -117,6 +122,9 @@ extern "C" const temper::parallel::CudaPlugin* temper_cuda_plugin() {
       .device_count = temper::emulator::device_count,
       .device_name = temper::emulator::device_name,
       .make_communicator = temper::emulator::make_communicator,
+      .allocate_unified = temper::emulator::allocate_unified,
+      .free_unified = std::free,
+      .prefetch_unified = temper::emulator::prefetch_unified,
       .type = c10::DeviceType::PrivateUse1};
   return &plugin;
 }
