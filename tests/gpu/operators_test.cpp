@@ -18,6 +18,7 @@
 #include "trainer/ops/attention.h"
 #include "trainer/ops/embedding.h"
 #include "trainer/ops/gelu.h"
+#include "trainer/ops/gradient.h"
 #include "trainer/ops/head_cross_entropy.h"
 #include "trainer/ops/head_divergence.h"
 #include "trainer/ops/head_scores.h"
@@ -49,7 +50,7 @@ Tensors run(const Computation& compute, const Tensors& values, at::Device device
   found.push_back(y.detach().cpu());
   at::manual_seed(5);
   if (y.dim() == 0) {
-    y.backward();
+    y.backward(at::full_like(y, LossGradient::value()));
   } else {
     (y * at::randn(y.sizes()).to(y.options())).sum().backward();
   }
@@ -213,6 +214,7 @@ TEST_P(Operators, HeadAndCrossEntropy) {
     at::Tensor labels = at::randint(vocabulary, {5, 7}, at::kLong);
     labels[0].fill_(-100);
     for (const TokenLoss kind : {TokenLoss::kNll, TokenLoss::kDft}) {
+      const LossGradient scaled(kind == TokenLoss::kNll ? 1 : 8);
       HeadLoss loss;
       const auto compute = [&](const Tensors& in, at::Device) {
         loss = head_cross_entropy(in[0], {.weight = in[1]}, labels, kind);
@@ -248,6 +250,7 @@ TEST_P(Operators, HeadAndDivergence) {
   const at::Tensor labels = at::tensor({1, 2, 3, 4, 99}, at::kLong);
   const at::Tensor teacher = drawn({10, 24}), teacher_weight = drawn({100, 24});
   for (const double beta : {0.0, 0.3, 1.0}) {
+    const LossGradient scaled(beta == 0 ? 1 : 8);
     HeadDivergence divergence;
     const auto compute = [&](const Tensors& in, at::Device device) {
       divergence = head_divergence(in[0], {.weight = in[1]}, teacher.to(device),
@@ -311,7 +314,7 @@ TEST_P(Operators, LinearWithLowRankAndBias) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, Operators, testing::Values(at::kFloat, at::kBFloat16));
+INSTANTIATE_TEST_SUITE_P(Types, Operators, testing::Values(at::kFloat, at::kBFloat16, at::kHalf));
 
 TEST(DeviceQuantized, DequantisesToTheCpusBitsAndMultiplies) {
   TEMPER_NEEDS_DEVICE();

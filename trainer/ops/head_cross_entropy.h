@@ -36,7 +36,7 @@ struct HeadLoss {
 ///
 /// With gradients enabled the gradients are computed on the way: those of the head are added to the
 /// float32 `.grad` of its leaves (gradient.h) in this very call, that of hidden is kept. So `sum` must be
-/// differentiated once, with gradient LossGradient::value() (checked), and a call whose sum is never differentiated
+/// differentiated once, with gradient LossGradient::value() (checked on the CPU), and a call whose sum is never differentiated
 /// must be made in no-grad mode, where only values are computed.
 HeadLoss head_cross_entropy(const at::Tensor& hidden, const OutputHead& head,
                             const at::Tensor& labels, TokenLoss kind);
