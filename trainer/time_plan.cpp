@@ -71,18 +71,18 @@ class Predictor {
     return 12 * queries(c) * pairs / rate_.attention;
   }
 
-  // Of a block, elements that are read or written: two norms, the rotation in place, SwiGLU, two
-  // residuals that products add.
+  // Of a block, elements that are read or written: two norms, the rotation in place, SwiGLU or
+  // GELU, two residuals that products add.
   double block_forward(const ModelConfig& c) const {
-    return moved(c, norms_and_swiglu(c) + rotated(c) + 2 * hidden(c));
+    return moved(c, norms_and_activation(c) + rotated(c) + 2 * hidden(c));
   }
   // Norms read x, dy and the gradient of the residual and write one; SwiGLU reads gate, up and dz
-  // and writes two.
+  // and writes two, GELU reads its input and dz and writes one.
   double block_backward(const ModelConfig& c) const {
-    return moved(c, 2 * 4 * hidden(c) + 1.5 * rotated(c) + 5 * intermediate(c));
+    return moved(c, 2 * 4 * hidden(c) + 1.5 * rotated(c) + (2 * mlp_inputs(c) + 1) * intermediate(c));
   }
   // What selective checkpointing makes again.
-  double block_again(const ModelConfig& c) const { return moved(c, norms_and_swiglu(c)); }
+  double block_again(const ModelConfig& c) const { return moved(c, norms_and_activation(c)); }
   // Rows of the embedding, the last norm, and their gradients.
   double ends(const ModelConfig& c) const {
     return work_.tokens * element_ * 9 * hidden(c) / copy_;
@@ -132,11 +132,14 @@ class Predictor {
     return static_cast<double>(c.num_labels > 0 ? c.num_labels : c.vocab_size);
   }
 
+  // Gate and up of SwiGLU; GELU has one.
+  static double mlp_inputs(const ModelConfig& c) { return c.gelu ? 1 : 2; }
+
   template <class Visit>
   static void each_weight(const ModelConfig& c, const Visit& visit) {
     visit(hidden(c), queries(c) + 2 * keys(c));
     visit(queries(c), hidden(c));
-    visit(hidden(c), 2 * intermediate(c));
+    visit(hidden(c), mlp_inputs(c) * intermediate(c));
     visit(intermediate(c), hidden(c));
   }
 
@@ -151,10 +154,11 @@ class Predictor {
     return std::max(2 * m * k * n / rate_of(rate_.weight_gradients, k * n), bytes / copy_);
   }
 
-  static double norms_and_swiglu(const ModelConfig& c) {
-    return 2 * 2 * hidden(c) + 3 * intermediate(c);
+  static double norms_and_activation(const ModelConfig& c) {
+    return 2 * 2 * hidden(c) + (mlp_inputs(c) + 1) * intermediate(c);
   }
   static double rotated(const ModelConfig& c) {
+    if (c.learned_positions) return 0;
     return (c.qk_norm ? 2 : 1) * 2 * (queries(c) + keys(c));
   }
   double moved(const ModelConfig& c, double elements) const {

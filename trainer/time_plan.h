@@ -34,7 +34,7 @@ struct StepWork {
 struct StepTime {
   double products = 0;  // forward and backward, low-rank ones of adapters too
   double attention = 0;
-  double elementwise = 0;    // norms, rotations, SwiGLU, residuals, the embedding
+  double elementwise = 0;    // norms, rotations, activations, residuals, the embedding
   double loss = 0;           // from logits to their gradient
   double recomputation = 0;  // train.activation_checkpointing; logits, of losses of pairs
   double quantization = 0;   // weights in 4 or 8 bits, made whole for each product

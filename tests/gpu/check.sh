@@ -72,6 +72,8 @@ run peer_8b_lora 60 python3 "$here/peers.py" --shape 8b --method lora --tokens 4
 run step_8b_qlora 40 gpu_bench --what step --shape 8b --method qlora --tokens 2048 --rows 2
 run step_8b 60 gpu_bench --what step --shape 8b --method full --tokens 8192 --optimizer adamw_8bit --checkpointing selective
 run peer_1b 40 python3 "$here/peers.py" --shape 1b --method full --tokens 8192
+run step_gpt2_124m 30 gpu_bench --what step --shape 124m --method full --tokens 1024 --rows 32
+run peer_gpt2_124m 30 python3 "$here/peers.py" --shape 124m --method full --tokens 1024 --rows 32 --compile
 run generate_1b 30 gpu_bench --what generate --shape 1b --samples 64 --tokens 256
 run peer_generate_1b 40 python3 "$here/peers.py" --what generate --shape 1b --samples 64 --tokens 256
 

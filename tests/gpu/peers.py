@@ -1,6 +1,6 @@
 """The same shapes through transformers and peft, with random weights drawn on the GPU: what gpu_bench is held against.
 
-    python3 peers.py --what step|generate --shape 1b|8b --method full|lora --tokens 4096 [--compile]
+    python3 peers.py --what step|generate --shape 1b|8b|124m --method full|lora --tokens 4096 [--compile]
 
 The last line has the figures. Both run in bfloat16 with PyTorch's scaled dot product attention; the optimizer is torch's fused AdamW
 (full: bfloat16 weights and moments, which is less than gpu_bench's float32 masters).
@@ -12,14 +12,18 @@ import time
 import torch
 import transformers
 
+LLAMA = dict(max_position_embeddings=131072, rope_theta=500000.0)
 SHAPES = {
-    "1b": dict(vocab_size=128256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8),
-    "8b": dict(vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8),
-}
+    "124m": transformers.GPT2Config(embd_pdrop=0, attn_pdrop=0, resid_pdrop=0),  # Temper does not apply a model's own dropout
+    "1b": transformers.LlamaConfig(vocab_size=128256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16,
+                                   num_attention_heads=32, num_key_value_heads=8, tie_word_embeddings=True, **LLAMA),
+    "8b": transformers.LlamaConfig(vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
+                                   num_attention_heads=32, num_key_value_heads=8, tie_word_embeddings=False, **LLAMA),
+}  # fmt: skip
 
 
 def model_of(arguments):
-    config = transformers.LlamaConfig(**SHAPES[arguments.shape], max_position_embeddings=131072, rope_theta=500000.0, tie_word_embeddings=arguments.shape == "1b")
+    config = SHAPES[arguments.shape]
     with torch.device("cuda"):
         torch.set_default_dtype(torch.bfloat16)
         model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.bfloat16)
@@ -37,7 +41,7 @@ def step(arguments):
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5, fused=True)
     run = torch.compile(model) if arguments.compile else model
-    ids = torch.randint(0, 128256, (arguments.rows, arguments.tokens), device="cuda")
+    ids = torch.randint(0, SHAPES[arguments.shape].vocab_size, (arguments.rows, arguments.tokens), device="cuda")
     times = []
     for i in range(arguments.steps + 2):
         torch.cuda.synchronize()
@@ -58,7 +62,7 @@ def step(arguments):
 def generate(arguments):
     model = model_of(arguments)
     model.eval()
-    ids = torch.randint(0, 128256, (arguments.samples, 64), device="cuda")
+    ids = torch.randint(0, SHAPES[arguments.shape].vocab_size, (arguments.samples, 64), device="cuda")
     options = dict(do_sample=True, max_new_tokens=arguments.tokens, min_new_tokens=arguments.tokens, pad_token_id=0)
     model.generate(ids, **{**options, "max_new_tokens": 4, "min_new_tokens": 4})
     torch.cuda.synchronize()
