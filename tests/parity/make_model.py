@@ -122,7 +122,7 @@ def make(name, out, seed):
             count += labels.numel()
             half = copy.deepcopy(fresh).half()
             with torch.no_grad():
-                half_states = half.model(input_ids=document).last_hidden_state
+                half_states = half.base_model(input_ids=document).last_hidden_state
                 half_hidden.append(half_states[0])
                 half_nll += F.cross_entropy(half.lm_head(half_states)[0, :-1][keep].float(), labels, reduction="sum").item()
     hidden = torch.cat(hidden)
