@@ -20,6 +20,7 @@
 #include "trainer/adapters/adapter_files.h"
 #include "trainer/adapters/adapters.h"
 #include "trainer/finish.h"
+#include "trainer/models/decoder_names.h"
 #include "trainer/models/model.h"
 
 namespace temper::launch {

@@ -11,6 +11,7 @@
 #include "trainer/checkpoint/export.h"
 #include "trainer/checkpoints.h"
 #include "trainer/model_card.h"
+#include "trainer/models/decoder_names.h"
 #include "trainer/models/value_head.h"
 #include "trainer/recorder.h"
 

@@ -12,7 +12,6 @@
 #include "recipes/diagnostic.h"
 #include "trainer/checkpoint/replaced_directory.h"
 #include "trainer/checkpoint/shards.h"
-#include "trainer/models/decoder_names.h"
 
 namespace temper::trainer {
 
@@ -110,11 +109,6 @@ void export_model(const ExportSource& source, const fs::path& out, const std::st
     data::write_file_atomically(made / kConfigFile,
                                 data::dump_json(exported_config(source.config, stored.torch)));
   });
-}
-
-NamedTensors as_stored(NamedTensors weights, const ModelConfig& config) {
-  for (auto& [name, tensor] : weights) tensor = in_stored_order(tensor, name, config).contiguous();
-  return weights;
 }
 
 at::ScalarType stored_type(const std::string& dtype) { return find_stored_type(dtype).type; }

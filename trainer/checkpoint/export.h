@@ -17,8 +17,6 @@ struct TokenizerFiles {
   std::vector<std::string> added_tokens{};  // written into the copies
 };
 
-struct ModelConfig;
-
 struct ExportSource {
   NamedTensors tensors;  // the model's names, float32 masters or stored values
   /// Where given, makes what is written of `tensors`, a file at a time, so that no more is held.
@@ -36,9 +34,6 @@ struct ExportSource {
 /// complete). `dtype`: "fp32" | "bf16" | "fp16". Throws RunError when the disk is full.
 void export_model(const ExportSource& source, const std::filesystem::path& out,
                   const std::string& dtype, int64_t max_shard_bytes);
-
-/// A model's weights as its files hold them: transposed where they lie so (decoder_names.h).
-NamedTensors as_stored(NamedTensors weights, const ModelConfig& config);
 
 /// Copies what there is of tokenizer and chat template files into `out`.
 void copy_tokenizer(const TokenizerFiles& files, const std::filesystem::path& out);

@@ -52,4 +52,9 @@ at::Tensor in_stored_order(const at::Tensor& tensor, const std::string& name,
   return is_stored_transposed(name, config) ? tensor.t() : tensor;
 }
 
+NamedTensors as_stored(NamedTensors weights, const ModelConfig& config) {
+  for (auto& [name, tensor] : weights) tensor = in_stored_order(tensor, name, config).contiguous();
+  return weights;
+}
+
 }  // namespace temper::trainer

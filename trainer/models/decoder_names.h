@@ -3,9 +3,7 @@
 #include <array>
 #include <string>
 
-namespace at {
-class Tensor;
-}
+#include "trainer/checkpoint/safetensors.h"
 
 namespace temper::trainer {
 
@@ -40,6 +38,9 @@ bool is_stored_transposed(const std::string& name, const ModelConfig& config);
 /// A model's tensor as files hold it, or the other way round: transposed or as it is, no copy.
 at::Tensor in_stored_order(const at::Tensor& tensor, const std::string& name,
                            const ModelConfig& config);
+
+/// A model's weights as its files hold them.
+NamedTensors as_stored(NamedTensors weights, const ModelConfig& config);
 
 /// Whether `module` is one of the model's norms, whose weights are not drawn and do not decay.
 bool is_norm(const std::string& module, const ModelConfig& config);

@@ -11,6 +11,7 @@
 #include "tests/trainer/llama_shape.h"
 #include "trainer/checkpoint/export.h"
 #include "trainer/checkpoint/safetensors.h"
+#include "trainer/models/decoder_names.h"
 #include "trainer/models/model.h"
 
 namespace temper::trainer {
