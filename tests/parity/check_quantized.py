@@ -29,7 +29,7 @@ from transformers.utils import logging
 
 import check_adapters
 import reference_loop
-from check_adapters import MAX_LENGTH, make_adapter, make_base, make_rows, temper
+from check_adapters import MAX_LENGTH, METHODS, make_adapter, make_base, make_rows, temper
 
 STEPS = {"steps": 50, "batch": 4, "lr": 1e-3, "warmup": 2, "max_norm": 1.0}
 LOSS = 1e-2  # asked for; measured far below
@@ -76,7 +76,7 @@ class Quantized(check_adapters.Adapters):
         self.base = make_base("llama", self.directory / "model", width=64)
         self.rows = make_rows(self.directory / "rows.jsonl")
         self.encoded = reference_loop.encode(AutoTokenizer.from_pretrained(self.base), self.rows, MAX_LENGTH)
-        self.adapter = make_adapter("lora", self.base, self.directory / "adapter")
+        self.adapter = make_adapter("lora", METHODS["lora"][1], self.base, self.directory / "adapter")
 
     def write_quantised_recipe(self, name, kind, double=True, base=None, **tables):
         model = {"path": str(base or self.base), "adapter": str(self.adapter), "dtype": "fp32", "quantize": kind}

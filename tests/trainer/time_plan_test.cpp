@@ -2,21 +2,13 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/trainer/llama_shape.h"
+#include "tests/bench/llama_58m.h"
 #include "trainer/memory_plan.h"
 
 namespace temper::trainer {
 namespace {
 
-ModelConfig model() {
-  return llama_of({.vocabulary = 32000,
-                   .hidden = 512,
-                   .mlp = 1536,
-                   .layers = 8,
-                   .heads = 8,
-                   .kv_heads = 4,
-                   .context = 512});
-}
+ModelConfig model() { return llama_58m(); }
 
 // 1 TFLOP/s whatever the product, 2 in attention; memory of 100 GB/s.
 DeviceRates rates() {

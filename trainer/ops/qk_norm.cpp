@@ -40,15 +40,15 @@ struct QkNorm : torch::autograd::Function<QkNorm> {
       if (const cuda::Kernels* device = kernels_for(qkv)) {
         launch(qkv, device->rms_norm, element_of(qkv),
                cuda::NormView{.x = at_column(qkv, first * dim).const_data_ptr(),
-                                 .stride_x = stride,
-                                 .weight = weights[kind].const_data_ptr(),
-                                 .y = at_column(out, first * dim).mutable_data_ptr(),
-                                 .stride_y = stride,
-                                 .rstd = output<float>(rstd),
-                                 .rows = rows,
-                                 .heads = count,
-                                 .dim = dim,
-                                 .eps = static_cast<float>(eps)});
+                              .stride_x = stride,
+                              .weight = weights[kind].const_data_ptr(),
+                              .y = at_column(out, first * dim).mutable_data_ptr(),
+                              .stride_y = stride,
+                              .rstd = output<float>(rstd),
+                              .rows = rows,
+                              .heads = count,
+                              .dim = dim,
+                              .eps = static_cast<float>(eps)});
         continue;
       }
       with_kernel_type(qkv.scalar_type(), [&, first = first, count = count](auto type) {
@@ -86,17 +86,17 @@ struct QkNorm : torch::autograd::Function<QkNorm> {
             at::empty({device->norm_partials(rows * count, dim), dim}, rstd.options());
         launch(qkv, device->rms_norm_backward, element_of(qkv),
                cuda::NormBackwardView{.dy = at_column(dy, first * dim).const_data_ptr(),
-                                         .stride_dy = stride,
-                                         .x = at_column(qkv, first * dim).const_data_ptr(),
-                                         .stride_x = stride,
-                                         .weight = weight.const_data_ptr(),
-                                         .rstd = input<float>(rstd),
-                                         .dx = at_column(dx, first * dim).mutable_data_ptr(),
-                                         .stride_dx = stride,
-                                         .partial = output<float>(partial),
-                                         .rows = rows,
-                                         .heads = count,
-                                         .dim = dim});
+                                      .stride_dy = stride,
+                                      .x = at_column(qkv, first * dim).const_data_ptr(),
+                                      .stride_x = stride,
+                                      .weight = weight.const_data_ptr(),
+                                      .rstd = input<float>(rstd),
+                                      .dx = at_column(dx, first * dim).mutable_data_ptr(),
+                                      .stride_dx = stride,
+                                      .partial = output<float>(partial),
+                                      .rows = rows,
+                                      .heads = count,
+                                      .dim = dim});
         if (weight.requires_grad()) add_partial_sums(partial, float32_gradient(weight));
         continue;
       }

@@ -20,14 +20,14 @@ void forward_rows(const at::Tensor& x, const at::Tensor& weight, double eps, con
   if (const cuda::Kernels* device = kernels_for(x)) {
     launch(x, device->rms_norm, element_of(x),
            cuda::NormView{.x = x.const_data_ptr(),
-                             .stride_x = dim,
-                             .weight = weight.const_data_ptr(),
-                             .y = y.mutable_data_ptr(),
-                             .stride_y = dim,
-                             .rstd = output<float>(rstd),
-                             .rows = x.numel() / dim,
-                             .dim = dim,
-                             .eps = static_cast<float>(eps)});
+                          .stride_x = dim,
+                          .weight = weight.const_data_ptr(),
+                          .y = y.mutable_data_ptr(),
+                          .stride_y = dim,
+                          .rstd = output<float>(rstd),
+                          .rows = x.numel() / dim,
+                          .dim = dim,
+                          .eps = static_cast<float>(eps)});
     return;
   }
   with_kernel_type(x.scalar_type(), [&](auto type) {
