@@ -67,7 +67,7 @@ class Prepare(SystemTest):
         self.assertEqual(self.leftovers("shared"), [])
 
     def test_ranks_that_prepare_for_longer_than_the_timeout(self):
-        name = self.write_large(1024 if LONG else 16)
+        name = self.write_large(1024 if LONG else 96)
         start = time.monotonic()
         result = self.run_temper("train", self.write_recipe(eval={"every": 0}), f"data.train.0.path={name}", "train.steps=2",
                                  f"parallel.timeout={5 if LONG else 1}", ranks=2, timeout=1200)  # fmt: skip
