@@ -53,7 +53,8 @@ class Program : public testing::Test {
     return std::string(std::getenv("TEMPER_SOURCE_DIR")) + "/configs/quickstart";
   }
 
-  /// A tiny pretrained Llama, or "" where shared/ is absent.
+  /// A tiny pretrained Llama, or "" where shared/ is absent: it is no part of the checkout, and tests of
+  /// what it says are skipped; system_commands has the commands themselves, on a model it makes.
   static std::string stories() {
     const char* shared = std::getenv("TEMPER_SHARED");
     const fs::path root = shared != nullptr

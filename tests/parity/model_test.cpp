@@ -160,6 +160,8 @@ TEST_P(ModelParity, HiddenStatesEqualTransformers) {
 // Prompts of several sequences, then their other tokens one by one.
 TEST_P(ModelParity, CachedHiddenStatesEqualTransformers) {
   const auto model = build_model(load_config(golden_files("model") / GetParam()), {});
+  // Keys that are kept were rotated by the angles of a shorter sequence, so there is nothing to equal
+  // (exact generation refuses both, engine.h); whole sequences are compared above.
   if (model->config().rope.type == "dynamic" || model->config().rope.type == "longrope") {
     GTEST_SKIP() << "angles depend on the whole sequence's length";
   }
