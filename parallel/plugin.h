@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -18,6 +19,15 @@ struct CUstream_st;
 /// through one C function.
 namespace temper::parallel {
 
+/// Work of a device that was recorded and is started again as a whole, with one call (CUDA graphs).
+class DeviceGraph {
+ public:
+  virtual ~DeviceGraph() = default;
+  /// Does the work once more, on the same memory, with what that holds by then: behind what the
+  /// device's current stream has been given, and without waiting for it.
+  virtual void replay() = 0;
+};
+
 struct CudaPlugin {
   /// Devices that this process sees; 0 without a driver, and then `reason` says why.
   int (*device_count)(std::string& reason);
@@ -33,6 +43,20 @@ struct CudaPlugin {
   void* (*allocate_unified)(size_t bytes);
   void (*free_unified)(void* memory);
   void (*prefetch_unified)(const void* memory, size_t bytes, int device, CUstream_st* stream);
+  /// Records what `work` gives the device to do, on whatever threads (backward has its own), and
+  /// does nothing of it: what it makes holds nothing before the first replay().
+  ///
+  /// The graph knows memory by its address. Tensors from outside that the work reads or writes must
+  /// live as long as the graph; memory that the work takes is the graph's own, and results of it
+  /// may be read after each replay. `beside` (or null) lends its memory that is free again: the two
+  /// are then replayed one after the other, which one stream does by itself.
+  ///
+  /// Throws where the work waits for the device or copies from or to the host. It has been done
+  /// once before, in the same shapes: libraries make their handles and load their kernels then,
+  /// which cannot be recorded. It is recorded on the current stream or, where that is the default
+  /// one, on a stream aside.
+  std::unique_ptr<DeviceGraph> (*record)(int device, const std::function<void()>& work,
+                                         DeviceGraph* beside);
   /// Of the tensors that they are for (a test has a device of its own).
   c10::DeviceType type = c10::DeviceType::CUDA;
 };

@@ -1,5 +1,6 @@
 #include <cuda_runtime_api.h>
 
+#include "parallel/cuda/graph.h"
 #include "parallel/cuda/nccl_communicator.h"
 #include "parallel/plugin.h"
 
@@ -61,6 +62,7 @@ extern "C" const temper::parallel::CudaPlugin* temper_cuda_plugin() {
                                     .make_communicator = make_nccl_communicator,
                                     .allocate_unified = allocate_unified,
                                     .free_unified = free_unified,
-                                    .prefetch_unified = prefetch_unified};
+                                    .prefetch_unified = prefetch_unified,
+                                    .record = record_graph};
   return &plugin;
 }

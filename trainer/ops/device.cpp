@@ -12,6 +12,7 @@
 
 #include "parallel/plugin.h"
 #include "recipes/diagnostic.h"
+#include "trainer/ops/device_graph.h"
 
 namespace temper::trainer {
 
@@ -49,6 +50,7 @@ at::Device use_cuda(int index, bool deterministic) {
   const auto table =
       reinterpret_cast<cuda::KernelsFunction*>(parallel::cuda_plugin_symbol(cuda::kKernelsSymbol));
   use_kernels(plugin.type, table());
+  use_graphs(plugin.type, plugin.record);
   at::globalContext().setAllowBF16ReductionCuBLAS(false);
   at::globalContext().setAllowFP16ReductionCuBLAS(false);
   if (deterministic) {

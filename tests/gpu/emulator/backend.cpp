@@ -20,6 +20,7 @@
 #include <torch/library.h>
 
 #include "tests/gpu/emulator/memory.h"
+#include "tests/gpu/emulator/recording.h"
 #include "tests/gpu/emulator/waits.h"
 
 namespace temper::emulator {
@@ -99,10 +100,13 @@ const at::Tensor& resize(const at::Tensor& self, at::IntArrayRef sizes,
 at::Tensor copy_from(const at::Tensor& self, const at::Tensor& to, bool non_blocking) {
   const bool asks_host = self.is_cpu() || to.is_cpu();
   const bool goes_on = non_blocking && (self.is_cpu() ? self : to).is_pinned();
+  // From pinned memory it could be, but would read what lies there when it is done again.
+  if (asks_host) refuse_while_recording("a copy from or to the host");
   if (asks_host && !goes_on) ++waited;
   const Working now;
-  at::Tensor target = on_host(to);
-  target.copy_(on_host(self));
+  const auto copy = [target = on_host(to), source = on_host(self)] { target.copy_(source); };
+  copy();
+  if (!asks_host) record_step(copy);
   return to;
 }
 
@@ -125,7 +129,7 @@ struct Call {
     if (!is_here(tensor)) {
       TORCH_CHECK(tensor.dim() == 0, op.schema().operator_name(),
                   ": a tensor of the CPU among those of a device");
-      return tensor;
+      return recording() ? tensor.clone() : tensor;  // a kernel takes the number itself
     }
     TORCH_CHECK(device.value_or(tensor.device()) == tensor.device(), op.schema().operator_name(),
                 ": tensors of two devices");
@@ -172,8 +176,34 @@ struct Call {
   }
 };
 
+// All tensors among them.
+std::vector<at::Tensor> tensors_of(const torch::jit::Stack& values) {
+  std::vector<at::Tensor> all;
+  for (const c10::IValue& value : values) {
+    if (value.isTensor()) all.push_back(value.toTensor());
+    if (!value.isTensorList()) continue;
+    for (const at::Tensor& tensor : value.toTensorVector()) all.push_back(tensor);
+  }
+  return all;
+}
+
+// As a device would: `given` and `results` are the bytes themselves and keep no tensor alive.
+void do_again(const c10::OperatorHandle& op, torch::jit::Stack given,
+              const std::vector<at::Tensor>& results) {
+  op.callBoxed(&given);
+  const std::vector<at::Tensor> found = tensors_of(given);
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (results[i].defined() && results[i].data_ptr() != found[i].data_ptr()) {
+      results[i].copy_(found[i]);
+    }
+  }
+}
+
 void on_the_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  if (waits_for(op.schema().name())) ++waited;
+  if (waits_for(op.schema().name())) {
+    refuse_while_recording(op.schema().name());
+    ++waited;
+  }
   Call call{op};
   const size_t inputs = op.schema().arguments().size(), outputs = op.schema().returns().size();
   const std::vector<c10::IValue> arguments(stack->end() - static_cast<std::ptrdiff_t>(inputs),
@@ -181,11 +211,17 @@ void on_the_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   stack->resize(stack->size() - inputs);
   const Working now;
   for (const c10::IValue& value : arguments) stack->push_back(call.argument(value));
+  const torch::jit::Stack given(stack->end() - static_cast<std::ptrdiff_t>(inputs), stack->end());
   op.callBoxed(stack);
   const size_t first = stack->size() - outputs;
   for (size_t i = 0; i < outputs; ++i) {
     (*stack)[first + i] = call.result((*stack)[first + i], i, arguments);
   }
+  if (!recording()) return;
+  std::vector<at::Tensor> results =
+      tensors_of({stack->begin() + static_cast<std::ptrdiff_t>(first), stack->end()});
+  for (at::Tensor& result : results) result = on_host(result);
+  record_step([op, given, results] { do_again(op, given, results); });
 }
 
 // Products of 16-bit factors in float32, which the CPU has no operator for.
@@ -197,6 +233,18 @@ at::Tensor& wide_addmm(const at::Tensor& c, const at::Tensor& a, const at::Tenso
                        at::ScalarType type, const at::Scalar& beta, const at::Scalar& alpha,
                        at::Tensor& out) {
   return out.copy_(at::addmm(c.to(type), a.to(type), b.to(type), beta, alpha));
+}
+
+// The CPU's would resize memory that is not its own.
+at::Tensor& arange(const at::Scalar& start, const at::Scalar& end, const at::Scalar& step,
+                   at::Tensor& out) {
+  const at::Tensor numbers = at::arange(start, end, step, out.options().device(at::kCPU));
+  out.resize_(numbers.sizes());
+  const auto fill = [target = on_host(out), numbers] { target.copy_(numbers); };
+  const Working now;
+  fill();
+  record_step(fill);
+  return out;
 }
 
 struct Guard final : c10::impl::DeviceGuardImplInterface {
@@ -274,6 +322,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("view", &at::native::view);
   library.impl("_reshape_alias", &at::native::_reshape_alias);
   library.impl("_copy_from", &copy_from);
+  library.impl("arange.start_out", &arange);
   library.impl("mm.dtype_out", &wide_mm);
   library.impl("addmm.dtype_out", &wide_addmm);
 }

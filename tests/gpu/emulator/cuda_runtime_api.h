@@ -59,6 +59,8 @@ inline Machine machine;
 
 // Told before and after each launch, where memory of the device is no memory of the host (memory.h).
 inline void (*opens)(bool) = nullptr;
+// Told of each launch, which `again` makes once more (recording.h).
+inline void (*launched)(const std::function<void()>& again) = nullptr;
 
 inline void body() {
   machine.kernel();
@@ -124,8 +126,7 @@ inline void run_block(size_t threads) {
   }
 }
 
-template <class Kernel>
-int launch(int64_t blocks, int threads, Kernel kernel) {
+inline void run(int64_t blocks, int threads, const std::function<void()>& kernel) {
   if (machine.fibres.size() < static_cast<size_t>(threads)) {
     machine.fibres.resize(static_cast<size_t>(threads));
     machine.exchanged.resize(static_cast<size_t>(threads));
@@ -138,6 +139,13 @@ int launch(int64_t blocks, int threads, Kernel kernel) {
     run_block(static_cast<size_t>(threads));
   }
   if (opens != nullptr) opens(false);
+}
+
+template <class Kernel>
+int launch(int64_t blocks, int threads, Kernel kernel) {
+  const std::function<void()> all = [=] { run(blocks, threads, kernel); };
+  all();
+  if (launched != nullptr) launched(all);
   return 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <iterator>
 #include <map>
 #include <mutex>
@@ -23,7 +24,12 @@ std::mutex mutex;
 char* base = nullptr;
 int working = 0;
 std::map<size_t, size_t> free_runs;  // offset -> bytes
-std::map<size_t, size_t> used_runs;
+struct Used {
+  size_t bytes = 0;
+  int holders = 1;  // a tensor, recorded work
+};
+std::map<size_t, Used> used_runs;
+std::vector<size_t>* recorded = nullptr;  // offsets of what is taken meanwhile
 int64_t used = 0, peak = 0;
 
 void protect(int how) {
@@ -48,7 +54,8 @@ void* take(size_t bytes) {
     if (size < bytes) continue;
     free_runs.erase(run);
     if (size > bytes) free_runs[offset + bytes] = size - bytes;
-    used_runs[offset] = bytes;
+    used_runs[offset] = {.bytes = bytes, .holders = recorded != nullptr ? 2 : 1};
+    if (recorded != nullptr) recorded->push_back(offset);
     used += static_cast<int64_t>(bytes);
     peak = std::max(peak, used);
     return base + offset;
@@ -57,11 +64,11 @@ void* take(size_t bytes) {
   return nullptr;
 }
 
-void give_back(void* address) {
-  if (address == nullptr) return;
-  const std::lock_guard lock(mutex);
-  const auto run = used_runs.find(static_cast<size_t>(static_cast<char*>(address) - base));
-  auto [offset, size] = *run;
+// Of those who hold the run.
+void let_go(size_t begin) {
+  const auto run = used_runs.find(begin);
+  if (--run->second.holders > 0) return;
+  size_t offset = begin, size = run->second.bytes;
   used_runs.erase(run);
   used -= static_cast<int64_t>(size);
   auto after = free_runs.lower_bound(offset);
@@ -77,6 +84,12 @@ void give_back(void* address) {
     }
   }
   free_runs[offset] = size;
+}
+
+void give_back(void* address) {
+  if (address == nullptr) return;
+  const std::lock_guard lock(mutex);
+  let_go(static_cast<size_t>(static_cast<char*>(address) - base));
 }
 
 class DeviceMemory : public c10::DeviceAllocator {
@@ -142,6 +155,34 @@ Working::Working() {
 Working::~Working() {
   const std::lock_guard lock(mutex);
   if (--working == 0) protect(PROT_NONE);
+}
+
+RecordedMemory::RecordedMemory() {
+  const Working now;
+  const std::lock_guard lock(mutex);
+  TEMPER_CHECK(recorded == nullptr, "one recording at a time");
+  for (const auto& [offset, run] : used_runs) {
+    before_.emplace_back(offset, std::vector<char>(base + offset, base + offset + run.bytes));
+  }
+  recorded = &own_;
+}
+
+void RecordedMemory::close() {
+  const Working now;
+  const std::lock_guard lock(mutex);
+  recorded = nullptr;
+  for (const auto& [offset, bytes] : before_) {
+    std::memcpy(base + offset, bytes.data(), bytes.size());
+  }
+  before_.clear();
+  for (const size_t offset : own_) {
+    std::memset(base + offset, 0xff, used_runs.at(offset).bytes);
+  }
+}
+
+RecordedMemory::~RecordedMemory() {
+  const std::lock_guard lock(mutex);
+  for (const size_t offset : own_) let_go(offset);
 }
 
 // Never destroyed: tensors may live longer.

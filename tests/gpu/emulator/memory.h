@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstddef>
+#include <utility>
+#include <vector>
 
 #include <c10/core/CachingDeviceAllocator.h>
 
@@ -16,6 +18,22 @@ class Working {
   ~Working();
   Working(const Working&) = delete;
   Working& operator=(const Working&) = delete;
+};
+
+/// What is taken while one is open stays reserved as long as it lives, whoever gives it back: the
+/// memory of recorded work (recording.h). One is open at a time.
+class RecordedMemory {
+ public:
+  RecordedMemory();  // opens it
+  ~RecordedMemory();
+  RecordedMemory(const RecordedMemory&) = delete;
+  RecordedMemory& operator=(const RecordedMemory&) = delete;
+  /// The device's other memory has the bytes again that it had when this was opened, its own NaN.
+  void close();
+
+ private:
+  std::vector<size_t> own_;                                   // offsets
+  std::vector<std::pair<size_t, std::vector<char>>> before_;  // of the others
 };
 
 /// Of tensors on the device.

@@ -11,6 +11,7 @@
 #include <cuda_runtime_api.h>
 
 #include "tests/gpu/emulator/memory.h"
+#include "tests/gpu/emulator/recording.h"
 
 namespace temper::emulator {
 
@@ -105,11 +106,12 @@ std::unique_ptr<Communicator> make_communicator(Communicator& bootstrap, int, co
 void* allocate_unified(size_t bytes) { return std::aligned_alloc(64, (bytes + 63) / 64 * 64); }
 void prefetch_unified(const void*, size_t, int, CUstream_st*) {}
 
-const bool kernels_open_memory = [] {
+const bool kernels_are_watched = [] {
   ::emulator::opens = [](bool begins) {
     thread_local std::unique_ptr<Working> now;
     now = begins ? std::make_unique<Working>() : nullptr;
   };
+  ::emulator::launched = &record_step;
   return true;
 }();
 
@@ -125,6 +127,7 @@ extern "C" const temper::parallel::CudaPlugin* temper_cuda_plugin() {
       .allocate_unified = temper::emulator::allocate_unified,
       .free_unified = std::free,
       .prefetch_unified = temper::emulator::prefetch_unified,
+      .record = temper::emulator::record,
       .type = c10::DeviceType::PrivateUse1};
   return &plugin;
 }
