@@ -80,7 +80,7 @@ if [ "$peers" = yes ]; then
   requirements=(torch==$torch_version transformers==5.23.0 tokenizers==0.23.3 trl==1.16.0 peft==0.21.2 accelerate==1.15.0
     datasets==5.2.0 sentence-transformers==6.2.0 bitsandbytes==0.50.2 pyarrow==$arrow_version safetensors==0.8.0
     tensorboard==2.21.0 math-verify==0.9.0 antlr4-python3-runtime==4.13.2
-    sentencepiece==0.2.3 tiktoken==0.14.0)
+    sentencepiece==0.2.3 tiktoken==0.14.0 torchao==0.17.0)
   stamp="$packages/peers/installed"
   if [ ! -e "$stamp" ] || [ "$(cat "$stamp")" != "${requirements[*]}" ]; then
     echo "installing ${requirements[*]} (several GB)"

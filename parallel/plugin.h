@@ -33,6 +33,8 @@ struct CudaPlugin {
   int (*device_count)(std::string& reason);
   /// As the driver names it: "NVIDIA H100 80GB HBM3"; "" where it does not say.
   std::string (*device_name)(int device);
+  /// Of a device: 90 for 9.0.
+  int (*compute_capability)(int device);
   /// NCCL over the ranks of `bootstrap`, for tensors on `device` (see cuda/nccl_communicator.h).
   /// `who` names this rank in errors ("rank 3 on node2").
   std::unique_ptr<Communicator> (*make_communicator)(Communicator& bootstrap, int device,

@@ -37,6 +37,8 @@ template <>
 inline constexpr std::array<std::string_view, 3> kNames<ActivationCheckpointing>{"none", "full",
                                                                                  "selective"};
 template <>
+inline constexpr std::array<std::string_view, 3> kNames<Float8>{"none", "tensorwise", "rowwise"};
+template <>
 inline constexpr std::array<std::string_view, 3> kNames<Device>{"auto", "cuda", "cpu"};
 template <>
 inline constexpr std::array<std::string_view, 2> kNames<OnNan>{"stop", "skip"};

@@ -23,6 +23,7 @@ enum class LossOn { kAuto, kAll, kCompletion, kAssistant };
 enum class OnBadRow { kError, kSkip };
 enum class OnLongRow { kAuto, kTruncate, kSplit, kDrop, kError };
 enum class ActivationCheckpointing { kNone, kFull, kSelective };
+enum class Float8 { kNone, kTensorwise, kRowwise };
 enum class Device { kAuto, kCuda, kCpu };
 enum class OnNan { kStop, kSkip };
 enum class Backend { kAuto, kNccl, kMpi };
@@ -257,8 +258,10 @@ struct Train {
   double epochs = 1;
   std::optional<int64_t> steps;  // instead of epochs
   Dtype precision = Dtype::kBf16;
+  Float8 float8 = Float8::kNone;
   ActivationCheckpointing activation_checkpointing = ActivationCheckpointing::kNone;
   Device device = Device::kAuto;
+  bool cuda_graphs = false;
   std::optional<int64_t> threads;  // unset ("auto"): the cores this host allows / ranks on it
   OnNan on_nan = OnNan::kStop;
   std::vector<std::string> trainable;

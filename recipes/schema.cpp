@@ -181,11 +181,17 @@ std::vector<Key> recipe_rows() {
       ROW(train.precision,
           .meaning = "Type that forward and backward compute in; `fp16` scales the loss dynamically, "
                      "and a step that overflows is skipped and counted."),
+      ROW(train.float8,
+          .meaning = "Products of the blocks' linear layers in float8, as torchao's recipes of these "
+                     "names; on the CPU emulated, no faster (docs/gpu.md)."),
       ROW(train.activation_checkpointing,
           .meaning = "Recompute activations in backward: of no layer, of every layer, or all but "
                      "the costly products (`selective`)."),
       ROW(train.device, .meaning = "Where to compute; `auto`: CUDA where the plugin, a driver and a device are "
                                   "there, else the CPU."),
+      ROW(train.cuda_graphs,
+          .meaning = "Record a micro-batch's forward and backward once and start them with one call; "
+                     "packed `sft` on a GPU, for small models (docs/gpu.md)."),
       ROW(train.threads,
           .meaning = "Compute threads per rank; `auto`: the cores this host allows / ranks on it.",
           .range = between(1, 4096)),

@@ -212,6 +212,36 @@ void judge_patterns(Judgement& judge) {
   judge_list("train.frozen", judge.recipe.train.frozen);
 }
 
+void judge_float8(Judgement& judge) {
+  const Recipe& recipe = judge.recipe;
+  if (recipe.train.float8 == Float8::kNone) return;
+  judge.require(recipe.model.quantize == "none", {"train.float8", "model.quantize"},
+                "must be \"none\" with model.quantize = " + in_quotes(recipe.model.quantize) +
+                    ", whose base is in fewer bits already");
+  judge.require(recipe.train.precision != Dtype::kFp16, {"train.float8", "train.precision"},
+                "must be \"none\" with train.precision = \"fp16\": scales of its own stand in the "
+                "place of a loss scaler; use \"bf16\"");
+  judge.require(!recipe.generation.exact, {"train.float8", "generation.exact"},
+                "must be \"none\" with generation.exact = true: decoding computes in "
+                "train.precision");
+}
+
+// What is recorded must be the same work for every micro-batch.
+void judge_cuda_graphs(Judgement& judge) {
+  const Recipe& recipe = judge.recipe;
+  if (!recipe.train.cuda_graphs) return;
+  const auto need = [&](bool holds, const std::string& key, const std::string& what) {
+    judge.require(holds, {"train.cuda_graphs", key}, "needs " + key + " " + what);
+  };
+  need(recipe.train.device != Device::kCpu, "train.device", "\"cuda\"");
+  need(recipe.objective.kind == "sft", "objective.kind", "\"sft\"");
+  need(recipe.data.packing != Packing::kNone, "data.packing", "other than \"none\": rows of one length");
+  need(recipe.train.precision != Dtype::kFp16, "train.precision", "other than \"fp16\", whose loss scale changes");
+  need(zero_stage(recipe.parallel) < 2, "parallel.zero", "below 2: gradients that stay where they are");
+  need(recipe.peft.method.empty() || recipe.peft.method == "lora", "peft.method", "\"lora\" or none");
+  need(recipe.peft.lora_dropout.value_or(0) == 0, "peft.lora_dropout", "0: masks would be the same in every step");
+}
+
 void judge_evaluation(Judgement& judge) {
   const Recipe& recipe = judge.recipe;
   const bool stops = recipe.eval.early_stopping_patience > 0;
@@ -359,6 +389,8 @@ void validate(const Recipe& recipe, const Setting& setting, Findings& findings) 
   judge_schedule_keys(judge);
   judge_schedule_numbers(judge);
   judge_patterns(judge);
+  judge_float8(judge);
+  judge_cuda_graphs(judge);
   judge_evaluation(judge);
   judge_export(judge);
   judge_peft(judge, setting.purpose);

@@ -7,8 +7,14 @@
 
 namespace temper::trainer {
 
-void check_device_does(const recipes::Recipe& recipe, at::Device device) {
-  if (device.is_cpu()) return;
+void check_device_does(const recipes::Recipe& recipe, at::Device device,
+                       int compute_capability) {
+  if (device.is_cpu()) {
+    if (recipe.train.cuda_graphs && recipe.train.device == recipes::Device::kAuto) {
+      throw UserError("train.cuda_graphs = true: the device is the CPU: must be false");
+    }
+    return;
+  }
   std::vector<std::string> findings;
   const auto refuse = [&](const std::string& what, const std::string& mend) {
     findings.push_back(what + ": not on a CUDA device: " + mend +
@@ -20,6 +26,12 @@ void check_device_does(const recipes::Recipe& recipe, at::Device device) {
   if (recipe.generation.exact) refuse("generation.exact = true", "use false");
   if (recipe.parallel.backend == recipes::Backend::kMpi) {
     refuse("parallel.backend = \"mpi\"", "use \"auto\" (NCCL)");
+  }
+  if (recipe.train.float8 != recipes::Float8::kNone && compute_capability < 89) {
+    findings.push_back("train.float8: needs a device of compute capability 8.9 or above, not " +
+                       std::to_string(compute_capability / 10) + "." +
+                       std::to_string(compute_capability % 10) +
+                       ": use \"none\", or try the recipe on the CPU (train.device = \"cpu\")");
   }
   if (!findings.empty()) throw UserError(findings);
 }

@@ -6,8 +6,8 @@
 
 namespace temper::trainer {
 
-/// What `recipe` asks for must be something that `device` does: the CPU does it all. Throws
-/// UserError with every key that is not.
-void check_device_does(const recipes::Recipe& recipe, at::Device device);
+/// What `recipe` asks for must be something that `device`, of this compute capability (90 for 9.0),
+/// does: the CPU does it all. Throws UserError with every key that is not.
+void check_device_does(const recipes::Recipe& recipe, at::Device device, int compute_capability);
 
 }  // namespace temper::trainer

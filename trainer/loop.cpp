@@ -87,7 +87,8 @@ Outcome train_steps(Run& run, RunDirectory& directory, const std::function<int()
     const auto loss_gradient = static_cast<float>(
         scaler ? scaler->scale() / std::max(1.0, coming_count(*run.objective, batches, *run.communicator)) : 1);
     StepSums sums = forward_backward(*run.model, *run.objective, *run.reducer, batches,
-                                     [&](int64_t micro_batch) { begin_micro_batch(run, step, micro_batch); }, loss_gradient);
+                                     [&](int64_t micro_batch) { begin_micro_batch(run, step, micro_batch); }, loss_gradient,
+                                     run.recorded.get());
     end_training(run);
     sums.stopping = stop_requested() != 0 ? 1 : 0;
     checkpoints.report(sums);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "recipes/diagnostic.h"
+#include "recipes/enum_names.h"
 #include "trainer/objectives/registry.h"
 #include "trainer/objectives/stored_reference.h"
 #include "trainer/run.h"
@@ -67,9 +68,10 @@ std::unique_ptr<Reference> make_reference(Run& run) {
 
 void store_references(Run& run) {
   const std::unique_ptr<Reference> live = std::move(run.reference);
+  std::string how = run.recipe.peft.method + "/" + run.recipe.model.adapter;
+  if (run.recipe.train.float8 != recipes::Float8::kNone) how += "/" + std::string(recipes::name_of(run.recipe.train.float8));
   const auto stored = [&](const data::TokenDataset& dataset) {
-    const auto file = stored_reference_file(run.recipe.data.cache, *live, dataset, *run.loader_options.row_layout,
-                                            run.recipe.peft.method + "/" + run.recipe.model.adapter);
+    const auto file = stored_reference_file(run.recipe.data.cache, *live, dataset, *run.loader_options.row_layout, how);
     return stored_reference(file, *live, dataset, run.loader_options, *run.communicator);
   };
   run.reference = stored(*run.datasets.train);

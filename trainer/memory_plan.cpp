@@ -88,6 +88,7 @@ struct Tensors {
   std::vector<int64_t> trained{};  // elements of each such parameter
   std::vector<int64_t> units{};    // what none of them shares a bucket across
   int64_t largest = 0;    // elements of the largest quantised projection, whole for one product at a time
+  std::vector<std::pair<int64_t, int64_t>> float8{};  // rows and columns of the linear layers that compute in it
   int64_t inner = 0;      // columns of the widest x A^T of LoRA
   int64_t start = 0;      // bytes of what a start that changes the base keeps
   int64_t ranks = 0;      // bytes of what AdaLoRA's allocator keeps
@@ -157,6 +158,9 @@ Tensors count_tensors(const recipes::Recipe& recipe, const ModelConfig& config) 
   if (model->virtual_tokens()) tensors.virtual_tokens = model->virtual_tokens()->count;
   std::map<const Projection*, int64_t> whole;
   for (const LinearSlot& slot : model->linears()) {
+    if (slot.projection->float8 && takes_float8(slot.out_features, slot.in_features)) {
+      tensors.float8.emplace_back(slot.out_features, slot.in_features);
+    }
     if (slot.projection->low_rank) tensors.inner = std::max(tensors.inner, slot.projection->low_rank->a.size(0));
     if (slot.projection->quantized.empty()) continue;
     const int64_t bytes = quantized_bytes(slot, *options.quantize, options.double_quant);
@@ -301,6 +305,20 @@ int64_t given_up(const recipes::Recipe& recipe, const Tensors& tensors) {
   return all - all / recipe.parallel.shard - (whole ? all : std::min(all, 2 * largest));
 }
 
+// Of the largest product: codes, their copies in bfloat16, and the sums in float32 before they are rounded.
+int64_t float8_bytes(const Tensors& tensors, int64_t tokens, int64_t compute) {
+  int64_t most = 0;
+  for (const auto& [rows, columns] : tensors.float8) {
+    const auto product = [](int64_t m, int64_t n, int64_t k, int64_t rounded) {
+      return 3 * (m + n) * k + (4 + rounded) * m * n;
+    };
+    const int64_t rounded = compute == 4 ? 0 : compute;
+    most = std::max({most, product(tokens, rows, columns, rounded), product(tokens, columns, rows, rounded),
+                     product(rows, columns, tokens, 0)});
+  }
+  return most;
+}
+
 }  // namespace
 
 MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks) {
@@ -333,6 +351,8 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   elements += 3 * config.hidden_size;  // embedding, final norm, its gradient
   elements += (mlp_inputs(config) + 1) * config.intermediate_size;  // gradients of the MLP whose backward runs
   plan.activations = tokens * elements * compute;
+  // Those of a recorded pass stay its own; between ranks the last pass of a step is none.
+  if (recipe.train.cuda_graphs && ranks > 1) plan.activations *= 2;
   plan.rewards = reward_bytes(recipe.objective);
   plan.rollouts = cache_bytes(recipe, config, ranks, tensors.virtual_tokens) + packed_bytes(recipe, config);
   if (recipe.objective.seq_kd.value_or(false)) {  // the teacher's turn comes after the student's
@@ -352,7 +372,8 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   // Of float16 products, the left operand in float32: SwiGLU's gradient, or that of logits.
   const int64_t widened =
       recipe.train.precision == recipes::Dtype::kFp16 ? 4 * std::max(tokens * 2 * config.intermediate_size, rows * outputs) : 0;
-  plan.buffers = kProgram + exchange_bytes(recipe.parallel, ranks) + logits + widened + snapshot + tensors.largest * compute;
+  plan.buffers = kProgram + exchange_bytes(recipe.parallel, ranks) + logits + widened + snapshot + tensors.largest * compute +
+                 float8_bytes(tensors, tokens, compute);
   const bool merged = !adapters || recipe.export_.merge;
   const bool full = recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32;
   plan.export_bytes = merged ? plan.parameters * (full ? 4 : 2) : tensors.adapter;

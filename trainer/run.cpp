@@ -21,6 +21,7 @@
 #include "trainer/make_reference.h"
 #include "trainer/objectives/rollout_objective.h"
 #include "trainer/ops/cpu_allocator.h"
+#include "trainer/ops/device.h"
 #include "trainer/optimizers/offloaded.h"
 #include "trainer/rollouts/plan.h"
 #include "trainer/rollouts/rollouts.h"
@@ -45,6 +46,18 @@ at::ScalarType scalar_type(recipes::Dtype dtype) {
       return at::kHalf;
   }
   return at::kFloat;
+}
+
+std::optional<Float8Scaling> float8_scaling(recipes::Float8 float8) {
+  switch (float8) {
+    case recipes::Float8::kNone:
+      return {};
+    case recipes::Float8::kTensorwise:
+      return Float8Scaling::kTensorwise;
+    case recipes::Float8::kRowwise:
+      return Float8Scaling::kRowwise;
+  }
+  return {};
 }
 
 // The model that the objective is for: a reward model has a head with one output.
@@ -90,6 +103,23 @@ data::PrepareOptions prepare_options(const recipes::Recipe& recipe, const parall
   options.rank = world.rank;
   options.ranks = world.size;
   return options;
+}
+
+// How many linear layers compute in float8; none is an error.
+void look_at_float8(Run& run) {
+  if (run.recipe.train.float8 == recipes::Float8::kNone) return;
+  ModelOptions options = model_options(run.recipe);
+  options.device = at::kMeta;
+  const auto shapes = build_model(run.inputs.config, options);
+  const std::vector<LinearSlot> layers = shapes->linears();
+  const auto taken = std::ranges::count_if(
+      layers, [](const LinearSlot& layer) { return takes_float8(layer.out_features, layer.in_features); });
+  const std::string unfit = "sizes that are no multiples of 16";
+  if (taken == 0) throw UserError("train.float8: all linear layers of the model have " + unfit + ": must be \"none\"");
+  std::string line = "train.float8: " + std::to_string(taken) + " of " + std::to_string(layers.size()) + " linear layers of the blocks";
+  if (taken < std::ssize(layers)) line += " (the others have " + unfit + ")";
+  if (run.device.is_cpu() && run.recipe.train.device != recipes::Device::kCuda) line += "; emulated on the CPU, no faster";
+  run.datasets.statements.push_back(line);
 }
 
 // An epoch is unknown: as transformers counts it, all steps are one.
@@ -195,6 +225,7 @@ ModelOptions model_options(const recipes::Recipe& recipe, at::Device device) {
                        .double_quant = recipe.model.double_quant,
                        .device = device};
   options.quantize = quant_kind(recipe.model.quantize);
+  options.float8 = float8_scaling(recipe.train.float8);
   return options;
 }
 
@@ -209,8 +240,9 @@ std::optional<int64_t> exact_micro_batches(const recipes::Recipe& recipe, int64_
 }
 
 Run assemble(recipes::Recipe recipe, Inputs inputs, Datasets datasets, const parallel::World& world, at::Device device) {
-  check_device_does(recipe, device);
+  check_device_does(recipe, device, compute_capability(device));
   Run run{.recipe = std::move(recipe), .inputs = std::move(inputs), .datasets = std::move(datasets), .world = world, .device = device};
+  look_at_float8(run);
   const recipes::Recipe& r = run.recipe;
   run.loader_options = {.global = r.batch.global,
                         .micro = r.batch.micro,
@@ -349,7 +381,19 @@ std::unique_ptr<Optimizer> make_optimizer(const Run& run, std::vector<Parameter>
   return build_offloaded_optimizer(optimizer, parameters, {.masters = run.adapters == nullptr});
 }
 
+// Everything that follows is in order on the stream that passes are recorded on; hooks of gradients belong to it, too.
+void start_recording(Run& run) {
+  if (!run.recipe.train.cuda_graphs) return;
+  if (depends_on_length(run.inputs.config.rope)) {
+    throw UserError("train.cuda_graphs: this model's rope_type is " + run.inputs.config.rope.type +
+                    ", whose angles the host makes for each document: must be false");
+  }
+  use_own_stream(run.device);
+  run.recorded = std::make_unique<RecordedPasses>(run.device, run.recipe.data.max_length);
+}
+
 void prepare_training(Run& run) {
+  start_recording(run);
   if (run.reference && run.recipe.objective.precompute_ref_log_probs.value_or(false)) {
     const WholeBlocks whole(run.blocks.get());
     store_references(run);

@@ -21,6 +21,7 @@
 #include "trainer/objectives/objective.h"
 #include "trainer/objectives/reference.h"
 #include "trainer/optimizers/optimizer.h"
+#include "trainer/recorded_passes.h"
 #include "trainer/sharded_parameters.h"
 #include "trainer/step_source.h"
 
@@ -77,6 +78,7 @@ struct Run {
   std::unique_ptr<StepSource> source{};                     // null when only evaluating
   std::unique_ptr<parallel::Mesh> mesh{};                   // null when only evaluating
   std::unique_ptr<parallel::GradientReducer> reducer{};     // null when only evaluating
+  std::unique_ptr<RecordedPasses> recorded{};               // null unless train.cuda_graphs
   std::unique_ptr<ShardedBlocks> blocks{};                  // null unless parallel.zero is 3
   std::unique_ptr<ShardedParameters> sharded{};             // null unless parallel.shard is above 1
   std::unique_ptr<Optimizer> optimizer{};                   // null when only evaluating

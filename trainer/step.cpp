@@ -93,25 +93,32 @@ StepSums zero_sums(const Objective& objective) {
 }
 
 StepSums forward_backward(Model& model, Objective& objective, parallel::GradientReducer& reducer,
-                          const data::StepBatches& batches, const std::function<void(int64_t)>& before, float loss_gradient) {
+                          const data::StepBatches& batches, const std::function<void(int64_t)>& before, float loss_gradient,
+                          RecordedPasses* recorded) {
   StepSums sums = zero_sums(objective);
   std::vector<LossTerms> all;
   const LossGradient differentiated_with(loss_gradient);
+  const auto pass = [&](const data::Batch& batch) {
+    LossTerms terms = [&] {
+      const parallel::TraceSpan span("forward");
+      return objective.loss(model, batch);
+    }();
+    const parallel::TraceSpan span("backward");
+    terms.sum.backward(at::full_like(terms.sum, loss_gradient));
+    terms.sum = terms.sum.detach();
+    return terms;
+  };
+  if (recorded) recorded->record(batches, pass);
   reducer.begin_step(static_cast<int64_t>(batches.micro_batches.size()));
   for (size_t i = 0; i < batches.micro_batches.size(); ++i) {
     const data::Batch& batch = batches.micro_batches[i];
     reducer.exchange_after_backward(i + 1 == batches.micro_batches.size());
     if (before) before(batch.number);
-    LossTerms terms = [&] {
-      const parallel::TraceSpan span("forward");
-      return objective.loss(model, batch);
-    }();
-    {
-      const parallel::TraceSpan span("backward");
-      terms.sum.backward(at::full_like(terms.sum, loss_gradient));
+    if (!recorded) {
+      all.push_back(pass(batch));
+    } else {
+      all.push_back(reducer.exchanging() ? recorded->anew(batch, pass) : recorded->run(batch, pass));
     }
-    terms.sum = terms.sum.detach();
-    all.push_back(std::move(terms));
     sums.input_tokens += static_cast<double>(batch.input_tokens);
     sums.rows += static_cast<double>(batch.rows);
   }

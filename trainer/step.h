@@ -9,6 +9,7 @@
 #include "parallel/communicator.h"
 #include "parallel/replicate/gradient_reducer.h"
 #include "trainer/objectives/objective.h"
+#include "trainer/recorded_passes.h"
 
 /// What one optimizer step adds up over micro-batches and ranks, and the small exchange that does it.
 namespace temper::trainer {
@@ -34,9 +35,10 @@ inline void add_terms(StepSums& sums, const LossTerms& terms) { add_terms(sums, 
 
 /// Forward and backward over this rank's micro-batches; gradients are left, exchanged but unnormalised and times `loss_gradient`, in
 /// the reducer's buckets. `before`, where given, is called with the number of each micro-batch before its forward pass (dropout's seed).
+/// `recorded`, where given, replays passes but those whose gradients are exchanged while they are computed.
 StepSums forward_backward(Model& model, Objective& objective, parallel::GradientReducer& reducer,
                           const data::StepBatches& batches, const std::function<void(int64_t)>& before = {},
-                          float loss_gradient = 1);
+                          float loss_gradient = 1, RecordedPasses* recorded = nullptr);
 
 /// What StepSums::count will be after the exchange, before any forward pass. Collective.
 double coming_count(const Objective& objective, const data::StepBatches& batches, parallel::Communicator& communicator);

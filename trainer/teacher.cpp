@@ -63,6 +63,7 @@ std::unique_ptr<Model> load_teacher(const Run& run) {
   options.activation_checkpointing = 0;
   options.frozen = true;
   options.quantize.reset();
+  options.float8.reset();
   auto teacher = build_model(teacher_config(run.recipe, run.inputs), options);
   load_weights(*teacher, options, teacher_directory(run.recipe));
   return teacher;

@@ -51,6 +51,13 @@ void prefetch_unified(const void* memory, size_t bytes, int device, CUstream_st*
   if (error != cudaSuccess) cudaGetLastError();
 }
 
+int compute_capability(int device) {
+  int major = 0, minor = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  return 10 * major + minor;
+}
+
 }  // namespace
 
 }  // namespace temper::parallel
@@ -59,6 +66,7 @@ extern "C" const temper::parallel::CudaPlugin* temper_cuda_plugin() {
   using namespace temper::parallel;
   static const CudaPlugin plugin = {.device_count = device_count,
                                     .device_name = device_name,
+                                    .compute_capability = compute_capability,
                                     .make_communicator = make_nccl_communicator,
                                     .allocate_unified = allocate_unified,
                                     .free_unified = free_unified,

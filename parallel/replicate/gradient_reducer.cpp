@@ -296,6 +296,8 @@ void GradientReducer::exchange_after_backward(bool last) {
   s.begin_round();
 }
 
+bool GradientReducer::exchanging() const { return state_->exchanging; }
+
 void GradientReducer::join_backward() {
   State& s = *state_;
   if (!s.keeps_segments) return;

@@ -65,6 +65,8 @@ class GradientReducer {
   void begin_step(int64_t micro_batches);
   /// Whether the next backward is the last of the window: only then do hooks start exchanges.
   void exchange_after_backward(bool last);
+  /// Hooks are going to start exchanges in the next backward.
+  bool exchanging() const;
   /// This rank has no backward left and others of the group are about to make one, which waits for
   /// our part where segments are kept: it is zero. (Without it finish() joins them.)
   void join_backward();

@@ -59,7 +59,7 @@ run program 150 env TEMPER_PROGRAM="$here/bin/temper" TEMPER_SOURCE_DIR="$here" 
 # (Each rank says that it is a host of its own, else NCCL refuses two on one GPU.)
 run two_ranks_one_gpu 60 mpirun -n 2 --oversubscribe gpu_nccl_test
 if command -v compute-sanitizer >/dev/null; then
-  run memcheck 90 compute-sanitizer --tool memcheck --error-exitcode 9 gpu_test --gtest_filter='Types/Operators.*:DeviceQuantized.*'
+  run memcheck 90 compute-sanitizer --tool memcheck --error-exitcode 9 gpu_test --gtest_filter='Types/*Operators.*:DeviceQuantized.*'
   run racecheck 60 compute-sanitizer --tool racecheck --error-exitcode 9 gpu_test --gtest_filter='*RmsNorm*:*HeadAndCross*'
 else
   table+=("$(printf '%-24s %-8s %s' memcheck skipped 'no compute-sanitizer here')")
@@ -73,9 +73,14 @@ run step_8b_qlora 40 gpu_bench --what step --shape 8b --method qlora --tokens 20
 run step_8b 60 gpu_bench --what step --shape 8b --method full --tokens 8192 --optimizer adamw_8bit --checkpointing selective
 run peer_1b 40 python3 "$here/peers.py" --shape 1b --method full --tokens 8192
 run step_gpt2_124m 30 gpu_bench --what step --shape 124m --method full --tokens 1024 --rows 32
+run graphs_gpt2_124m 30 gpu_bench --what step --shape 124m --method full --tokens 1024 --rows 32 --graphs yes
 run peer_gpt2_124m 30 python3 "$here/peers.py" --shape 124m --method full --tokens 1024 --rows 32 --compile
-run generate_1b 30 gpu_bench --what generate --shape 1b --samples 64 --tokens 256
+run generate_1b 30 gpu_bench --what generate --shape 1b --samples 64 --tokens 256 --tokenizer "$here/configs/quickstart"
+run eager_generate_1b 30 env TEMPER_CUDA_GRAPHS=0 gpu_bench --what generate --shape 1b --samples 64 --tokens 256 --tokenizer "$here/configs/quickstart"
 run peer_generate_1b 40 python3 "$here/peers.py" --what generate --shape 1b --samples 64 --tokens 256
+run generate_8b 30 gpu_bench --what generate --shape 8b --samples 64 --tokens 128 --tokenizer "$here/configs/quickstart"
+run peer_generate_8b 40 python3 "$here/peers.py" --what generate --shape 8b --samples 64 --tokens 128
+run step_8b_float8 40 gpu_bench --what step --shape 8b --method full --tokens 8192 --optimizer adamw_8bit --checkpointing selective --float8 rowwise
 
 printf '\n== Result, after %d s\n' $((SECONDS - start))
 printf '%s\n' "${table[@]}" | tee "$out/table.txt"

@@ -16,7 +16,9 @@
 #include "trainer/generation/draws.h"
 #include "trainer/models/quantized_files.h"
 #include "trainer/ops/attention.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/embedding.h"
+#include "trainer/ops/float8.h"
 #include "trainer/ops/gelu.h"
 #include "trainer/ops/gradient.h"
 #include "trainer/ops/head_cross_entropy.h"
@@ -315,6 +317,79 @@ TEST_P(Operators, LinearWithLowRankAndBias) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, Operators, testing::Values(at::kFloat, at::kBFloat16, at::kHalf));
+
+// train.float8 is refused with fp16.
+class Float8Operators : public Operators {};
+
+// Sizes within and across tiles, with and without packs of elements, and rows that are apart.
+TEST_P(Float8Operators, CastsToFloat8HaveTheCpusBits) {
+  struct Size {
+    int64_t rows, columns, first;
+  };
+  for (const Size& s : {Size{1, 1, 0}, Size{70, 16, 0}, Size{37, 272, 16}, Size{131, 50, 3},
+                        Size{64, 128, 0}}) {
+    at::Tensor all = drawn({s.rows, s.first + s.columns + 5});
+    all[0].mul_(1e-3);
+    if (s.rows > 8) all.narrow(0, 3, 1).zero_();
+    if (s.rows > 8) all[5][s.first + 1] = std::nan("");
+    for (const auto role : {Float8Role::kValue, Float8Role::kGradient}) {
+      for (const auto scaling : {Float8Scaling::kTensorwise, Float8Scaling::kRowwise}) {
+        for (const bool transposed : {false, true}) {
+          const auto cast = [&](at::Device device) {
+            const at::Tensor matrix = all.to(device).narrow(1, s.first, s.columns);
+            return to_float8(transposed ? matrix.t() : matrix, role, scaling);
+          };
+          const Float8Matrix expected = cast(at::kCPU);
+          const OnDevice here;
+          const Float8Matrix found = cast(test_device());
+          EXPECT_EQ(found.codes.scalar_type(), expected.codes.scalar_type());
+          // The sign of a NaN is anything.
+          const at::Tensor number = expected.codes.to(at::kFloat).isfinite();
+          EXPECT_TRUE(number.equal(found.codes.cpu().to(at::kFloat).isfinite()));
+          EXPECT_TRUE((found.codes.view(at::kByte).cpu() * number)
+                          .equal(expected.codes.view(at::kByte) * number))
+              << s.rows << " x " << s.columns << (transposed ? ", transposed" : "");
+          EXPECT_TRUE(at::equal(found.inverse_scales.cpu().nan_to_num(),
+                                expected.inverse_scales.nan_to_num()));
+        }
+      }
+    }
+  }
+}
+
+// Two parts, the second with LoRA; another one that does not fit.
+TEST_P(Float8Operators, LinearInFloat8) {
+  if (test_device().is_cuda() && compute_capability(test_device()) < 89) {
+    return;  // it has no float8 products
+  }
+  for (const auto scaling : {Float8Scaling::kTensorwise, Float8Scaling::kRowwise}) {
+    auto context = std::make_shared<AdapterContext>();
+    const auto compute = [&](const Tensors& in, at::Device) {
+      Projection p;
+      p.weights = {in[4], in[5], in[6]};
+      p.weight = at::cat(p.weights).detach();
+      p.rows = {32, 16, 24};
+      p.float8 = scaling;
+      auto lora = std::make_shared<LowRank>();
+      lora->a = in[1].detach();
+      lora->parts = {{.part = 1, .module = "m", .a = in[1], .b = in[2], .bias = {}, .scale = 2}};
+      lora->context = context;
+      p.low_rank = lora;
+      return linear(in[0], p, in[3]);
+    };
+    const Tensors values = {drawn({41, 48}), drawn({4, 48}),  drawn({16, 4}), drawn({41, 72}),
+                            drawn({32, 48}), drawn({16, 48}), drawn({24, 48})};
+    const Tensors expected = run(compute, values, at::kCPU);
+    const OnDevice here;
+    const Tensors found = run(compute, values, test_device());
+    for (size_t i = 0; i < found.size(); ++i) {
+      // By row CUDA rounds to bfloat16 first, and forward's sums are its fast ones.
+      EXPECT_LT(worst(found[i], expected[i]), 4 * tolerance(at::kBFloat16)) << i;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, Float8Operators, testing::Values(at::kFloat, at::kBFloat16));
 
 TEST(DeviceQuantized, DequantisesToTheCpusBitsAndMultiplies) {
   TEMPER_NEEDS_DEVICE();

@@ -23,7 +23,7 @@ EMULATED = "TEMPER_PLUGIN" in os.environ
 # Relative, of losses near 0 absolute. What is drawn on a device of another arithmetic may be another token.
 TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2, "fp16": 2.5e-3}
 # One of a family each.
-OFTEN = {"full", "bf16", "fp16", "lora", "nf4", "prefix", "dpo-lora", "grpo"}
+OFTEN = {"full", "bf16", "fp16", "float8", "lora", "nf4", "prefix", "dpo-lora", "grpo"}
 
 
 class OnDevice(sharding_test.Sharding):
@@ -87,6 +87,29 @@ class OnDevice(sharding_test.Sharding):
                 self.assertEqual([line["loss"] for line in parts[0]], [line["loss"] for line in whole[0]])
                 if EMULATED and after is paged:  # on a GPU the driver counts them
                     self.assertLess(self.device_peak("parts"), self.device_peak("whole"))
+
+    def test_recorded_passes_follow_the_cpu_and_go_on_with_the_same_bits(self):
+        packed = {"data": {"packing": "bfd", "max_length": 64}, "batch": {"global": 4, "micro": 1}, "schedule": {"kind": "constant", "warmup": 0}}
+        cases = (("lora-bf16", {"peft": {"lora_dropout": 0}}), ("full", {}), ("gpt2-bf16", {}))
+        last = 4 if LONG else 2
+        for name, more in cases if LONG else cases[:1]:
+            with self.subTest(name):
+                self.without_runs()
+                case = self.case(name)
+                tolerance = TOLERANCE[case.tables.get("train", {}).get("precision", "fp32")]
+
+                def train(run, device="cuda", graphs=True, steps=last, **ranks):
+                    return self.trained_on(device, case, run, train={"steps": steps, "cuda_graphs": graphs}, **packed, **more, **ranks)
+
+                whole = train("whole")
+                for run, how in (("cpu", {"device": "cpu", "graphs": False}), *([("ranks", {"ranks": 2})] if LONG else [])):
+                    for ours, theirs in zip(train(run, **how)[0], whole[0], strict=True):
+                        self.assertAlmostEqual(ours["loss"], theirs["loss"], delta=tolerance, msg=run)
+                        self.assertEqual(ours["num_tokens"], theirs["num_tokens"])
+                train("parts", steps=last // 2)
+                parts = train("parts")
+                self.assertEqual([line["loss"] for line in parts[0]], [line["loss"] for line in whole[0]])
+                self.assertEqual(parts[1], whole[1])
 
     def test_a_checkpoint_of_the_device_goes_on_on_the_cpu(self):
         constant = {"kind": "constant", "warmup": 0}

@@ -1,6 +1,7 @@
 #include "trainer/device_rules.h"
 
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -18,13 +19,13 @@ recipes::Recipe asks_for_everything() {
 }
 
 TEST(DeviceRules, TheCpuDoesItAll) {
-  EXPECT_NO_THROW(check_device_does(asks_for_everything(), at::kCPU));
+  EXPECT_NO_THROW(check_device_does(asks_for_everything(), at::kCPU, 0));
 }
 
 TEST(DeviceRules, ADeviceRefusesAllThatItDoesNotInALineEach) {
-  EXPECT_NO_THROW(check_device_does({}, at::Device(at::kCUDA, 0)));
+  EXPECT_NO_THROW(check_device_does({}, at::Device(at::kCUDA, 0), 80));
   try {
-    check_device_does(asks_for_everything(), at::Device(at::kCUDA, 0));
+    check_device_does(asks_for_everything(), at::Device(at::kCUDA, 0), 90);
     FAIL() << "nothing was refused";
   } catch (const UserError& error) {
     ASSERT_EQ(error.lines().size(), 3U);
@@ -34,6 +35,22 @@ TEST(DeviceRules, ADeviceRefusesAllThatItDoesNotInALineEach) {
     for (const std::string& line : error.lines()) {
       EXPECT_NE(line.find("train.device = \"cpu\""), std::string::npos) << line;
     }
+  }
+}
+
+TEST(DeviceRules, Float8NeedsADeviceThatHasIt) {
+  recipes::Recipe recipe;
+  recipe.train.float8 = recipes::Float8::kRowwise;
+  EXPECT_NO_THROW(check_device_does(recipe, at::kCPU, 0));
+  EXPECT_NO_THROW(check_device_does(recipe, at::Device(at::kCUDA, 0), 89));
+  try {
+    check_device_does(recipe, at::Device(at::kCUDA, 0), 86);
+    FAIL() << "nothing was refused";
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.lines(),
+              (std::vector<std::string>{
+                  "train.float8: needs a device of compute capability 8.9 or above, not 8.6: use "
+                  "\"none\", or try the recipe on the CPU (train.device = \"cpu\")"}));
   }
 }
 

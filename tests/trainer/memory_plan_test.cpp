@@ -94,6 +94,25 @@ TEST(MemoryPlan, WhatIsOffloadedIsNoneOfTheDevices) {
   EXPECT_EQ(adapters.offloaded, 8 * adapters.trainable);  // whose masters stay
 }
 
+TEST(MemoryPlan, RecordedPassesBetweenRanksHaveActivationsOfTheirOwn) {
+  recipes::Recipe recipe;
+  const int64_t plain = plan(recipe, 2).activations;
+  recipe.train.cuda_graphs = true;
+  EXPECT_EQ(plan(recipe, 2).activations, 2 * plain);
+  EXPECT_EQ(plan(recipe, 1).activations, plain);
+}
+
+TEST(MemoryPlan, Float8HasTheOperandsAndTheSumsOfTheLargestProduct) {
+  recipes::Recipe recipe;
+  recipe.batch.micro = 2;
+  recipe.data.max_length = 16;
+  const int64_t without = plan(recipe).buffers;
+  recipe.train.float8 = recipes::Float8::kRowwise;
+  // Of the layers whose sizes are multiples of 16 (q and o are 16 x 16, k and v 8 x 16, the MLP's 24
+  // x 16): 32 tokens' codes and copies, and sums in float32 and bfloat16.
+  EXPECT_EQ(plan(recipe).buffers - without, 3 * (32 + 16) * 16 + 6 * 32 * 16);
+}
+
 TEST(MemoryPlan, RanksThatShareACopyHaveTheirPartOfWhatIsSharded) {
   recipes::Recipe recipe;
   recipe.model.dtype = recipe.train.precision = recipes::Dtype::kFp32;

@@ -118,6 +118,7 @@ class Decoder : public Model {
   std::vector<Parameter> parameters_;
   Embedding embedding_, positions_;
   std::shared_ptr<const VirtualTokens> virtual_tokens_;
+  at::Tensor inverse_;  // frequencies of the rotary embedding, where the device makes the angles
   Norm final_norm_;
   OutputHead head_;
   std::vector<Layer> layers_;
@@ -134,6 +135,7 @@ Decoder::Decoder(const ModelConfig& config, const DecoderNames& names, const Mod
   if (config.learned_positions) {
     positions_.weight = add_matrix(names.positions, config.max_position_embeddings);
   }
+  if (!config.learned_positions) inverse_ = inverse_frequencies(config, options.device);
   for (block_ = 0; block_ < config.num_hidden_layers; ++block_) add_layer(block_);
   block_ = -1;
   final_norm_ = add_norm(names.final_norm, config.hidden_size);
@@ -173,6 +175,7 @@ Projection Decoder::add_projection(const std::string& prefix, const std::vector<
   int64_t rows = 0;
   for (const Part& part : parts) rows += part.rows;
   Projection projection;
+  projection.float8 = options_.float8;
   if (!options_.quantize) projection.weight = empty({rows, columns});
   if (bias) projection.bias = empty({rows});
   int64_t first = 0;
@@ -317,11 +320,19 @@ Entry Decoder::enter(const at::Tensor& token_ids, at::Tensor positions, Document
     const at::Tensor known = positions.clamp_max(config_.max_position_embeddings - 1);
     entry.x = entry.x + embed(sent_to(options_.device, known), positions_);
   } else {
-    entry.angles = rope_angles(config_, positions, documents.ends, options_.device);
+    entry.angles = rope_angles(config_, positions, documents.ends, options_.device, inverse_);
   }
   entry.documents =
       on_device(entry.prefix.defined() ? entry.longer.documents : documents, options_.device);
   return entry;
+}
+
+// Of documents that the device alone knows: none is longer than a row.
+DocumentLayout layout_of(const data::Batch& batch) {
+  if (batch.document_ends.is_cpu()) return {batch.document_ends, batch.prefixes};
+  const int64_t length = batch.token_ids.size(1);
+  return {.ends = at::arange(0, batch.token_ids.numel() + 1, length, at::kInt),
+          .device_ends = batch.document_ends};
 }
 
 at::Tensor Decoder::hidden(const data::Batch& batch) {
@@ -329,7 +340,7 @@ at::Tensor Decoder::hidden(const data::Batch& batch) {
   const VirtualTokens* front = in_front();
   const auto [first, angles, documents, longer, prefix] =
       enter(batch.token_ids.reshape({-1}), batch.positions.reshape({-1}),
-            {batch.document_ends, batch.prefixes}, front);
+            layout_of(batch), front);
   at::Tensor x = first;
   if (block_hooks_) block_hooks_->begin_forward();
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -362,6 +373,7 @@ at::Tensor Decoder::hidden(const data::Batch& batch) {
 at::Tensor Decoder::hidden_cached(const at::Tensor& token_ids, std::span<const CachedRun> runs,
                                   KvCache& cache) {
   const at::AutoGradMode off(false);
+  const WithoutFloat8 as_stored;
   const bool fresh = cache.length(runs.front().sequence) == 0;
   at::Tensor positions = at::empty_like(token_ids);
   at::Tensor ends = at::zeros({static_cast<int64_t>(runs.size()) + 1}, at::kInt);

@@ -14,6 +14,7 @@
 #include "trainer/models/config.h"
 #include "trainer/models/virtual_tokens.h"
 #include "trainer/ops/embedding.h"
+#include "trainer/ops/float8.h"
 #include "trainer/ops/head_cross_entropy.h"
 #include "trainer/ops/linear.h"
 #include "trainer/ops/quantized.h"
@@ -47,6 +48,7 @@ struct ModelOptions {
   bool frozen = false;                   // nothing is trained (adapters may be added): no masters
   std::optional<QuantKind> quantize{};   // linear layers but the output head are held in 4 or 8 bits; needs `frozen`
   bool double_quant = true;
+  std::optional<Float8Scaling> float8{};  // products of linear layers but the output head (ops/float8.h); not with `quantize`
   at::Device device = at::kCPU;          // meta: shapes alone, for plans
 };
 

@@ -141,14 +141,19 @@ bool depends_on_length(const RopeConfig& rope) {
   return rope.type == "dynamic" || rope.type == "longrope";
 }
 
+at::Tensor inverse_frequencies(const ModelConfig& config, at::Device device) {
+  if (device.is_cpu() || device.is_meta() || depends_on_length(config.rope)) return {};
+  return sent_to(device, at::tensor(rope_frequencies(config, 0).inverse, at::kFloat));
+}
+
 RopeAngles rope_angles(const ModelConfig& config, const at::Tensor& positions,
-                       const at::Tensor& document_ends, at::Device device) {
+                       const at::Tensor& document_ends, at::Device device,
+                       const at::Tensor& inverse) {
   const int64_t half = config.head_dim / 2;
   const bool by_length = depends_on_length(config.rope);
   const RopeFrequencies common = rope_frequencies(config, 0);
-  if (!device.is_cpu() && !by_length) {
-    const at::Tensor angles = at::outer(sent_to(device, positions).to(at::kFloat),
-                                        sent_to(device, at::tensor(common.inverse, at::kFloat)));
+  if (inverse.defined()) {
+    const at::Tensor angles = at::outer(sent_to(device, positions).to(at::kFloat), inverse);
     return {.cos = angles.cos().mul_(common.scaling), .sin = angles.sin().mul_(common.scaling)};
   }
   const auto options = positions.options().dtype(at::kFloat);

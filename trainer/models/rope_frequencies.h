@@ -24,10 +24,16 @@ RopeFrequencies rope_frequencies(const ModelConfig& config, int64_t length);
 /// cannot share a prefix.
 bool depends_on_length(const RopeConfig& rope);
 
+/// [head_dim / 2] float32 of every document, on `device`; undefined where rope_angles() makes the
+/// angles on the host: on the CPU, and where they depend on the document.
+at::Tensor inverse_frequencies(const ModelConfig& config, at::Device device);
+
 /// Angles of the tokens at `positions` [N] int64 whose documents end at `document_ends` [S + 1]
 /// int32. The length that dynamic and longrope look at is the document's own, so that packing
-/// changes nothing. Both on the host; the angles are made on `device`.
+/// changes nothing. Both on the host, or on `device`, for which the angles are, where `inverse`,
+/// inverse_frequencies() of it, is defined.
 RopeAngles rope_angles(const ModelConfig& config, const at::Tensor& positions,
-                       const at::Tensor& document_ends, at::Device device);
+                       const at::Tensor& document_ends, at::Device device,
+                       const at::Tensor& inverse = {});
 
 }  // namespace temper::trainer

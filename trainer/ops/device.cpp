@@ -63,6 +63,16 @@ at::Device use_cuda(int index, bool deterministic) {
   return device;
 }
 
+int compute_capability(at::Device device) {
+  return device.is_cpu() ? 0 : parallel::cuda_plugin().compute_capability(device.index());
+}
+
+void use_own_stream(at::Device device) {
+  const c10::impl::VirtualGuardImpl there(device.type());
+  there.synchronizeDevice(device.index());
+  there.exchangeStream(there.getStreamFromGlobalPool(device));
+}
+
 at::Tensor sent_to(at::Device device, const at::Tensor& host) {
   if (device == host.device()) return host;
   return host.pin_memory().to(device, /*non_blocking=*/true);

@@ -26,6 +26,13 @@ void use_kernels(at::DeviceType type, const cuda::Kernels* kernels);
 /// device is missing (parallel/plugin.h).
 at::Device use_cuda(int index, bool deterministic = true);
 
+/// Of a CUDA device, 90 for 9.0; 0 on the CPU.
+int compute_capability(at::Device device);
+
+/// What this thread gives `device` from now on goes to a stream of its own instead of the default one, which cannot be recorded
+/// (parallel/plugin.h); behind what the device has been given so far.
+void use_own_stream(at::Device device);
+
 /// `host` on `device`, without waiting for what that still does: copied from pinned memory.
 at::Tensor sent_to(at::Device device, const at::Tensor& host);
 

@@ -39,7 +39,11 @@ struct Values : torch::CustomClassHolder {
 // Rows of logits on the device, chunk by chunk; what they say of their labels stays there.
 class DeviceChunks {
  public:
-  DeviceChunks(const at::Tensor& labels, at::Device device) : labels_(sent_to(device, labels)) {}
+  DeviceChunks(const at::Tensor& labels, at::Device device) : labels_(sent_to(device, labels)) {
+    if (labels.is_cpu()) return;
+    counted_ = labels_.ne(kIgnored).to(at::kFloat);
+    labels_ = labels_.clamp_min(0);
+  }
 
   // The gradient, times `scale`, goes to `dlogits`, unless that is undefined.
   void add(const at::Tensor& logits, int64_t begin, bool dft, float scale,
@@ -49,6 +53,7 @@ class DeviceChunks {
     if (dlogits.defined()) {
       const at::Tensor factor =
           dft ? rows.log_prob.exp().mul_(-scale) : at::full_like(rows.log_prob, -scale);
+      if (counted_.defined()) factor.mul_(counted_.narrow(0, begin, logits.size(0)));
       label_gradient(logits, labels, {.log_sum_exp = rows.log_sum_exp, .dlog_prob = factor},
                      dlogits);
     }
@@ -59,6 +64,7 @@ class DeviceChunks {
   at::Tensor sums(bool dft) const {
     if (chunks_.empty()) return at::zeros({3}, labels_.options().dtype(at::kDouble));
     const at::Tensor all = at::cat(chunks_, 1);
+    if (counted_.defined()) all.mul_(counted_);
     const at::Tensor log_prob = all[0];
     log_prob.mul_(dft ? log_prob.exp().neg_() : at::full_like(log_prob, -1.0));
     return all.sum(1, /*keepdim=*/false, at::kDouble);
@@ -66,6 +72,7 @@ class DeviceChunks {
 
  private:
   at::Tensor labels_;
+  at::Tensor counted_;  // [n] 1, or 0 where there is no label; undefined: all are counted
   std::vector<at::Tensor> chunks_;
 };
 
@@ -76,12 +83,15 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
     const OutputHead& head = values->head;
     const int64_t dim = hidden.size(-1), vocabulary = head.weight.size(0);
     const at::Tensor rows = hidden.reshape({-1, dim});
-    const at::Tensor supervised = labels.reshape({-1}).ne(kIgnored).nonzero().squeeze(1);
-    const int64_t count = supervised.numel();
+    const at::Tensor flat = labels.reshape({-1});
+    // Labels that are on the device are not waited for: all rows are computed, whatever theirs are.
+    const at::Tensor supervised =
+        labels.is_cpu() ? flat.ne(kIgnored).nonzero().squeeze(1) : at::Tensor();
+    const int64_t count = supervised.defined() ? supervised.numel() : rows.size(0);
     const bool all = count == rows.size(0);
     const at::Tensor where = all ? at::Tensor() : sent_to(hidden.device(), supervised);
     const at::Tensor x = all ? rows : rows.index_select(0, where);
-    const at::Tensor targets = labels.reshape({-1}).index_select(0, supervised);
+    const at::Tensor targets = supervised.defined() ? flat.index_select(0, supervised) : flat;
     const int64_t* target = targets.const_data_ptr<int64_t>();
     at::Tensor dx = with_gradients ? at::empty_like(x) : at::Tensor();
     const float scale = LossGradient::value();

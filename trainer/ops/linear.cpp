@@ -1,6 +1,7 @@
 #include "trainer/ops/linear.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -20,6 +21,7 @@ struct LinearState : torch::CustomClassHolder {
   Projection projection;
   std::function<at::Tensor()> x_again;
   bool decoding = false;  // few rows on quantised weights, no gradient
+  std::optional<Float8Scaling> float8;
 };
 
 at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
@@ -73,10 +75,29 @@ void decoding_product(at::Tensor y, const at::Tensor& x, const at::Tensor& resid
   }
 }
 
-// y_p = x W_p^T (+ residual) + h_p B_p^T, rounded once.
-void adapted_product(at::Tensor y, const at::Tensor& x, const at::Tensor& weight,
-                     const at::Tensor& residual, const Projection& p, const at::Tensor& h) {
-  const LowRank& lora = *p.low_rank;
+// A matrix that parts share, cast once, when the first of them needs it.
+class SharedFloat8 {
+ public:
+  SharedFloat8(at::Tensor matrix, Float8Scaling scaling)
+      : matrix_(std::move(matrix)), scaling_(scaling) {}
+
+  const Float8Matrix& get() {
+    if (!cast_.codes.defined()) cast_ = to_float8(matrix_, Float8Role::kValue, scaling_);
+    return cast_;
+  }
+
+ private:
+  at::Tensor matrix_;
+  Float8Scaling scaling_;
+  Float8Matrix cast_;
+};
+
+// y_p = x W_p^T (+ residual) + h_p B_p^T, rounded once (float8: once a term).
+void product_of_parts(at::Tensor y, const at::Tensor& x, const at::Tensor& weight,
+                      const at::Tensor& residual, const Projection& p, const at::Tensor& h,
+                      std::optional<Float8Scaling> float8) {
+  std::optional<SharedFloat8> x8;
+  if (float8) x8.emplace(x, *float8);
   size_t next = 0;
   int64_t first = 0;
   for (size_t part = 0; part < p.rows.size(); ++part) {
@@ -85,17 +106,63 @@ void adapted_product(at::Tensor y, const at::Tensor& x, const at::Tensor& weight
     if (residual.defined()) options.add = residual.narrow(1, first, rows);
     at::Tensor bias;
     double scale = 1;
-    if (next < lora.parts.size() && lora.parts[next].part == part) {
-      options.a2 = lora.columns_of(h, next);
-      options.b2 = lora.parts[next].b.t();
-      bias = lora.parts[next].bias;
-      scale = lora.parts[next].scale;
+    const LowRank* lora = h.defined() ? p.low_rank.get() : nullptr;
+    if (lora && next < lora->parts.size() && lora->parts[next].part == part) {
+      options.a2 = lora->columns_of(h, next);
+      options.b2 = lora->parts[next].b.t();
+      bias = lora->parts[next].bias;
+      scale = lora->parts[next].scale;
       ++next;
     }
     at::Tensor own = y.narrow(1, first, rows);
-    gemm(own, x, weight.narrow(0, first, rows).t(), options);
+    const at::Tensor w = weight.narrow(0, first, rows);
+    if (x8 && takes_float8(rows, w.size(1))) {
+      float8_product(own, x8->get(), to_float8(w, Float8Role::kValue, *float8), Float8Sums::kFast,
+                     options.add);
+      if (options.a2.defined()) gemm(own, options.a2, options.b2, {.add = own});
+    } else {
+      gemm(own, x, w.t(), options);
+    }
     if (bias.defined()) own.add_(bias, scale);
     first += rows;
+  }
+}
+
+// dx = sum of dy_p W_p, rounded once a part.
+void float8_input_gradient(at::Tensor dx, const at::Tensor& dy, const at::Tensor& weight,
+                           const Projection& p, Float8Scaling scaling) {
+  int64_t first = 0;
+  for (const int64_t rows : p.rows) {
+    const at::Tensor part = dy.narrow(1, first, rows), w = weight.narrow(0, first, rows);
+    const at::Tensor add = first > 0 ? dx : at::Tensor();
+    if (takes_float8(rows, w.size(1))) {
+      float8_product(dx, to_float8(part, Float8Role::kGradient, scaling),
+                     to_float8(w.t(), Float8Role::kValue, scaling), Float8Sums::kPrecise, add);
+    } else {
+      gemm(dx, part, w, {.add = add});
+    }
+    first += rows;
+  }
+}
+
+// The gradient of each weight += dy_p^T x.
+void add_weight_gradients(const Projection& p, const at::Tensor& dy, const at::Tensor& x,
+                          std::optional<Float8Scaling> float8) {
+  std::optional<SharedFloat8> x8;
+  if (float8) x8.emplace(x.t(), *float8);
+  int64_t first = 0;
+  for (const at::Tensor& weight : p.weights) {
+    const int64_t rows = weight.size(0);
+    const at::Tensor part = dy.narrow(1, first, rows);
+    first += rows;
+    if (!weight.requires_grad()) continue;
+    const at::Tensor gradient = float32_gradient(weight);
+    if (x8 && takes_float8(rows, weight.size(1))) {
+      float8_product(gradient, to_float8(part.t(), Float8Role::kGradient, *float8), x8->get(),
+                     Float8Sums::kPrecise, gradient);
+    } else {
+      gemm(gradient, part.t(), x, {.accumulate = true});
+    }
   }
 }
 
@@ -115,11 +182,11 @@ struct Linear : torch::autograd::Function<Linear> {
     TEMPER_CHECK(x.is_contiguous() && (few || x.size(-1) == weight.size(1)),
                  "linear takes a contiguous x of the weight's width");
     at::Tensor h;
+    if (const LowRank* lora = few ? nullptr : active(p)) h = low_rank_inner(*lora, rows_of(x));
     if (few) {
       decoding_product(rows_of(y), rows_of(x), added, p);
-    } else if (const LowRank* lora = active(p)) {
-      h = low_rank_inner(*lora, rows_of(x));
-      adapted_product(rows_of(y), rows_of(x), weight, added, p, h);
+    } else if (h.defined() || state->float8) {
+      product_of_parts(rows_of(y), rows_of(x), weight, added, p, h, state->float8);
     } else {
       gemm(rows_of(y), rows_of(x), weight.t(), {.add = added, .weight = p.weight.defined()});
     }
@@ -150,26 +217,26 @@ struct Linear : torch::autograd::Function<Linear> {
       shape.back() = weight.size(1);
       result[0] = at::empty(shape, dy.options());
       const bool drops = dh.defined() && p.low_rank->drops();
+      const at::Tensor dx = rows_of(result[0]);
       GemmOptions options;
       if (dh.defined() && !drops) {
         options.a2 = dh;
         options.b2 = p.low_rank->a;
       }
-      gemm(rows_of(result[0]), dy_rows, weight, options);
-      if (drops) add_through_dropout(rows_of(result[0]), *p.low_rank, dh);
+      if (state->float8) {
+        float8_input_gradient(dx, dy_rows, weight, p, *state->float8);
+        if (options.a2.defined()) gemm(dx, options.a2, options.b2, {.add = dx});
+      } else {
+        gemm(dx, dy_rows, weight, options);
+      }
+      if (drops) add_through_dropout(dx, *p.low_rank, dh);
     }
     if (ctx->saved_data["residual"].toBool() && ctx->needs_input_grad(1 + parameters))
       result[1 + parameters] = dy;
     if (dh.defined() || any_requires_grad(p.weights)) {
       const at::Tensor x = rows_of(state->x_again ? state->x_again() : saved[0]);
       if (dh.defined()) add_gradient_of_a(*p.low_rank, x, dh);
-      int64_t first = 0;
-      for (const at::Tensor& weight : p.weights) {
-        const at::Tensor part = dy_rows.narrow(1, first, weight.size(0));
-        if (weight.requires_grad())
-          gemm(float32_gradient(weight), part.t(), x, {.accumulate = true});
-        first += weight.size(0);
-      }
+      add_weight_gradients(p, dy_rows, x, state->float8);
     }
     int64_t first = 0;
     for (const at::Tensor& bias : p.biases) {
@@ -188,6 +255,7 @@ at::Tensor fused_linear(const at::Tensor& x, const Projection& projection,
   state->projection = projection;
   state->x_again = std::move(x_again);
   state->decoding = decodes(projection, rows_of(x));
+  if (!WithoutFloat8::lives()) state->float8 = projection.float8;
   std::vector<at::Tensor> parameters = projection.weights;
   parameters.insert(parameters.end(), projection.biases.begin(), projection.biases.end());
   if (projection.low_rank) {
@@ -206,6 +274,7 @@ Projection part_of(const Projection& p, size_t index, bool with_bias) {
   const int64_t first = first_row(p.rows, index);
   Projection part;
   part.rows = {p.rows[index]};
+  part.float8 = p.float8;
   if (p.weight.defined()) {
     part.weight = p.weight.narrow(0, first, p.rows[index]);
     part.weights = {p.weights[index]};

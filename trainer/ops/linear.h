@@ -2,10 +2,12 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
+#include "trainer/ops/float8.h"
 #include "trainer/ops/low_rank.h"
 #include "trainer/ops/quantized.h"
 
@@ -32,6 +34,7 @@ struct Projection {
   std::vector<at::Tensor> weights;         // leaves: views of consecutive rows of `weight`
   std::vector<at::Tensor> biases;          // the same of `bias`; empty when there is none
   std::vector<QuantizedMatrix> quantized;  // a part each, instead of `weight`
+  std::optional<Float8Scaling> float8;  // of a part whose sizes fit (takes_float8); not quantised
   std::shared_ptr<const LowRank> low_rank;
   std::vector<AdaptedPart> adapted;  // empty, or a part each; an empty function: not adapted
 
@@ -46,6 +49,10 @@ struct Projection {
 /// for them; the gradient of `residual` is dy itself. `x_again`: gives x once more from tensors
 /// that are saved anyway; then x itself is not kept for backward. LoRA runs in the same node: x is
 /// kept once for all parts, and y is rounded once.
+///
+/// Where `float8` is set, each part is a linear layer as float8.h has it, with scales of its own, in
+/// forward and backward; x is kept as it is, LoRA's products stay in x's type. y is then rounded
+/// once a term.
 at::Tensor linear(const at::Tensor& x, const Projection& projection,
                   const at::Tensor& residual = {}, std::function<at::Tensor()> x_again = {});
 

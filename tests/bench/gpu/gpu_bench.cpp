@@ -4,8 +4,8 @@
 //   gpu_bench --what step     [--shape 1b|8b|124m] [--method full|lora|qlora] [--tokens N] [--rows
 //   N]
 //                             [--checkpointing none|full|selective] [--optimizer adamw|adamw_8bit]
-//                             [--steps N]
-//   gpu_bench --what generate [--shape ...] [--samples N] [--tokens N]
+//                             [--float8 none|tensorwise|rowwise] [--graphs no|yes] [--steps N]
+//   gpu_bench --what generate [--shape ...] [--samples N] [--tokens N] [--tokenizer DIRECTORY]
 //
 // The last line has the figures. MFU by both formulas in use: 6 N + 12 L H T a token (PaLM's,
 // attention not halved) and 6 N + 6 L H T (of a causal model); with adapters 4 N. The peak is this
@@ -24,22 +24,25 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "data/loader/batch.h"
+#include "data/text/tokenizer.h"
 #include "recipes/diagnostic.h"
 #include "recipes/recipe.h"
 #include "tests/bench/arguments.h"
 #include "tests/bench/synthetic_batch.h"
 #include "tests/trainer/llama_shape.h"
 #include "trainer/adapters/adapters.h"
-#include "trainer/generation/kv_cache.h"
+#include "trainer/generation/engine.h"
 #include "trainer/models/decoder_names.h"
 #include "trainer/models/model.h"
 #include "trainer/ops/device.h"
+#include "trainer/ops/float8.h"
 #include "trainer/ops/gemm.h"
 #include "trainer/ops/head_terms.h"
 #include "trainer/ops/rms_norm.h"
 #include "trainer/ops/rope.h"
 #include "trainer/ops/swiglu.h"
 #include "trainer/optimizers/optimizer.h"
+#include "trainer/recorded_passes.h"
 
 namespace {
 
@@ -152,6 +155,8 @@ Prepared prepare(std::map<std::string, std::string>& given) {
                        .frozen = method != "full",
                        .device = kDevice};
   if (method == "qlora") options.quantize = QuantKind::kNf4;
+  if (given["--float8"] == "tensorwise") options.float8 = Float8Scaling::kTensorwise;
+  if (given["--float8"] == "rowwise") options.float8 = Float8Scaling::kRowwise;
   p.model = build_model(p.config, options);
   draw(*p.model);
   if (method != "full") {
@@ -177,15 +182,25 @@ void measure_step(std::map<std::string, std::string>& given) {
   const data::Batch batch = synthetic_batch(rows, length, p.config.vocab_size);
   const auto tokens = static_cast<double>(rows * length);
   double loss = 0;
+  const auto pass = [&](const data::Batch& of) {
+    const HeadTerms head = head_cross_entropy_terms(p.model->hidden(of), p.model->head(), of.labels,
+                                                    TokenLoss::kNll);
+    head.sum.backward();
+    return LossTerms{.sum = head.sum.detach(), .count = tokens, .metrics = {}};
+  };
+  RecordedPasses passes(kDevice, length);
+  const bool recorded = given["--graphs"] == "yes";
+  if (recorded) {
+    use_own_stream(kDevice);
+    passes.record({.micro_batches = {batch}}, pass);
+  }
   const double seconds = seconds_of(std::stoi(given["--steps"]), [&] {
     std::vector<at::Tensor> gradients;
     for (Parameter& parameter : p.model->parameters()) {
       if (parameter.value.grad().defined()) parameter.value.mutable_grad().zero_();
     }
-    const HeadTerms head = head_cross_entropy_terms(p.model->hidden(batch), p.model->head(),
-                                                    batch.labels, TokenLoss::kNll);
-    head.sum.backward();
-    loss = head.sum.item<double>() / tokens;
+    const LossTerms terms = recorded ? passes.run(batch, pass) : pass(batch);
+    loss = terms.sum.item<double>() / tokens;
     for (const Parameter& parameter : p.model->parameters()) {
       if (parameter.trainable()) gradients.push_back(parameter.value.grad());
     }
@@ -197,49 +212,65 @@ void measure_step(std::map<std::string, std::string>& given) {
   const double causal =
       training_flops_per_token(p.config, static_cast<double>(length + 1) / 2, frozen);
   std::printf(
-      "temper %s %s %s: %.3f s, %.0f tokens/s, MFU %.3f (6N+12LHT) %.3f (6N+6LHT) of %.0f "
+      "temper %s %s %s, float8 %s, graphs %s: %.3f s, %.0f tokens/s, MFU %.3f (6N+12LHT) %.3f (6N+6LHT) of %.0f "
       "TFLOP/s, loss %.4f, peak %.1f GiB\n",
-      given["--shape"].c_str(), given["--method"].c_str(), given["--optimizer"].c_str(), seconds,
-      tokens / seconds, palm * tokens / seconds / peak, causal * tokens / seconds / peak,
+      given["--shape"].c_str(), given["--method"].c_str(), given["--optimizer"].c_str(),
+      given["--float8"].c_str(), given["--graphs"].c_str(), seconds, tokens / seconds, palm * tokens / seconds / peak, causal * tokens / seconds / peak,
       peak / 1e12, loss, peak_gib());
 }
 
+// What GRPO samples in a step: groups of eight completions, none of which ends early.
 void measure_generation(std::map<std::string, std::string>& given) {
-  const at::AutoGradMode off(false);
   Prepared p = prepare(given);
+  const auto tokenizer = data::Tokenizer::load(given["--tokenizer"]);  // asked for no text
   const int64_t samples = std::stol(given["--samples"]), tokens = std::stol(given["--tokens"]);
-  constexpr int64_t kPrompt = 64;
-  double decode = 0;
+  constexpr int64_t kGroup = 8, kPrompt = 64;
+  std::vector<SampleRequest> requests;
+  for (int64_t first = 0; first < samples; first += kGroup) {
+    SampleRequest& request = requests.emplace_back();
+    request.samples = std::min(kGroup, samples - first);
+    request.seed = static_cast<uint64_t>(first);
+    for (int64_t t = 0; t < kPrompt; ++t) {
+      request.prompt.push_back(static_cast<int32_t>((1 + first * kPrompt + t) % p.config.vocab_size));
+    }
+  }
+  const SamplingSettings settings{.temperature = 1, .max_new_tokens = tokens};
+  EngineTimes times;
   const double seconds = seconds_of(1, [&] {
-    KvCache cache({.layers = p.config.num_hidden_layers,
-                   .kv_heads = p.config.num_key_value_heads,
-                   .head_dim = p.config.head_dim,
-                   .dtype = at::kBFloat16,
-                   .device = kDevice});
-    std::vector<CachedRun> prompts, next;
-    for (int64_t s = 0; s < samples; ++s) {
-      prompts.push_back({cache.add(), kPrompt});
-      next.push_back({prompts.back().sequence, 1});
-    }
-    p.model->hidden_cached(at::randint(p.config.vocab_size, {samples * kPrompt}, at::kLong),
-                           prompts, cache);
-    at::Tensor ids = at::randint(p.config.vocab_size, {samples}, at::kLong);
-    synchronize();
-    const auto start = std::chrono::steady_clock::now();
-    for (int64_t t = 0; t < tokens; ++t) {
-      const at::Tensor hidden = p.model->hidden_cached(ids, next, cache);
-      const at::Tensor logits = head_logits(hidden, p.model->head());
-      ids = at::multinomial(at::softmax(logits, 1), 1).squeeze(1).cpu();
-    }
-    synchronize();
-    decode = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    times = {};
+    sample(*p.model, tokenizer, requests, settings, {.slots = samples, .times = &times});
   });
   const auto all = static_cast<double>(samples * tokens);
   std::printf(
       "temper generate %s: %lld x %lld tokens in %.1f s, %.0f tokens/s (decoding alone "
       "%.0f), peak %.1f GiB\n",
       given["--shape"].c_str(), static_cast<long long>(samples), static_cast<long long>(tokens),
-      seconds, all / seconds, all / decode, peak_gib());
+      seconds, all / seconds, all / times.decode_seconds, peak_gib());
+}
+
+// Casts of x [M, K], which read it twice and write half of it, and products with [K, K].
+void measure_float8(const at::Tensor& x,
+                    const std::function<void(const char*, double, double)>& line) {
+  const auto n = static_cast<double>(x.numel());
+  const at::Tensor w = at::randn({x.size(1), x.size(1)}, kBf16);
+  at::Tensor y = at::empty_like(x);
+  const double flops = 2 * n * static_cast<double>(w.size(0));
+  const double wide = flops / seconds_of(9, [&] { at::mm_out(y, x, w); });
+  for (const auto scaling : {Float8Scaling::kTensorwise, Float8Scaling::kRowwise}) {
+    const bool by_row = scaling == Float8Scaling::kRowwise;
+    const auto cast = [&](const at::Tensor& from) {
+      return to_float8(from, Float8Role::kValue, scaling);
+    };
+    line(by_row ? "float8, by row" : "float8", 2.5 * n, seconds_of(20, [&] { cast(x); }));
+    line(by_row ? "by row, turned" : "float8, turned", 2.5 * n, seconds_of(20, [&] { cast(x.t()); }));
+    const Float8Matrix a = cast(x), b = cast(w);
+    for (const auto sums : {Float8Sums::kFast, Float8Sums::kPrecise}) {
+      const double rate = flops / seconds_of(9, [&] { float8_product(y, a, b, sums); });
+      std::printf("float8 product %s, %s sums: %.0f TFLOP/s, %.2f of bfloat16's\n",
+                  by_row ? "by row" : "tensorwise", sums == Float8Sums::kFast ? "fast" : "precise",
+                  rate / 1e12, rate / wide);
+    }
+  }
 }
 
 void measure_kernels() {
@@ -273,6 +304,8 @@ void measure_kernels() {
          swiglu(leaf).backward(x.narrow(1, 0, dim / 2).contiguous());
        }));
 
+  if (compute_capability(kDevice) >= 89) measure_float8(x, line);
+
   const at::Tensor hidden = at::randn({8192, 4096}, kBf16).requires_grad_(true);
   const OutputHead head{.weight = (at::randn({131072, 4096}, kBf16) * 0.02).requires_grad_(true)};
   const at::Tensor labels = at::randint(131072, {8192}, at::kLong);
@@ -299,8 +332,11 @@ int main(int count, char** arguments) {
                              {"--tokens", "4096"},
                              {"--rows", "1"},
                              {"--samples", "64"},
+                             {"--tokenizer", "configs/quickstart"},
                              {"--checkpointing", "none"},
                              {"--optimizer", "adamw"},
+                             {"--float8", "none"},
+                             {"--graphs", "no"},
                              {"--steps", "5"}});
   try {
     use_cuda(0);

@@ -174,6 +174,11 @@ inline unsigned atomicOr(unsigned* to, unsigned bits) {
 }
 inline void __syncthreads() { emulator::wait(emulator::State::kAtBlock); }
 inline void __syncwarp() { emulator::wait(emulator::State::kAtWarp); }
+inline unsigned atomicMax(unsigned* at, unsigned value) {
+  const unsigned before = *at;
+  if (value > before) *at = value;
+  return before;
+}
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int with) {
   return emulator::exchange(value, threadIdx.x % 32u ^ static_cast<unsigned>(with));

@@ -93,6 +93,7 @@ class DeviceCommunicator : public Communicator {
 };
 
 int device_count(std::string&) { return 4; }
+int compute_capability(int) { return 90; }
 
 std::string device_name(int) { return "emulated device"; }
 
@@ -123,6 +124,7 @@ extern "C" const temper::parallel::CudaPlugin* temper_cuda_plugin() {
   static const temper::parallel::CudaPlugin plugin = {
       .device_count = temper::emulator::device_count,
       .device_name = temper::emulator::device_name,
+      .compute_capability = temper::emulator::compute_capability,
       .make_communicator = temper::emulator::make_communicator,
       .allocate_unified = temper::emulator::allocate_unified,
       .free_unified = std::free,

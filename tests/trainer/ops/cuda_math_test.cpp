@@ -10,6 +10,7 @@
 
 #include "trainer/ops/blockwise.h"
 #include "trainer/ops/cuda/adamw_8bit_math.h"
+#include "trainer/ops/cuda/float8_math.h"
 #include "trainer/ops/cuda/quantized_math.h"
 #include "trainer/ops/quantized.h"
 #include "trainer/optimizers/adamw.h"
@@ -146,6 +147,32 @@ TEST(CudaMath, AdamW8bitStepsToTheCpusBits) {
     if (name != "exp_avg/w") continue;
     const uint8_t* codes = tensor.const_data_ptr<uint8_t>();
     for (int64_t i = 0; i < count; ++i) ASSERT_EQ(m_codes[static_cast<size_t>(i)], codes[i]) << i;
+  }
+}
+
+// All that bfloat16 can say, and float32 beside the middles of all codes.
+TEST(CudaFloat8, CodesAreLibTorchs) {
+  const at::Tensor every = at::arange(1 << 16, at::kInt).to(at::kShort).view(at::kBFloat16).to(at::kFloat);
+  for (const auto format : {at::kFloat8_e4m3fn, at::kFloat8_e5m2}) {
+    const bool wide = format == at::kFloat8_e5m2;
+    const at::Tensor codes =
+        at::arange(wide ? 0x7c : 0x7f, at::kInt).to(at::kByte).view(format).to(at::kFloat);
+    const at::Tensor middles =
+        (codes.narrow(0, 1, codes.size(0) - 1) + codes.narrow(0, 0, codes.size(0) - 1)) / 2;
+    const at::Tensor below = at::nextafter(middles, at::zeros({})), above = at::nextafter(middles, at::full({}, HUGE_VAL));
+    const at::Tensor positive = at::cat({codes, middles, below, above});
+    const at::Tensor x = at::cat({every, positive, -positive});
+    const double largest = wide ? 57344 : 448;
+    const at::Tensor expected = x.clamp(-largest, largest).to(format).view(at::kByte);
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < x.numel(); ++i) {
+      const float number = x.const_data_ptr<float>()[i];
+      const uint8_t found = cuda::float8_code(number, wide);
+      // The sign of a NaN is anything.
+      wrong += std::isnan(number) ? (found & 0x7f) != 0x7f
+                                  : found != expected.const_data_ptr<uint8_t>()[i];
+    }
+    EXPECT_EQ(wrong, 0) << format;
   }
 }
 

@@ -1,5 +1,7 @@
 #include "trainer/ops/linear.h"
 
+#include <cmath>
+
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
@@ -241,6 +243,111 @@ TEST(Linear, GradientBitsDoNotDependOnThreads) {
   at::set_num_threads(threads);
   EXPECT_TRUE(weights[0].equal(weights[1]));
   EXPECT_TRUE(biases[0].equal(biases[1]));
+}
+
+// Of unequal sizes, so that one scale for all would be another; the last part's rows fit no
+// hardware.
+Projection float8_projection(Float8Scaling scaling, at::ScalarType dtype) {
+  Projection p = projection_of({32, 16, 24}, 48, dtype, true);
+  p.weight.narrow(0, 32, 16).mul_(30);
+  p.float8 = scaling;
+  return p;
+}
+
+TEST(LinearInFloat8, EachPartIsALayerOfItsOwnAndOneThatDoesNotFitStaysAsItIs) {
+  for (const auto scaling : {Float8Scaling::kTensorwise, Float8Scaling::kRowwise}) {
+    for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+      at::manual_seed(14);
+      const Projection p = float8_projection(scaling, dtype);
+      const at::Tensor x = leaf(at::randn({41, 48}), dtype), residual = at::randn({41, 72}).to(dtype);
+      const at::Tensor dy = at::randn({41, 72}).to(dtype);
+      const at::Tensor y = linear(x, p, residual);
+      y.backward(dy);
+      std::vector<at::Tensor> parts;
+      const at::Tensor own_x = leaf(x.detach(), dtype);
+      int64_t first = 0;
+      for (size_t i = 0; i < 3; ++i) {
+        Projection own;
+        own.weight = p.weight.narrow(0, first, p.rows[i]);
+        own.bias = p.bias.narrow(0, first, p.rows[i]);
+        own.rows = {p.rows[i]};
+        own.weights = {own.weight.detach().clone().requires_grad_(true)};
+        own.biases = {own.bias.detach()};
+        if (i < 2) own.float8 = scaling;
+        parts.push_back(linear(own_x, own, residual.narrow(1, first, p.rows[i]).contiguous()));
+        parts.back().backward(dy.narrow(1, first, p.rows[i]).contiguous());
+        EXPECT_TRUE(p.weights[i].grad().equal(own.weights[0].grad())) << i;
+        first += p.rows[i];
+      }
+      EXPECT_TRUE(y.equal(at::cat(parts, 1)));
+      EXPECT_LT(worst(x.grad(), own_x.grad()), tolerance(dtype));
+    }
+  }
+}
+
+TEST(LinearInFloat8, LoraIsAddedInTheTypeOfTheInput) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    for (const double dropout : {0.0, 0.3}) {
+      at::manual_seed(15);
+      Projection p = float8_projection(Float8Scaling::kTensorwise, dtype);
+      for (auto& weight : p.weights) weight.requires_grad_(false);
+      const at::Tensor x = at::randn({41, 48}), dy = at::randn({41, 72}).to(dtype);
+      // y, then the gradients of x, A and B.
+      const auto outcome = [&](bool float8, bool adapted) {
+        at::manual_seed(16);
+        p.float8.reset();
+        if (float8) p.float8 = Float8Scaling::kTensorwise;
+        const auto lora = low_rank_of(p, {0, 2}, {4, 6}, dtype);
+        lora->dropout = dropout;
+        p.low_rank = adapted ? lora : nullptr;
+        const at::Tensor in = leaf(x, dtype), y = linear(in, p);
+        y.backward(dy);
+        std::vector<at::Tensor> all = {y.detach(), in.grad()};
+        for (const LowRankPart& part : lora->parts) {
+          all.push_back(part.a.grad());
+          all.push_back(part.b.grad());
+        }
+        return all;
+      };
+      const auto plain = outcome(false, false), adapted = outcome(false, true);
+      const auto float8 = outcome(true, false), both = outcome(true, true);
+      for (const size_t i : {size_t{0}, size_t{1}}) {
+        const auto wide = [&](const std::vector<at::Tensor>& of) { return of[i].to(at::kDouble); };
+        EXPECT_GT(worst(float8[i], plain[i]), 5e-3) << i;
+        // Each of the four is rounded once a term.
+        EXPECT_LT(worst(both[i], wide(float8) + wide(adapted) - wide(plain)), 2 * tolerance(dtype))
+            << i;
+      }
+      for (size_t i = 2; i < both.size(); ++i) EXPECT_TRUE(both[i].equal(adapted[i])) << i;
+    }
+  }
+}
+
+TEST(LinearInFloat8, DecodingIsInTheTypeOfTheInput) {
+  at::manual_seed(17);
+  Projection p = float8_projection(Float8Scaling::kRowwise, at::kBFloat16);
+  const at::Tensor x = at::randn({3, 48}).to(at::kBFloat16);
+  const at::Tensor float8 = linear(x, p);
+  at::Tensor decoded;
+  {
+    const WithoutFloat8 off;
+    decoded = linear(x, p);
+  }
+  p.float8.reset();
+  EXPECT_TRUE(decoded.equal(linear(x, p)));
+  EXPECT_FALSE(decoded.equal(float8));
+}
+
+TEST(LinearInFloat8, WhatIsNotFiniteIsSeenInTheLoss) {
+  for (const auto scaling : {Float8Scaling::kTensorwise, Float8Scaling::kRowwise}) {
+    for (const double bad : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
+      at::manual_seed(18);
+      const Projection p = float8_projection(scaling, at::kFloat);
+      at::Tensor x = at::randn({8, 48});
+      x[5][7] = bad;
+      EXPECT_FALSE(linear(x, p)[5].sum().isfinite().item<bool>()) << bad;
+    }
+  }
 }
 
 TEST(Checkpoint, GivesParametersTheirGradientsAlsoWhenTheInputHasNone) {

@@ -16,6 +16,7 @@ extern "C" const temper::trainer::cuda::Kernels* temper_cuda_kernels() {
                                         .token_values = cuda::token_values,
                                         .token_gradient = cuda::token_gradient,
                                         .draw_tokens = cuda::draw_tokens,
+                                        .to_float8 = cuda::to_float8,
                                         .attention = cuda::attention,
                                         .attention_backward = cuda::attention_backward,
                                         .store_in_pages = cuda::store_in_pages,

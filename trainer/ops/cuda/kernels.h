@@ -128,6 +128,19 @@ struct SamplingView {
   float min_p = 0;
 };
 int draw_tokens(const SamplingView& view, CUstream_st* stream);
+/// ops/float8.h: the codes of `from`, or with `transposed` of its transpose, in rows of `padded`
+/// bytes (a multiple of 16) with zeros behind their end. A scale for each row of codes, a power of
+/// two, else one for all.
+struct Float8View {
+  const void* from = nullptr;
+  int64_t stride = 0, rows = 0, columns = 0;
+  bool transposed = false, by_row = false, e5m2 = false;
+  uint32_t* amax = nullptr;         // [scales], zeros: scratch
+  float *scales = nullptr, *inverse_scales = nullptr;  // [scales]
+  uint8_t* codes = nullptr;
+  int64_t padded = 0;
+};
+int to_float8(Element type, const Float8View& view, CUstream_st* stream);
 
 constexpr int64_t kLargestHead = 256;
 
@@ -204,6 +217,7 @@ struct Kernels {
   decltype(&cuda::token_values) token_values;
   decltype(&cuda::token_gradient) token_gradient;
   decltype(&cuda::draw_tokens) draw_tokens;
+  decltype(&cuda::to_float8) to_float8;
   decltype(&cuda::attention) attention;
   decltype(&cuda::attention_backward) attention_backward;
   decltype(&cuda::store_in_pages) store_in_pages;
