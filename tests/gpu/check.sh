@@ -75,6 +75,7 @@ run peer_1b 40 python3 "$here/peers.py" --shape 1b --method full --tokens 8192
 run step_gpt2_124m 30 gpu_bench --what step --shape 124m --method full --tokens 1024 --rows 32
 run peer_gpt2_124m 30 python3 "$here/peers.py" --shape 124m --method full --tokens 1024 --rows 32 --compile
 run generate_1b 30 gpu_bench --what generate --shape 1b --samples 64 --tokens 256
+run generate_1b_no_graphs 30 env TEMPER_CUDA_GRAPHS=0 gpu_bench --what generate --shape 1b --samples 64 --tokens 256
 run peer_generate_1b 40 python3 "$here/peers.py" --what generate --shape 1b --samples 64 --tokens 256
 
 printf '\n== Result, after %d s\n' $((SECONDS - start))

@@ -141,15 +141,19 @@ bool depends_on_length(const RopeConfig& rope) {
   return rope.type == "dynamic" || rope.type == "longrope";
 }
 
+RopeAngles angles_at(const at::Tensor& positions, const at::Tensor& inverse, float scaling) {
+  const at::Tensor angles = at::outer(positions.to(at::kFloat), inverse);
+  return {.cos = angles.cos().mul_(scaling), .sin = angles.sin().mul_(scaling)};
+}
+
 RopeAngles rope_angles(const ModelConfig& config, const at::Tensor& positions,
                        const at::Tensor& document_ends, at::Device device) {
   const int64_t half = config.head_dim / 2;
   const bool by_length = depends_on_length(config.rope);
   const RopeFrequencies common = rope_frequencies(config, 0);
   if (!device.is_cpu() && !by_length) {
-    const at::Tensor angles = at::outer(sent_to(device, positions).to(at::kFloat),
-                                        sent_to(device, at::tensor(common.inverse, at::kFloat)));
-    return {.cos = angles.cos().mul_(common.scaling), .sin = angles.sin().mul_(common.scaling)};
+    return angles_at(sent_to(device, positions),
+                     sent_to(device, at::tensor(common.inverse, at::kFloat)), common.scaling);
   }
   const auto options = positions.options().dtype(at::kFloat);
   RopeAngles angles{.cos = at::empty({positions.numel(), half}, options),

@@ -24,6 +24,10 @@ RopeFrequencies rope_frequencies(const ModelConfig& config, int64_t length);
 /// cannot share a prefix.
 bool depends_on_length(const RopeConfig& rope);
 
+/// Angles of the tokens at `positions` [N] int64, where `inverse` [head_dim / 2] float32 is: of
+/// models whose angles do not depend on a document's length.
+RopeAngles angles_at(const at::Tensor& positions, const at::Tensor& inverse, float scaling);
+
 /// Angles of the tokens at `positions` [N] int64 whose documents end at `document_ends` [S + 1]
 /// int32. The length that dynamic and longrope look at is the document's own, so that packing
 /// changes nothing. Both on the host; the angles are made on `device`.

@@ -15,6 +15,7 @@
 #include <cstdio>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,7 @@
 #include "tests/bench/synthetic_batch.h"
 #include "tests/trainer/llama_shape.h"
 #include "trainer/adapters/adapters.h"
+#include "trainer/generation/decode_graphs.h"
 #include "trainer/generation/kv_cache.h"
 #include "trainer/models/decoder_names.h"
 #include "trainer/models/model.h"
@@ -217,9 +219,15 @@ void measure_generation(std::map<std::string, std::string>& given) {
                    .dtype = at::kBFloat16,
                    .device = kDevice});
     std::vector<CachedRun> prompts, next;
+    std::vector<int64_t> sequences;
     for (int64_t s = 0; s < samples; ++s) {
       prompts.push_back({cache.add(), kPrompt});
       next.push_back({prompts.back().sequence, 1});
+      sequences.push_back(prompts.back().sequence);
+    }
+    std::optional<DecodeGraphs> graphs;
+    if (DecodeGraphs::apply_to(*p.model)) {
+      graphs.emplace(*p.model, cache, samples, kPrompt + tokens);
     }
     p.model->hidden_cached(at::randint(p.config.vocab_size, {samples * kPrompt}, at::kLong),
                            prompts, cache);
@@ -227,8 +235,10 @@ void measure_generation(std::map<std::string, std::string>& given) {
     synchronize();
     const auto start = std::chrono::steady_clock::now();
     for (int64_t t = 0; t < tokens; ++t) {
-      const at::Tensor hidden = p.model->hidden_cached(ids, next, cache);
-      const at::Tensor logits = head_logits(hidden, p.model->head());
+      const int64_t* first = ids.const_data_ptr<int64_t>();
+      const at::Tensor logits =
+          graphs ? graphs->step({first, first + samples}, sequences).narrow(0, 0, samples)
+                 : head_logits(p.model->hidden_cached(ids, next, cache), p.model->head());
       ids = at::multinomial(at::softmax(logits, 1), 1).squeeze(1).cpu();
     }
     synchronize();
