@@ -25,6 +25,8 @@ cd "$root"
 
 say "Tests"
 [ "$long" = no ] || export TEMPER_LONG=1
+# Tests run beside each other: threads that wait for one another leave the core to those that work.
+export OMP_WAIT_POLICY=passive
 ctest --preset release
 
 if [ -e "$packages/peers/installed" ]; then

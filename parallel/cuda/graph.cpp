@@ -3,6 +3,7 @@
 #include <exception>
 
 #include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -11,6 +12,15 @@ namespace temper::parallel {
 namespace {
 
 struct CudaGraph final : DeviceGraph {
+  // LibTorch would keep the memory of a pool that nothing uses until there is no other left.
+  ~CudaGraph() override {
+    try {
+      const c10::MempoolId_t pool = graph.pool();
+      graph.reset();
+      c10::cuda::CUDACachingAllocator::emptyCache(pool);
+    } catch (const std::exception&) {  // nothing was recorded, or the device has failed
+    }
+  }
   void replay() override { graph.replay(); }
   at::cuda::CUDAGraph graph;
 };

@@ -76,7 +76,7 @@ run step_gpt2_124m 30 gpu_bench --what step --shape 124m --method full --tokens 
 run graphs_gpt2_124m 30 gpu_bench --what step --shape 124m --method full --tokens 1024 --rows 32 --graphs yes
 run peer_gpt2_124m 30 python3 "$here/peers.py" --shape 124m --method full --tokens 1024 --rows 32 --compile
 run generate_1b 30 gpu_bench --what generate --shape 1b --samples 64 --tokens 256 --tokenizer "$here/configs/quickstart"
-run eager_generate_1b 30 env TEMPER_CUDA_GRAPHS=0 gpu_bench --what generate --shape 1b --samples 64 --tokens 256 --tokenizer "$here/configs/quickstart"
+run generate_1b_no_graphs 30 env TEMPER_CUDA_GRAPHS=0 gpu_bench --what generate --shape 1b --samples 64 --tokens 256 --tokenizer "$here/configs/quickstart"
 run peer_generate_1b 40 python3 "$here/peers.py" --what generate --shape 1b --samples 64 --tokens 256
 run generate_8b 30 gpu_bench --what generate --shape 8b --samples 64 --tokens 128 --tokenizer "$here/configs/quickstart"
 run peer_generate_8b 40 python3 "$here/peers.py" --what generate --shape 8b --samples 64 --tokens 128

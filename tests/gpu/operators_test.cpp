@@ -201,10 +201,11 @@ TEST_P(Operators, AttentionInPages) {
     for (int64_t p = 0; p < 4; ++p) pages.push_back(static_cast<char*>(memory[p].data_ptr()));
     const std::span<char* const> all(pages);
     const std::vector<PagedRun> first = {{all.subspan(0, 3), 0, 37}};
-    store_in_pages(qkv.to(device), first, shape, 1);
+    store_in_pages(qkv.to(device), page_table(first, device), shape, 1);
     const std::vector<PagedRun> then = {{all.subspan(0, 3), 37, 1}, {all.subspan(3, 1), 0, 1}};
-    store_in_pages(next.to(device), then, shape, 1);
-    return attention_in_pages(next.to(device), then, shape, 1, heads).cpu();
+    const at::Tensor table = page_table(then, device);
+    store_in_pages(next.to(device), table, shape, 1);
+    return attention_in_pages(next.to(device), table, shape, 1, heads).cpu();
   };
   const at::Tensor expected = decode(at::kCPU);
   const OnDevice here;

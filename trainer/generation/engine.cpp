@@ -4,12 +4,14 @@
 #include <chrono>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/generation/decode_graphs.h"
 #include "trainer/generation/draws.h"
 #include "trainer/generation/kv_cache.h"
 #include "trainer/generation/text_stream.h"
@@ -109,9 +111,16 @@ class Engine {
                 .device = model.head().weight.device()}) {
     TEMPER_CHECK(options.slots > 0 && settings.max_new_tokens > 0, "something is to be decoded");
     if (options.exact) check_exact(model.config());
+    int64_t samples = 0, longest = 0;
     for (const SampleRequest& request : requests) {
       check_prompt(request.prompt, model.config(), front_);
       results_.emplace_back(static_cast<size_t>(request.samples));
+      samples += request.samples;
+      const int64_t length = std::ssize(request.prompt) + front_;
+      longest = std::max(longest, length + room_after(length));
+    }
+    if (samples > 0 && !options.exact && DecodeGraphs::apply_to(model)) {
+      graphs_.emplace(model, cache_, std::min(options.slots, samples), longest);
     }
   }
 
@@ -150,12 +159,10 @@ class Engine {
 
   Active begin_sample(Prompt& prompt) {
     const SampleRequest& request = requests_[prompt.request];
-    const auto length = static_cast<int64_t>(request.prompt.size());
     Active active{.request = prompt.request,
                   .sample = prompt.begun++,
                   .sequence = cache_.fork(prompt.sequence),
-                  .room = std::min(settings_.max_new_tokens,
-                                   model_.config().max_position_embeddings - length - front_),
+                  .room = room_after(std::ssize(request.prompt) + front_),
                   .seen = {},
                   .text = {}};
     if (settings_.repetition_penalty != 1.0) active.seen.ids = request.prompt;
@@ -174,7 +181,7 @@ class Engine {
     const Stopwatch watch(times_.prefill_seconds);
     const int64_t free = options_.slots - static_cast<int64_t>(active_.size());
     int64_t samples = 0;
-    std::vector<int32_t> ids;
+    std::vector<int64_t> ids;
     std::vector<CachedRun> runs;
     std::vector<int64_t> last;  // token of each prompt
     for (; next_request_ < static_cast<int64_t>(requests_.size()) && samples < free;
@@ -191,7 +198,7 @@ class Engine {
       samples += request.samples;
     }
     if (runs.empty()) return;
-    const at::Tensor hidden = model_.hidden_cached(tensor_of(ids), runs, cache_);
+    const at::Tensor hidden = model_.hidden_cached(at::tensor(ids, at::kLong), runs, cache_);
     const at::Tensor logits =
         logits_of(hidden.index_select(0, sent_to(hidden.device(), at::tensor(last, at::kLong))));
     // Rows of their own: the batch would live as long as its last row.
@@ -205,13 +212,18 @@ class Engine {
     at::Tensor logits;
     {
       const Stopwatch watch(times_.decode_seconds);
-      std::vector<int32_t> ids;
-      std::vector<CachedRun> runs;
+      std::vector<int64_t> ids, sequences;
       for (const Active& active : active_) {
         ids.push_back(result(active).ids.back());
-        runs.push_back({active.sequence, 1});
+        sequences.push_back(active.sequence);
       }
-      logits = logits_of(model_.hidden_cached(tensor_of(ids), runs, cache_));
+      if (graphs_) {
+        logits = graphs_->step(ids, sequences);
+      } else {
+        std::vector<CachedRun> runs;
+        for (const int64_t sequence : sequences) runs.push_back({sequence, 1});
+        logits = logits_of(model_.hidden_cached(at::tensor(ids, at::kLong), runs, cache_));
+      }
     }
     choose_tokens(0, logits);
   }
@@ -271,10 +283,9 @@ class Engine {
 
   Sampled& result(const Active& active) { return results_[active.request][active.sample]; }
 
-  static at::Tensor tensor_of(const std::vector<int32_t>& ids) {
-    at::Tensor tensor = at::empty({static_cast<int64_t>(ids.size())}, at::kLong);
-    std::copy(ids.begin(), ids.end(), tensor.mutable_data_ptr<int64_t>());
-    return tensor;
+  // Tokens that a sequence of so many may still get.
+  int64_t room_after(int64_t length) const {
+    return std::min(settings_.max_new_tokens, model_.config().max_position_embeddings - length);
   }
 
   // [M, V] float32, as token_log_probs computes them.
@@ -295,6 +306,7 @@ class Engine {
   EngineTimes& times_;
   int64_t front_;  // virtual tokens
   KvCache cache_;
+  std::optional<DecodeGraphs> graphs_;
   int64_t next_request_ = 0;
   std::deque<Prompt> waiting_;
   std::vector<Active> active_;

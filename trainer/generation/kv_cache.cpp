@@ -49,6 +49,13 @@ void KvCache::remove(int64_t sequence) {
 }
 
 PagedRun KvCache::extend(int64_t sequence, int64_t tokens) {
+  if (sequence == kNobody) {
+    if (!nobodys_.defined()) {
+      nobodys_ = empty_pages(1);
+      nobodys_address_ = static_cast<char*>(nobodys_.data_ptr());
+    }
+    return {.pages = {&nobodys_address_, 1}, .position = 0, .tokens = tokens};
+  }
   Sequence& s = of(sequence);
   const int64_t position = s.length;
   if (position % kPageTokens != 0 && references_[static_cast<size_t>(s.pages.back())] > 1) {
@@ -69,7 +76,7 @@ PagedRun KvCache::extend(int64_t sequence, int64_t tokens) {
 int64_t KvCache::take_page() {
   if (free_.empty()) {
     const auto first = static_cast<int64_t>(references_.size());
-    chunks_.push_back(at::empty({kPagesAChunk, shape_.bytes()}, at::TensorOptions(shape_.device).dtype(at::kByte)));
+    chunks_.push_back(empty_pages(kPagesAChunk));
     references_.resize(references_.size() + kPagesAChunk, 0);
     for (int64_t page = first + kPagesAChunk; page > first; --page) free_.push_back(page - 1);
   }
@@ -84,6 +91,10 @@ void KvCache::drop_page(int64_t page) {
   if (--references_[static_cast<size_t>(page)] > 0) return;
   free_.push_back(page);
   --in_use_;
+}
+
+at::Tensor KvCache::empty_pages(int64_t count) const {
+  return at::empty({count, shape_.bytes()}, at::TensorOptions(shape_.device).dtype(at::kByte));
 }
 
 at::Tensor KvCache::memory_of(int64_t page) const {

@@ -21,6 +21,9 @@ namespace temper::trainer {
 ///     model.hidden_cached(next, {{sample, 1}}, cache);       // decode
 class KvCache {
  public:
+  /// A sequence of rows that nobody reads (padding): always without tokens, in a page of its own.
+  static constexpr int64_t kNobody = -1;
+
   explicit KvCache(const PageShape& shape) : shape_(shape) {}
 
   /// A new sequence without tokens. Ids are used again.
@@ -48,6 +51,7 @@ class KvCache {
   Sequence& of(int64_t sequence);
   int64_t take_page();
   void drop_page(int64_t page);
+  at::Tensor empty_pages(int64_t count) const;
   at::Tensor memory_of(int64_t page) const;
   char* address(int64_t page) const;
 
@@ -58,6 +62,8 @@ class KvCache {
   std::vector<int32_t> references_;  // of each page
   std::vector<int64_t> free_;
   int64_t in_use_ = 0;
+  at::Tensor nobodys_;  // page, and its address
+  char* nobodys_address_ = nullptr;
 };
 
 }  // namespace temper::trainer

@@ -12,6 +12,7 @@
 #include "data/loader/batch.h"
 #include "recipes/diagnostic.h"
 #include "trainer/generation/kv_cache.h"
+#include "trainer/models/decode_parts.h"
 #include "trainer/models/registry.h"
 #include "trainer/models/rope_frequencies.h"
 #include "trainer/ops/attention.h"
@@ -63,7 +64,7 @@ struct Entry {
   at::Tensor prefix;  // where they are keys and values
 };
 
-class Decoder : public Model {
+class Decoder : public Model, public DecodesInParts {
  public:
   Decoder(const ModelConfig& config, const DecoderNames& names, const ModelOptions& options);
 
@@ -73,6 +74,9 @@ class Decoder : public Model {
   at::Tensor hidden(const data::Batch& batch) override;
   at::Tensor hidden_cached(const at::Tensor& token_ids, std::span<const CachedRun> runs,
                            KvCache& cache) override;
+  DecodeInputs decode_inputs(const at::Tensor& token_ids, std::span<const CachedRun> runs,
+                             KvCache& cache) const override;
+  at::Tensor decode(const DecodeInputs& inputs, const PageShape& pages) override;
   Embedding& embedding() override { return embedding_; }
   std::shared_ptr<const VirtualTokens>& virtual_tokens() override { return virtual_tokens_; }
   OutputHead& head() override { return head_; }
@@ -111,6 +115,7 @@ class Decoder : public Model {
     return virtual_tokens_ && virtual_tokens_->context->enabled ? virtual_tokens_.get() : nullptr;
   }
   at::Tensor keys_values(const at::Tensor& prefix, size_t layer) const;
+  at::Tensor through_blocks(const Entry& entry, const at::Tensor& table, const PageShape& pages);
 
   ModelConfig config_;
   const DecoderNames& names_;
@@ -134,8 +139,9 @@ Decoder::Decoder(const ModelConfig& config, const DecoderNames& names, const Mod
   embedding_.weight = add_matrix(names.embedding, config.vocab_size);
   if (config.learned_positions) {
     positions_.weight = add_matrix(names.positions, config.max_position_embeddings);
+  } else {
+    inverse_ = inverse_frequencies(config, options.device);
   }
-  if (!config.learned_positions) inverse_ = inverse_frequencies(config, options.device);
   for (block_ = 0; block_ < config.num_hidden_layers; ++block_) add_layer(block_);
   block_ = -1;
   final_norm_ = add_norm(names.final_norm, config.hidden_size);
@@ -372,29 +378,71 @@ at::Tensor Decoder::hidden(const data::Batch& batch) {
 // New sequences are a packed batch, as in hidden(); of others each new token looks at its pages.
 at::Tensor Decoder::hidden_cached(const at::Tensor& token_ids, std::span<const CachedRun> runs,
                                   KvCache& cache) {
-  const at::AutoGradMode off(false);
-  const WithoutFloat8 as_stored;
   const bool fresh = cache.length(runs.front().sequence) == 0;
+  for (const CachedRun& run : runs) {
+    TEMPER_CHECK((cache.length(run.sequence) == 0) == fresh,
+                 "new sequences and others in one call");
+  }
+  if (!fresh) {
+    return decode(sent_to(options_.device, decode_inputs(token_ids, runs, cache)), cache.shape());
+  }
+  const at::AutoGradMode off(false);
+  const VirtualTokens* front = in_front();
   at::Tensor positions = at::empty_like(token_ids);
   at::Tensor ends = at::zeros({static_cast<int64_t>(runs.size()) + 1}, at::kInt);
   int64_t* position = positions.mutable_data_ptr<int64_t>();
   int32_t* end = ends.mutable_data_ptr<int32_t>();
+  std::vector<PagedRun> pages;
   for (const CachedRun& run : runs) {
-    const int64_t before = cache.length(run.sequence);
-    TEMPER_CHECK((before == 0) == fresh, "new sequences and others in one call");
-    for (int64_t i = 0; i < run.tokens; ++i) *position++ = before + i;
+    for (int64_t i = 0; i < run.tokens; ++i) *position++ = i;
+    end[1] = end[0] + static_cast<int32_t>(run.tokens);
+    ++end;
+    pages.push_back(cache.extend(run.sequence, run.tokens + (front ? front->count : 0)));
+  }
+  return through_blocks(enter(token_ids, positions, {ends}, front),
+                        page_table(pages, options_.device), cache.shape());
+}
+
+DecodeInputs Decoder::decode_inputs(const at::Tensor& token_ids, std::span<const CachedRun> runs,
+                                    KvCache& cache) const {
+  std::vector<PagedRun> pages;
+  at::Tensor ends = at::zeros({static_cast<int64_t>(runs.size()) + 1}, at::kInt);
+  int32_t* end = ends.mutable_data_ptr<int32_t>();
+  for (const CachedRun& run : runs) {
+    pages.push_back(cache.extend(run.sequence, run.tokens));
     end[1] = end[0] + static_cast<int32_t>(run.tokens);
     ++end;
   }
-  const VirtualTokens* front = fresh ? in_front() : nullptr;
-  const auto [first, angles, documents, longer, prefix] = enter(token_ids, positions, {ends}, front);
-  at::Tensor x = first;
-  std::vector<PagedRun> pages;
-  for (const CachedRun& run : runs) {
-    pages.push_back(cache.extend(run.sequence, run.tokens + (front ? front->count : 0)));
+  DecodeInputs inputs{.token_ids = token_ids, .table = page_table(pages), .angles = {}};
+  if (!config_.learned_positions && !inverse_.defined()) {
+    const at::Tensor positions = inputs.table.narrow(0, 0, token_ids.numel());
+    inputs.angles = rope_angles(config_, positions, ends, at::kCPU);
   }
-  const at::Tensor table =
-      options_.device.is_cpu() ? at::Tensor() : page_table(pages, options_.device);
+  return inputs;
+}
+
+at::Tensor Decoder::decode(const DecodeInputs& inputs, const PageShape& pages) {
+  const at::AutoGradMode off(false);
+  const at::Tensor positions = inputs.table.narrow(0, 0, inputs.token_ids.numel());
+  Entry entry;
+  entry.x = embed(inputs.token_ids, embedding_);
+  if (config_.learned_positions) {
+    entry.x = entry.x + embed(positions, positions_);
+  } else if (inputs.angles.cos.defined()) {
+    entry.angles = inputs.angles;
+  } else {
+    entry.angles = rope_angles(config_, positions, {}, options_.device, inverse_);
+  }
+  return through_blocks(entry, inputs.table, pages);
+}
+
+// Of tokens whose keys and values go to the pages of `table`.
+at::Tensor Decoder::through_blocks(const Entry& entry, const at::Tensor& table,
+                                   const PageShape& pages) {
+  const WithoutFloat8 as_stored;
+  const auto& [first, angles, documents, longer, prefix] = entry;
+  const bool fresh = documents.ends.defined();
+  at::Tensor x = first;
   if (block_hooks_) block_hooks_->begin_forward();
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
@@ -403,19 +451,27 @@ at::Tensor Decoder::hidden_cached(const at::Tensor& token_ids, std::span<const C
     at::Tensor residual;
     at::Tensor qkv = queries_keys_values(layer, x, angles, residual);
     if (prefix.defined()) qkv = insert_rows(qkv, keys_values(prefix, i), longer);
-    store_in_pages(qkv, pages, cache.shape(), index, table);
-    at::Tensor attended =
-        fresh ? attention(qkv, documents, layer.heads)
-              : attention_in_pages(qkv, pages, cache.shape(), index, layer.heads, table);
+    store_in_pages(qkv, table, pages, index);
+    at::Tensor attended = fresh ? attention(qkv, documents, layer.heads)
+                                : attention_in_pages(qkv, table, pages, index, layer.heads);
     if (prefix.defined()) attended = take_tokens(attended, longer);
     x = leave_block(mlp(layer, linear(attended, layer.attention_output, residual)), block_hooks_,
                     index);
   }
-  if (front && !front->prefix) x = take_tokens(x, longer);
+  if (longer.tokens.defined() && !prefix.defined()) x = take_tokens(x, longer);
   return after_last(x);
 }
 
 }  // namespace
+
+DecodeInputs sent_to(at::Device device, const DecodeInputs& inputs) {
+  const auto there = [device](const at::Tensor& tensor) {
+    return tensor.defined() ? sent_to(device, tensor) : tensor;
+  };
+  return {.token_ids = there(inputs.token_ids),
+          .table = there(inputs.table),
+          .angles = {.cos = there(inputs.angles.cos), .sin = there(inputs.angles.sin)}};
+}
 
 std::unique_ptr<Model> build_decoder(const ModelConfig& config, const DecoderNames& names,
                                      const ModelOptions& options) {

@@ -58,8 +58,8 @@ struct Replace : torch::autograd::Function<Replace> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& values, const at::Tensor& found,
                             const at::Tensor& slots) {
     ctx->save_for_backward({values, slots});
-    const at::Tensor tokens = slots.ge(0).nonzero().squeeze(1);
-    return found.index_copy(0, tokens, values.index_select(0, slots.index_select(0, tokens)));
+    // Of every token, since how many take one is not known without waiting for a device.
+    return at::where(slots.ge(0).unsqueeze(1), values.index_select(0, slots.clamp_min(0)), found);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {

@@ -14,28 +14,14 @@
 namespace temper::trainer {
 namespace {
 
-struct NewToken {
-  const PagedRun* run;
-  int64_t position;
-};
-
-// A row of qkv each.
-std::vector<NewToken> tokens_of(std::span<const PagedRun> runs, const at::Tensor& qkv) {
-  std::vector<NewToken> tokens;
-  for (const PagedRun& run : runs) {
-    TEMPER_CHECK(run.position + run.tokens <= static_cast<int64_t>(run.pages.size()) * kPageTokens,
-                 "a sequence has too few pages for its new tokens");
-    for (int64_t i = 0; i < run.tokens; ++i) tokens.push_back({&run, run.position + i});
-  }
-  TEMPER_CHECK(static_cast<int64_t>(tokens.size()) == qkv.size(0), "a row of qkv for each token");
-  return tokens;
-}
-
 static_assert(kPageTokens == cuda::kTokensAPage);
 
 cuda::PagedView view_of(const at::Tensor& qkv, const at::Tensor& table, const PageShape& shape,
                         int64_t layer) {
   const int64_t tokens = qkv.size(0);
+  TEMPER_CHECK(
+      table.is_contiguous() && table.device() == qkv.device() && table.numel() >= 2 * tokens,
+      "a row of the page table for each of qkv");
   const int64_t* numbers = input<int64_t>(table);
   return {.qkv = qkv.const_data_ptr(),
           .stride = qkv.size(1),
@@ -54,9 +40,11 @@ cuda::PagedView view_of(const at::Tensor& qkv, const at::Tensor& table, const Pa
 at::Tensor page_table(std::span<const PagedRun> runs, at::Device device) {
   std::vector<int64_t> positions, first_pages, pages;
   for (const PagedRun& run : runs) {
+    TEMPER_CHECK(run.position + run.tokens <= std::ssize(run.pages) * kPageTokens,
+                 "a sequence has too few pages for its new tokens");
     for (int64_t i = 0; i < run.tokens; ++i) {
       positions.push_back(run.position + i);
-      first_pages.push_back(static_cast<int64_t>(pages.size()));
+      first_pages.push_back(std::ssize(pages));
     }
     for (char* page : run.pages) pages.push_back(reinterpret_cast<int64_t>(page));
   }
@@ -65,25 +53,23 @@ at::Tensor page_table(std::span<const PagedRun> runs, at::Device device) {
   return sent_to(device, at::tensor(positions, at::kLong));
 }
 
-void store_in_pages(const at::Tensor& qkv, std::span<const PagedRun> runs, const PageShape& shape,
-                    int64_t layer, const at::Tensor& table) {
-  const std::vector<NewToken> tokens = tokens_of(runs, qkv);
+void store_in_pages(const at::Tensor& qkv, const at::Tensor& table, const PageShape& shape,
+                    int64_t layer) {
   const int64_t dim = shape.head_dim, stride = qkv.size(1), kv = shape.kv_heads * dim;
   TEMPER_CHECK(qkv.is_contiguous() && qkv.scalar_type() == shape.dtype,
                "pages take a contiguous qkv of their own type");
+  const cuda::PagedView view = view_of(qkv, table, shape, layer);
   if (const cuda::Kernels* device = kernels_for(qkv)) {
-    const at::Tensor numbers = table.defined() ? table : page_table(runs, qkv.device());
-    launch(qkv, device->store_in_pages, element_of(qkv), view_of(qkv, numbers, shape, layer));
+    launch(qkv, device->store_in_pages, element_of(qkv), view);
     return;
   }
   with_kernel_type(shape.dtype, [&](auto type) {
     using T = decltype(type);
     at::parallel_for(0, qkv.size(0), 16, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
-        const NewToken& token = tokens[t];
-        const int64_t slot = token.position % kPageTokens;
+        const int64_t position = view.positions[t], slot = position % kPageTokens;
         const T* keys = input<T>(qkv) + (t + 1) * stride - 2 * kv;
-        char* page = token.run->pages[token.position / kPageTokens] + layer * shape.layer_bytes();
+        char* page = view.pages[view.first_page[t] + position / kPageTokens] + view.offset;
         for (int64_t h = 0; h < shape.kv_heads; ++h) {
           T* out = reinterpret_cast<T*>(page + h * shape.head_bytes());
           const T* key = keys + h * dim;
@@ -95,21 +81,17 @@ void store_in_pages(const at::Tensor& qkv, std::span<const PagedRun> runs, const
   });
 }
 
-at::Tensor attention_in_pages(const at::Tensor& qkv, std::span<const PagedRun> runs,
-                              const PageShape& shape, int64_t layer, const AttentionHeads& heads,
-                              const at::Tensor& table) {
-  const std::vector<NewToken> tokens = tokens_of(runs, qkv);
+at::Tensor attention_in_pages(const at::Tensor& qkv, const at::Tensor& table,
+                              const PageShape& shape, int64_t layer, const AttentionHeads& heads) {
   const int64_t dim = heads.head_dim, group = heads.heads / heads.kv_heads;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   at::Tensor out = at::empty({qkv.size(0), heads.heads * dim}, qkv.options());
+  cuda::PagedView view = view_of(qkv, table, shape, layer);
+  view.heads = heads.heads;
+  view.window = heads.window;
+  view.scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  view.out = out.mutable_data_ptr();
   if (const cuda::Kernels* device = kernels_for(qkv)) {
     TEMPER_CHECK(dim <= cuda::kLargestHead, "heads of at most 256 features on a device");
-    const at::Tensor numbers = table.defined() ? table : page_table(runs, qkv.device());
-    cuda::PagedView view = view_of(qkv, numbers, shape, layer);
-    view.heads = heads.heads;
-    view.window = heads.window;
-    view.scale = scale;
-    view.out = out.mutable_data_ptr();
     launch(qkv, device->attention_in_pages, element_of(qkv), view);
     return out;
   }
@@ -123,12 +105,12 @@ at::Tensor attention_in_pages(const at::Tensor& qkv, std::span<const PagedRun> r
       std::vector<float> scratch(8 * dim + 512);
       for (int64_t i = next++; i < tasks; i = next++) {
         const int64_t t = i / heads.kv_heads, head = i % heads.kv_heads;
-        const int64_t length = tokens[t].position + 1;
+        const int64_t length = view.positions[t] + 1;
         const int64_t first = heads.window > 0 ? std::max<int64_t>(0, length - heads.window) : 0;
         cpu::paged_kernels<T>().attend(
-            input<T>(qkv) + t * qkv.size(1) + head * group * dim, group, dim, scale,
-            tokens[t].run->pages.data(), layer * shape.layer_bytes() + head * shape.head_bytes(),
-            first, length, output<T>(out) + t * out.size(1) + head * group * dim, scratch.data());
+            input<T>(qkv) + t * qkv.size(1) + head * group * dim, group, dim, view.scale,
+            view.pages + view.first_page[t], view.offset + head * shape.head_bytes(), first, length,
+            output<T>(out) + t * out.size(1) + head * group * dim, scratch.data());
       }
     });
   });

@@ -33,19 +33,19 @@ struct PagedRun {
   int64_t tokens = 0;
 };
 
-/// Where the runs' tokens and pages are, for the kernels of a device: [N] positions, [N] where each token's pages begin in the
-/// list of all pages, and that list, int64. One for all layers of a forward pass; undefined on the CPU.
-at::Tensor page_table(std::span<const PagedRun> runs, at::Device device);
+/// Where the runs' tokens and pages are, a row of qkv each: [N] positions, [N] where each token's
+/// pages begin in the list of all pages, and that list (which may be longer than what is used),
+/// int64. One for all layers of a forward pass.
+at::Tensor page_table(std::span<const PagedRun> runs, at::Device device = at::kCPU);
 
-/// Writes keys and values of qkv [N, (H + 2 K) E] into `layer` of the runs' pages. `table`: page_table() of the runs; made anew where
-/// it is undefined.
-void store_in_pages(const at::Tensor& qkv, std::span<const PagedRun> runs, const PageShape& shape,
-                    int64_t layer, const at::Tensor& table = {});
+/// Writes keys and values of qkv [N, (H + 2 K) E] into `layer` of the pages. `table`: page_table(),
+/// where qkv is.
+void store_in_pages(const at::Tensor& qkv, const at::Tensor& table, const PageShape& shape,
+                    int64_t layer);
 
 /// [N, H E], from what `layer` of the pages holds, the new tokens included: what attention() gives
 /// for the last tokens of the whole sequence, on the CPU to the bit.
-at::Tensor attention_in_pages(const at::Tensor& qkv, std::span<const PagedRun> runs,
-                              const PageShape& shape, int64_t layer, const AttentionHeads& heads,
-                              const at::Tensor& table = {});
+at::Tensor attention_in_pages(const at::Tensor& qkv, const at::Tensor& table,
+                              const PageShape& shape, int64_t layer, const AttentionHeads& heads);
 
 }  // namespace temper::trainer

@@ -48,8 +48,9 @@ TEST_P(PagedAttentionCases, GivesATokenTheBitsThatItHasInItsDocument) {
         position == 0 ? 5 : std::min<int64_t>(1 + position % 7, kLength - position);
     const PagedRun run{.pages = pages.addresses, .position = position, .tokens = tokens};
     const at::Tensor next = qkv.narrow(0, position, tokens).contiguous();
-    store_in_pages(next, {&run, 1}, pages.shape, 1);
-    const at::Tensor found = attention_in_pages(next, {&run, 1}, pages.shape, 1, heads);
+    const at::Tensor table = page_table({&run, 1});
+    store_in_pages(next, table, pages.shape, 1);
+    const at::Tensor found = attention_in_pages(next, table, pages.shape, 1, heads);
     ASSERT_TRUE(at::equal(found, whole.narrow(0, position, tokens))) << "position " << position;
     position += tokens;
     ++compared;
@@ -81,13 +82,14 @@ TEST(PagedAttention, SequencesOfOneCallDoNotSeeEachOther) {
   Pages pages_of_one(heads, at::kFloat, 50), pages_of_other(heads, at::kFloat, 33);
   const auto fill = [&](Pages& pages, const at::Tensor& qkv) {
     const PagedRun run{.pages = pages.addresses, .position = 0, .tokens = qkv.size(0) - 1};
-    store_in_pages(qkv.narrow(0, 0, qkv.size(0) - 1), {&run, 1}, pages.shape, 0);
+    store_in_pages(qkv.narrow(0, 0, qkv.size(0) - 1), page_table({&run, 1}), pages.shape, 0);
     return PagedRun{.pages = pages.addresses, .position = qkv.size(0) - 1, .tokens = 1};
   };
   const PagedRun runs[] = {fill(pages_of_one, one), fill(pages_of_other, other)};
   const at::Tensor last = at::cat({one.narrow(0, 49, 1), other.narrow(0, 32, 1)});
-  store_in_pages(last, runs, pages_of_one.shape, 0);
-  const at::Tensor found = attention_in_pages(last, runs, pages_of_one.shape, 0, heads);
+  const at::Tensor table = page_table(runs);
+  store_in_pages(last, table, pages_of_one.shape, 0);
+  const at::Tensor found = attention_in_pages(last, table, pages_of_one.shape, 0, heads);
   const at::Tensor expected =
       attention(at::cat({one, other}), {.ends = at::tensor({0, 50, 83}, at::kInt)}, heads)
           .index_select(0, at::tensor({49, 82}, at::kLong));
