@@ -135,7 +135,7 @@ std::unique_ptr<Reference> stored_reference(const fs::path& file, Reference& liv
           ends.push_back(before + batch.targets.ends.const_data_ptr<int64_t>()[document]);
         }
         parts.push_back(rank == communicator.rank()
-                            ? live.log_probs(batch, 1.0)
+                            ? live.log_probs(batch, 1.0).cpu()
                             : at::zeros({batch.targets.labels.numel()}, at::kFloat));
       }
       at::Tensor log_probs = at::cat(parts);
