@@ -34,7 +34,7 @@ class Fingerprint {
   void add(const std::string& text) { add(text.c_str(), text.size() + 1); }
   void add(const at::Tensor& tensor) {
     if (!tensor.defined()) return;
-    const at::Tensor whole = tensor.detach().contiguous();
+    const at::Tensor whole = tensor.detach().cpu().contiguous();
     add(whole.const_data_ptr(), whole.nbytes());
   }
   std::string text() const {
