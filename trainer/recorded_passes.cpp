@@ -1,6 +1,7 @@
 #include "trainer/recorded_passes.h"
 
 #include <bit>
+#include <variant>
 
 #include <ATen/ATen.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -104,9 +105,11 @@ LossTerms RecordedPasses::run(const data::Batch& batch, const Pass& pass) {
   // The next replay writes into the same tensors.
   LossTerms terms = recorded.terms;
   terms.sum = terms.sum.clone();
-  if (terms.late.defined()) terms.late = terms.late.clone();
   terms.count = static_cast<double>(batch.supervised);
-  for (MetricSum& metric : terms.metrics) metric.denominator = terms.count;
+  for (LateMetric& metric : terms.metrics) {
+    metric.numerator = std::get<at::Tensor>(metric.numerator).clone();
+    metric.denominator = terms.count;
+  }
   return terms;
 }
 

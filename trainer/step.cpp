@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include "parallel/trace.h"
+#include "recipes/diagnostic.h"
 #include "trainer/models/model.h"
 #include "trainer/ops/gradient.h"
 
@@ -58,15 +59,24 @@ void exchange_extremes(std::vector<MetricSum>& metrics, parallel::Communicator& 
   }
 }
 
-// Of each micro-batch its sum, then what is late, in one copy.
+// Of each micro-batch its sum, then what its metrics have not known yet, in one copy.
 at::Tensor fetched(std::span<const LossTerms> terms) {
   if (terms.empty()) return at::empty({0}, at::kDouble);
   std::vector<at::Tensor> parts;
+  const auto add_late = [&](const LateNumber& number) {
+    const auto* late = std::get_if<at::Tensor>(&number);
+    if (late == nullptr) return;
+    TEMPER_CHECK(!late->requires_grad(), "a metric's number would keep its micro-batch's graph");
+    parts.push_back(*late);
+  };
   for (const LossTerms& of_batch : terms) {
-    parts.push_back(of_batch.sum.detach().to(at::kDouble).view({1}));
-    if (of_batch.late.defined()) parts.push_back(of_batch.late);
+    parts.push_back(of_batch.sum.detach().to(at::kDouble));
+    for (const LateMetric& metric : of_batch.metrics) {
+      add_late(metric.numerator);
+      add_late(metric.denominator);
+    }
   }
-  return at::cat(parts).cpu();
+  return at::stack(parts).cpu();
 }
 
 }  // namespace
@@ -74,14 +84,16 @@ at::Tensor fetched(std::span<const LossTerms> terms) {
 void add_terms(StepSums& sums, std::span<const LossTerms> terms) {
   const at::Tensor values = fetched(terms);
   const double* value = values.const_data_ptr<double>();
+  const auto known = [&](const LateNumber& number) {
+    const auto* by_host = std::get_if<double>(&number);
+    return by_host != nullptr ? *by_host : *value++;
+  };
   for (const LossTerms& of_batch : terms) {
     sums.loss += *value++;
     sums.count += of_batch.count;
-    const int64_t late = of_batch.late.defined() ? of_batch.late.numel() : 0;
     for (size_t i = 0; i < of_batch.metrics.size(); ++i) {
-      MetricSum part = of_batch.metrics[i];
-      if (static_cast<int64_t>(i) < late) part.numerator = *value++;
-      add(sums.metrics[i], part);
+      const double numerator = known(of_batch.metrics[i].numerator);
+      add(sums.metrics[i], {of_batch.metrics[i].name, numerator, known(of_batch.metrics[i].denominator)});
     }
   }
 }

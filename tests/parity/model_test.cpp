@@ -15,6 +15,7 @@
 #include "data/io/json.h"
 #include "data/loader/batch.h"
 #include "tests/parity/golden.h"
+#include "tests/trainer/objectives/known_metrics.h"
 #include "trainer/generation/kv_cache.h"
 #include "trainer/models/decoder_names.h"
 #include "trainer/objectives/objective.h"
@@ -107,7 +108,7 @@ Outcome run(const std::string& name, const ModelOptions& options, const data::Js
   for (const data::Batch& batch : batches_of(expected, packed)) {
     const LossTerms terms = objective->loss(*model, batch);
     outcome.loss += terms.sum.item<double>();
-    for (const MetricSum& metric : terms.metrics) outcome.metrics[metric.name] += metric.numerator;
+    for (const MetricSum& metric : known_metrics(terms)) outcome.metrics[metric.name] += metric.numerator;
     terms.sum.backward(at::full_like(terms.sum, loss_gradient));
   }
   for (const Parameter& parameter : model->parameters()) {

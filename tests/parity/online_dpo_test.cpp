@@ -9,6 +9,7 @@
 
 #include "data/io/json.h"
 #include "tests/parity/golden.h"
+#include "tests/trainer/objectives/known_metrics.h"
 #include "trainer/objectives/completions.h"
 #include "trainer/objectives/online_dpo.h"
 #include "trainer/objectives/registry.h"
@@ -65,7 +66,7 @@ TEST(OnlineDpoParity, StepEqualsTrl) {
     }
     const at::Tensor log_probs = at::tensor(policy).set_requires_grad(true);
     const at::Tensor bounds = at::tensor(ends);
-    LossTerms terms = online_dpo_loss(
+    const LossTerms terms = online_dpo_loss(
         {.log_probs = sum_per_completion(log_probs, bounds),
          .reference_log_probs = sum_per_completion(at::tensor(reference), bounds),
          .rewards = at::tensor(rewards)},
@@ -80,7 +81,7 @@ TEST(OnlineDpoParity, StepEqualsTrl) {
         EXPECT_NEAR(log_probs.grad().const_data_ptr<float>()[at++], expected, 1e-6);
       }
     }
-    for (MetricSum& metric : terms.metrics) metrics.push_back(std::move(metric));
+    for (MetricSum& metric : known_metrics(terms)) metrics.push_back(std::move(metric));
     for (const auto& [name, value] : step.at("metrics").items()) {
       const auto found = std::find_if(metrics.begin(), metrics.end(),
                                       [&](const MetricSum& metric) { return metric.name == name; });

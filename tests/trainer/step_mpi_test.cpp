@@ -21,7 +21,7 @@ struct Named : Objective {
 LossTerms terms(double least, double most) {
   return {.sum = at::ones({}),
           .count = 2,
-          .metrics = {{"accuracy", 1, 2}, {"ratio/min", least, 1}, {"ratio/max", most, 1}, {"never/max"}}};
+          .metrics = {{"accuracy", 1.0, 2.0}, {"ratio/min", least, 1.0}, {"ratio/max", most, 1.0}, {"never/max"}}};
 }
 
 double value(const StepSums& sums, size_t metric) {
@@ -44,14 +44,18 @@ TEST(Step, AnExtremeOnOneSideOfZeroIsNotZero) {
   EXPECT_EQ(value(sums, 2), -2);
 }
 
-TEST(Step, NumeratorsThatComeLateAreThoseOfTheFirstMetrics) {
+TEST(Step, NumbersThatComeLateAreThoseOfTheirMetrics) {
+  const auto late = [](double number) { return at::scalar_tensor(number, at::kDouble); };
   StepSums sums = zero_sums(Named());
   std::vector<LossTerms> all = {terms(-9, 1), terms(-9, 2)};
-  all[0].late = at::tensor({0.25, -3.0}, at::kDouble);
-  all[1].late = at::tensor({0.5, -2.0}, at::kDouble);
+  all[0].metrics[0] = {"accuracy", late(0.25), late(5)};
+  all[0].metrics[1].numerator = late(-3);
+  all[1].metrics[0].numerator = late(0.5);
+  all[1].metrics[1].numerator = late(-2);
   add_terms(sums, all);
   EXPECT_EQ(sums.loss, 2);
   EXPECT_EQ(sums.metrics[0].numerator, 0.75);
+  EXPECT_EQ(sums.metrics[0].denominator, 7);
   EXPECT_EQ(value(sums, 1), -3);
   EXPECT_EQ(value(sums, 2), 2);
 }

@@ -3,45 +3,20 @@
 #include <algorithm>
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include "data/loader/batch.h"
 #include "recipes/diagnostic.h"
+#include "trainer/ops/device.h"
 
 namespace temper::trainer {
-namespace {
 
-using torch::autograd::AutogradContext;
-using torch::autograd::variable_list;
-
-struct SumPerCompletion : torch::autograd::Function<SumPerCompletion> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& values,
-                            const at::Tensor& ends) {
-    const at::Tensor in = values.contiguous();
-    const int64_t completions = ends.numel() - 1;
-    at::Tensor sums = at::empty({completions}, in.options());
-    const int64_t* end = ends.const_data_ptr<int64_t>();
-    const float* value = in.const_data_ptr<float>();
-    for (int64_t c = 0; c < completions; ++c) {
-      double sum = 0;
-      for (int64_t i = end[c]; i < end[c + 1]; ++i) sum += value[i];
-      sums.mutable_data_ptr<float>()[c] = static_cast<float>(sum);
-    }
-    ctx->save_for_backward({ends});
-    return sums;
-  }
-
-  static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    const at::Tensor ends = ctx->get_saved_variables().front();
-    return {grads.front().repeat_interleave(ends.diff()), at::Tensor()};
-  }
-};
-
-}  // namespace
+at::Tensor owners(const at::Tensor& ends) { return at::repeat_interleave(ends.diff()); }
 
 at::Tensor sum_per_completion(const at::Tensor& values, const at::Tensor& ends) {
   TEMPER_CHECK(values.scalar_type() == at::kFloat && values.dim() == 1, "float32 values of targets");
-  return SumPerCompletion::apply(values, ends);
+  return at::zeros({ends.numel() - 1}, values.options().dtype(at::kDouble))
+      .index_add(0, sent_to(values.device(), owners(ends)), values.to(at::kDouble))
+      .to(at::kFloat);
 }
 
 at::Tensor completion_lengths(const data::Batch& batch) {
@@ -80,32 +55,31 @@ at::Tensor score_positions(const data::Batch& batch, const std::optional<int32_t
 at::Tensor chosen_of(const at::Tensor& values) { return values.view({-1, 2}).select(1, 0); }
 at::Tensor rejected_of(const at::Tensor& values) { return values.view({-1, 2}).select(1, 1); }
 
-double total_of(const at::Tensor& values) {
-  const at::Tensor in = values.detach().to(at::kFloat).contiguous();
-  const float* value = in.const_data_ptr<float>();
-  double total = 0;
-  for (int64_t i = 0; i < in.numel(); ++i) total += value[i];
-  return total;
+at::Tensor total_of(const at::Tensor& values) {
+  const at::Tensor wide = values.to(at::kDouble);
+  if (!wide.is_cpu()) return wide.sum();
+  // sum() adds in an order of its own, which depends on the number of threads.
+  const at::Tensor one_place = at::zeros({wide.numel()}, at::kLong);
+  return at::zeros({1}, at::kDouble).index_add(0, one_place, wide).squeeze(0);
 }
 
-MetricSum token_mean(const std::string& name, const at::Tensor& values, const at::Tensor& ends,
-                     Which which) {
-  const at::Tensor in = values.detach();
-  const float* value = in.const_data_ptr<float>();
+LateMetric token_mean(const std::string& name, const at::Tensor& values, const at::Tensor& ends,
+                      Which which) {
+  const at::Tensor all = values.detach();
+  if (which == Which::kAll) return {name, total_of(all), static_cast<double>(all.numel())};
   const int64_t* end = ends.const_data_ptr<int64_t>();
-  MetricSum mean{.name = name};
-  const int64_t first = which == Which::kRejected ? 1 : 0, step = which == Which::kAll ? 1 : 2;
-  for (int64_t c = first; c + 1 < ends.numel(); c += step) {
-    for (int64_t i = end[c]; i < end[c + 1]; ++i) mean.numerator += value[i];
-    mean.denominator += static_cast<double>(end[c + 1] - end[c]);
+  std::vector<int64_t> taken;
+  for (int64_t c = which == Which::kRejected ? 1 : 0; c + 1 < ends.numel(); c += 2) {
+    for (int64_t i = end[c]; i < end[c + 1]; ++i) taken.push_back(i);
   }
-  return mean;
+  const at::Tensor places = sent_to(all.device(), at::tensor(taken, at::kLong));
+  return {name, total_of(all.index_select(0, places)), static_cast<double>(taken.size())};
 }
 
-std::vector<MetricSum> pair_metrics(const PairValues& values) {
+std::vector<LateMetric> pair_metrics(const PairValues& values) {
   const double pairs = static_cast<double>(values.chosen_rewards.numel());
   const auto mean = [&](const char* name, const at::Tensor& each) {
-    return MetricSum{name, total_of(each), pairs};
+    return LateMetric{name, total_of(each.detach()), pairs};
   };
   const at::Tensor &chosen = values.chosen_rewards, &rejected = values.rejected_rewards;
   return {mean("rewards/chosen", chosen),

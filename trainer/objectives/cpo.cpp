@@ -11,6 +11,7 @@
 #include "trainer/objectives/completions.h"
 #include "trainer/objectives/pair_losses.h"
 #include "trainer/objectives/registry.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/token_log_probs.h"
 
 namespace temper::trainer {
@@ -44,22 +45,23 @@ class Cpo : public Objective {
         token_log_probs(model.hidden(batch), model.head(), targets.positions, targets.labels);
     const at::Tensor sums = sum_per_completion(tokens.log_probs, targets.ends);
     const at::Tensor lengths = targets.ends.diff();
-    const at::Tensor log_probs = options_.mean_log_probs() ? sums / lengths : sums;
+    const at::Tensor log_probs =
+        options_.mean_log_probs() ? sums / sent_to(sums.device(), lengths) : sums;
     const at::Tensor rewards = cpo_reward(log_probs, options_);
     const double rows = count(batch);
     at::Tensor sum = cpo_loss(chosen_of(rewards), rejected_of(rewards), options_).sum();
-    double likelihood = 0;
+    LateMetric likelihood{"nll_loss", 0.0, rows};
     if (cpo_alpha_ != 0) {
       const at::Tensor nll = -chosen_of(sums).sum() / chosen_of(lengths).sum();
       sum = sum + cpo_alpha_ * rows * nll;
-      likelihood = nll.item<double>();
+      likelihood.numerator = nll.detach().to(at::kDouble) * rows;
     }
     const at::Tensor worth = options_.beta * rewards.detach();
-    std::vector<MetricSum> metrics = pair_metrics({.chosen_rewards = chosen_of(worth),
-                                                   .rejected_rewards = rejected_of(worth),
-                                                   .chosen_logps = chosen_of(log_probs),
-                                                   .rejected_logps = rejected_of(log_probs)});
-    metrics.push_back({"nll_loss", likelihood * rows, rows});
+    std::vector<LateMetric> metrics = pair_metrics({.chosen_rewards = chosen_of(worth),
+                                                    .rejected_rewards = rejected_of(worth),
+                                                    .chosen_logps = chosen_of(log_probs),
+                                                    .rejected_logps = rejected_of(log_probs)});
+    metrics.push_back(std::move(likelihood));
     return {.sum = sum, .count = rows, .metrics = std::move(metrics)};
   }
 

@@ -12,6 +12,7 @@
 #include "trainer/objectives/dpo_losses.h"
 #include "trainer/objectives/reference.h"
 #include "trainer/objectives/registry.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/token_log_probs.h"
 
 namespace temper::trainer {
@@ -36,16 +37,18 @@ class Dpo : public Objective {
     const TokenLogProbs tokens =
         token_log_probs(model.hidden(batch), model.head(), targets.positions, targets.labels,
                         {.sum_of_squares = weighting_});
+    const at::Device device = tokens.log_probs.device();
     const Pair policy = pair_of(completion_log_probs(tokens.log_probs, targets.ends));
+    const at::Tensor reference = sent_to(device, batch.reference_log_probs);
     DpoInputs inputs{
         .policy = policy,
-        .reference = pair_of(completion_log_probs(batch.reference_log_probs, targets.ends)),
-        .lengths = pair_of(completion_lengths(batch)),
+        .reference = pair_of(completion_log_probs(reference, targets.ends)),
+        .lengths = pair_of(sent_to(device, completion_lengths(batch))),
         .chosen_nll = mean_chosen_nll(tokens.log_probs, targets.ends)};
     if (weighting_) {
       inputs.weights = wpo_weights(tokens.log_probs, tokens.log_sum_squares, targets.ends);
     }
-    std::vector<MetricSum> metrics = pair_metrics(
+    std::vector<LateMetric> metrics = pair_metrics(
         {.chosen_rewards = options_.beta * (policy.chosen - inputs.reference.chosen).detach(),
          .rejected_rewards = options_.beta * (policy.rejected - inputs.reference.rejected).detach(),
          .chosen_logps = policy.chosen,
@@ -73,7 +76,8 @@ class Dpo : public Objective {
  private:
   at::Tensor completion_log_probs(const at::Tensor& log_probs, const at::Tensor& ends) const {
     if (!ld_alpha_) return sum_per_completion(log_probs, ends);
-    return sum_per_completion(log_probs * ld_weights(ends, *ld_alpha_), ends);
+    const at::Tensor weights = sent_to(log_probs.device(), ld_weights(ends, *ld_alpha_));
+    return sum_per_completion(log_probs * weights, ends);
   }
 
   static at::Tensor mean_chosen_nll(const at::Tensor& log_probs, const at::Tensor& ends) {

@@ -9,6 +9,7 @@
 
 #include "recipes/diagnostic.h"
 #include "trainer/objectives/completions.h"
+#include "trainer/ops/device.h"
 
 namespace temper::trainer {
 namespace {
@@ -148,7 +149,8 @@ at::Tensor ld_weights(const at::Tensor& ends, double ld_alpha) {
 at::Tensor wpo_weights(const at::Tensor& log_probs, const at::Tensor& log_sum_squares,
                        const at::Tensor& ends) {
   const at::Tensor sums = sum_per_completion(log_probs.detach() - log_sum_squares, ends);
-  const at::Tensor weights = (sums / ends.diff().clamp_min(1)).exp();
+  const at::Tensor lengths = sent_to(sums.device(), ends.diff().clamp_min(1));
+  const at::Tensor weights = (sums / lengths).exp();
   return chosen_of(weights) * rejected_of(weights);
 }
 

@@ -58,7 +58,7 @@ void check(const DpoOptions& options);
 at::Tensor dpo_loss(const DpoInputs& inputs, const DpoOptions& options);
 
 /// LD-DPO (Liu et al. 2024, arXiv:2409.06411): of the longer completion of a pair the tokens beyond the
-/// other's length count `ld_alpha`. Weights of the targets [n]; `ends`: data::Targets.
+/// other's length count `ld_alpha`. Weights of the targets [n], on the host; `ends`: data::Targets.
 at::Tensor ld_weights(const at::Tensor& ends, double ld_alpha);
 
 /// WPO (Zhou et al. 2024, arXiv:2406.11827, eq. 2, aligned to sampling): the product of both completions'

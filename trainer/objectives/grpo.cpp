@@ -8,6 +8,7 @@
 #include "trainer/objectives/grpo_losses.h"
 #include "trainer/objectives/registry.h"
 #include "trainer/objectives/rollout_objective.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/token_log_probs.h"
 #include "trainer/rollouts/metrics.h"
 
@@ -28,12 +29,15 @@ class Grouped : public RolloutObjective {
     const TokenLogProbs now = token_log_probs(
         model.hidden(batch), model.head(), batch.targets.positions, batch.targets.labels,
         {.temperature = rollout.temperature, .entropy_gradient = rollout.entropy_coef != 0});
+    const auto there = [&](const at::Tensor& of_batch) {
+      return of_batch.defined() ? sent_to(now.log_probs.device(), of_batch) : of_batch;
+    };
     return {.log_probs = now.log_probs,
             .entropy = now.entropy,
-            .old_log_probs = rollout.old_log_probs,
-            .reference_log_probs = batch.reference_log_probs,
+            .old_log_probs = there(rollout.old_log_probs),
+            .reference_log_probs = there(batch.reference_log_probs),
             .ends = batch.targets.ends,
-            .advantages = rollout.advantages,
+            .advantages = there(rollout.advantages),
             .mean_tokens = rollout.mean_tokens,
             .entropy_coef = rollout.entropy_coef};
   }
@@ -41,7 +45,8 @@ class Grouped : public RolloutObjective {
   static void add_sampling(const PolicyTokens& tokens, const data::Batch& batch, LossTerms& terms) {
     const at::Tensor old =
         tokens.old_log_probs.defined() ? tokens.old_log_probs : tokens.log_probs.detach();
-    for (MetricSum& metric : sampling_metrics(old, batch.rollout.sampling_log_probs)) {
+    const at::Tensor sampling = sent_to(old.device(), batch.rollout.sampling_log_probs);
+    for (LateMetric& metric : sampling_metrics(old, sampling)) {
       terms.metrics.push_back(std::move(metric));
     }
   }

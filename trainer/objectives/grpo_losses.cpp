@@ -6,15 +6,12 @@
 #include <ATen/ATen.h>
 
 #include "recipes/diagnostic.h"
+#include "trainer/objectives/completions.h"
 #include "trainer/objectives/registry.h"
+#include "trainer/ops/device.h"
 
 namespace temper::trainer {
 namespace {
-
-// Index of the completion that each target belongs to, [n].
-at::Tensor owners(const at::Tensor& ends) { return at::repeat_interleave(at::diff(ends)); }
-
-double number(const at::Tensor& scalar) { return scalar.item<double>(); }
 
 // What all loss types are made from. The level of a ratio is a token ([n]) or a completion ([C]);
 // the other tensors are per token.
@@ -34,16 +31,18 @@ struct Terms {
   }
   // Per completion, [C] float64.
   at::Tensor sums(const at::Tensor& x) const {
-    return at::zeros({completions}, at::kDouble).index_add(0, owner, x.to(at::kDouble));
+    return at::zeros({completions}, lengths.options()).index_add(0, owner, x.to(at::kDouble));
   }
+  // [] float64.
   at::Tensor total(const at::Tensor& x) const { return sums(x).sum(); }
 };
 
 Terms make_terms(const PolicyTokens& tokens, const GrpoOptions& options) {
   Terms t{.tokens = tokens, .options = options, .completions = tokens.advantages.numel()};
   TEMPER_CHECK(tokens.ends.numel() == t.completions + 1, "an advantage for each completion");
-  t.owner = owners(tokens.ends);
-  t.lengths = at::diff(tokens.ends).to(at::kDouble).clamp_min(1);
+  const at::Device device = tokens.log_probs.device();
+  t.owner = sent_to(device, owners(tokens.ends));
+  t.lengths = sent_to(device, at::diff(tokens.ends).to(at::kDouble).clamp_min(1));
   t.advantages = tokens.advantages.index_select(0, t.owner);
   const at::Tensor& old =
       tokens.old_log_probs.defined() ? tokens.old_log_probs : tokens.log_probs.detach();
@@ -171,24 +170,26 @@ bool logs_clipping(const GrpoOptions& options) {
 }
 
 // The mean over tokens of what is at a ratio's level; over completions where that is the sequence.
-MetricSum level_mean(const Terms& t, std::string name, const at::Tensor& x) {
-  const double sum = number(t.options.sequence_level ? x.to(at::kDouble).sum() : t.total(x));
-  return {.name = std::move(name), .numerator = sum, .denominator = static_cast<double>(x.numel())};
+LateMetric level_mean(const Terms& t, std::string name, const at::Tensor& x) {
+  return {.name = std::move(name),
+          .numerator = t.options.sequence_level ? x.to(at::kDouble).sum() : t.total(x),
+          .denominator = static_cast<double>(x.numel())};
 }
 
 // The least or greatest mean of a completion; those without targets do not count.
-MetricSum extreme(const Terms& t, std::string name, const at::Tensor& x, bool greatest) {
+LateMetric extreme(const Terms& t, std::string name, const at::Tensor& x, bool greatest) {
   at::Tensor means = x.to(at::kDouble);
   if (!t.options.sequence_level) {
-    means = (t.sums(x) / t.lengths).masked_select(at::diff(t.tokens.ends) > 0);
+    const at::Tensor with_targets = at::diff(t.tokens.ends).nonzero().squeeze(1);
+    means = (t.sums(x) / t.lengths).index_select(0, sent_to(x.device(), with_targets));
   }
   if (means.numel() == 0) return {.name = std::move(name)};
   return {.name = std::move(name),
-          .numerator = number(greatest ? means.max() : means.min()),
-          .denominator = 1};
+          .numerator = greatest ? means.max() : means.min(),
+          .denominator = 1.0};
 }
 
-void add_clipping(const Terms& t, std::vector<MetricSum>& metrics) {
+void add_clipping(const Terms& t, std::vector<LateMetric>& metrics) {
   const at::Tensor ratio = capped_ratio(t).detach();
   const at::Tensor low =
       (ratio < 1 - t.options.epsilon).logical_and(t.ratio_advantages < 0).to(at::kFloat);
@@ -206,10 +207,6 @@ constexpr const char* kClipping[] = {"clip_ratio/low_mean", "clip_ratio/low_min"
                                      "clip_ratio/region_mean"};
 
 }  // namespace
-
-at::Tensor completion_sums(const at::Tensor& x, const at::Tensor& ends) {
-  return at::zeros({ends.numel() - 1}, at::kDouble).index_add(0, owners(ends), x.to(at::kDouble));
-}
 
 GrpoOptions grpo_options(const recipes::Objective& o) {
   GrpoOptions options;
@@ -269,24 +266,24 @@ LossTerms grpo_loss(const PolicyTokens& tokens, const GrpoOptions& options) {
   const auto completions = static_cast<double>(t.completions);
   const auto count = static_cast<double>(tokens.log_probs.numel());
   LossTerms terms{.sum = {}, .count = completions, .metrics = {}};
-  terms.metrics.push_back({"entropy", number(t.total(tokens.entropy)), count});
+  terms.metrics.push_back({"entropy", t.total(tokens.entropy.detach()), count});
   if (options.entropy_bonus) {
-    const at::Tensor entropy = t.total(tokens.entropy * acted_on);
-    const double of = number(t.total(acted_on));
-    terms.metrics.push_back({"policy_loss", number(sum), completions});
-    terms.metrics.push_back({"policy_entropy", number(entropy), of});
-    sum = sum - tokens.entropy_coef * completions / std::max(1.0, of) * entropy;
+    const at::Tensor entropy = t.total(tokens.entropy * acted_on), of = t.total(acted_on);
+    terms.metrics.push_back({"policy_loss", sum.detach(), completions});
+    terms.metrics.push_back({"policy_entropy", entropy.detach(), of});
+    sum = sum - tokens.entropy_coef * completions / of.clamp_min(1) * entropy;
   }
   terms.sum = sum.to(at::kFloat);
-  if (options.beta != 0) terms.metrics.push_back({"kl", number(t.total(divergence)), count});
+  if (options.beta != 0) terms.metrics.push_back({"kl", t.total(divergence.detach()), count});
   if (logs_clipping(options)) add_clipping(t, terms.metrics);
   if (options.loss_type == "cispo") {
-    const at::Tensor over = (t.ratio > options.epsilon_high).logical_and(t.ratio_advantages > 0);
+    const at::Tensor over =
+        (t.ratio.detach() > options.epsilon_high).logical_and(t.ratio_advantages > 0);
     terms.metrics.push_back(level_mean(t, "cispo_clip_ratio", over.to(at::kFloat)));
   }
   if (options.loss_type == "vespo") {
     terms.metrics.push_back(
-        {"vespo/phi_seq_mean", number(vespo_weights(t).to(at::kDouble).sum()), completions});
+        {"vespo/phi_seq_mean", vespo_weights(t).to(at::kDouble).sum(), completions});
   }
   return terms;
 }
@@ -309,7 +306,7 @@ LossTerms rloo_loss(const PolicyTokens& tokens, double epsilon, double epsilon_h
   const at::Tensor losses = -at::minimum(t.ratio * tokens.advantages, inside * tokens.advantages);
   LossTerms terms{.sum = losses.to(at::kDouble).sum().to(at::kFloat),
                   .count = static_cast<double>(t.completions),
-                  .metrics = {{"entropy", number(t.total(tokens.entropy)),
+                  .metrics = {{"entropy", t.total(tokens.entropy.detach()),
                                static_cast<double>(tokens.entropy.numel())}}};
   add_clipping(t, terms.metrics);
   return terms;
@@ -321,23 +318,22 @@ std::vector<std::string> sampling_metric_names() {
           "sampling/importance_sampling_ratio/max"};
 }
 
-std::vector<MetricSum> sampling_metrics(const at::Tensor& old_log_probs,
-                                        const at::Tensor& sampling_log_probs) {
-  std::vector<MetricSum> metrics;
+std::vector<LateMetric> sampling_metrics(const at::Tensor& old_log_probs,
+                                         const at::Tensor& sampling_log_probs) {
+  std::vector<LateMetric> metrics;
   for (std::string& name : sampling_metric_names()) metrics.push_back({.name = std::move(name)});
   const int64_t count = old_log_probs.numel();
   if (count == 0) return metrics;
   const at::Tensor difference = (old_log_probs - sampling_log_probs).to(at::kDouble);
   const at::Tensor ratio = difference.exp(), distance = difference.abs();
-  const at::Tensor ends = at::tensor({int64_t{0}, count}, at::kLong);
   const auto set = [&](size_t i, const at::Tensor& value, double denominator) {
-    metrics[i].numerator = number(value);
+    metrics[i].numerator = value;
     metrics[i].denominator = denominator;
   };
-  set(0, completion_sums(distance, ends).sum(), static_cast<double>(count));
+  set(0, total_of(distance), static_cast<double>(count));
   set(1, distance.max(), 1);
   set(2, ratio.min(), 1);
-  set(3, completion_sums(ratio, ends).sum(), static_cast<double>(count));
+  set(3, total_of(ratio), static_cast<double>(count));
   set(4, ratio.max(), 1);
   return metrics;
 }

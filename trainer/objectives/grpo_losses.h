@@ -14,7 +14,7 @@
 /// completions of one micro-batch. Legend: C completions, n targets in all, grouped by completion.
 namespace temper::trainer {
 
-/// What a loss sees of C completions; all float32.
+/// What a loss sees of C completions; all float32, where the model is but for `ends`.
 struct PolicyTokens {
   at::Tensor log_probs;            // [n] of the policy, differentiable
   at::Tensor entropy;              // [n] differentiable where entropy_coef is not 0
@@ -76,12 +76,9 @@ std::vector<std::string> rloo_metric_names();
 
 /// sampling/sampling_logp_difference/{mean,max} and
 /// sampling/importance_sampling_ratio/{min,mean,max}: per token, of the training pass against the
-/// sampler; the ratio is 1 where both compute alike.
-std::vector<MetricSum> sampling_metrics(const at::Tensor& old_log_probs,
-                                        const at::Tensor& sampling_log_probs);
+/// sampler; the ratio is 1 where both compute alike. Both arguments are on one device.
+std::vector<LateMetric> sampling_metrics(const at::Tensor& old_log_probs,
+                                         const at::Tensor& sampling_log_probs);
 std::vector<std::string> sampling_metric_names();
-
-/// Sums of x [n] over each completion's targets, [C] float64, in the order of the targets.
-at::Tensor completion_sums(const at::Tensor& x, const at::Tensor& ends);
 
 }  // namespace temper::trainer

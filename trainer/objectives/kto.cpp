@@ -15,6 +15,7 @@
 #include "trainer/objectives/kto_loss.h"
 #include "trainer/objectives/reference.h"
 #include "trainer/objectives/registry.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/token_log_probs.h"
 
 namespace temper::trainer {
@@ -80,12 +81,16 @@ class Kto : public Objective {
         at::full({1}, static_cast<int64_t>(batches.micro_batches.size()), at::kLong);
     with.communicator.all_reduce(most, parallel::ReduceOp::kMax)->wait();
     at::Tensor means = at::zeros({2, most.item<int64_t>()}, at::kDouble);  // sums, ranks
-    for (size_t i = 0; i < batches.micro_batches.size(); ++i) {
-      const auto at = static_cast<int64_t>(i);
-      means[0][at] = mean_log_ratio(batches.micro_batches[i], with);
-      means[1][at] = 1;
+    std::vector<at::Tensor> own;
+    for (const data::Batch& batch : batches.micro_batches) {
+      own.push_back(mean_log_ratio(batch, with));
     }
     end_passes(with.model);
+    if (!own.empty()) {
+      const auto count = static_cast<int64_t>(own.size());
+      means[0].narrow(0, 0, count).copy_(at::stack(own));
+      means[1].narrow(0, 0, count).fill_(1);
+    }
     with.communicator.all_reduce(means)->wait();
     for (size_t i = 0; i < batches.micro_batches.size(); ++i) {
       const auto at = static_cast<int64_t>(i);
@@ -99,13 +104,14 @@ class Kto : public Objective {
     const TokenLogProbs tokens =
         token_log_probs(model.hidden(batch), model.head(), targets.positions, targets.labels);
     const at::Tensor log_probs = sum_per_completion(tokens.log_probs, targets.ends);
-    const at::Tensor log_ratios =
-        log_probs - sum_per_completion(batch.reference_log_probs, targets.ends);
+    const at::Tensor reference = sent_to(log_probs.device(), batch.reference_log_probs);
+    const at::Tensor log_ratios = log_probs - sum_per_completion(reference, targets.ends);
     at::Tensor desirable = at::empty({batch.rows}, at::kBool);
     for (int64_t i = 0; i < batch.rows; ++i) {
       desirable[i] = is_desirable(batch.tokenized[static_cast<size_t>(i)]);
     }
-    return {.sum = kto_loss(log_ratios, desirable, batch.baseline, options_).sum(),
+    const at::Tensor good = sent_to(log_probs.device(), desirable);
+    return {.sum = kto_loss(log_ratios, good, batch.baseline, options_).sum(),
             .count = count(batch),
             .metrics = metrics(batch, tokens, log_probs.detach(), log_ratios.detach(), desirable)};
   }
@@ -118,47 +124,57 @@ class Kto : public Objective {
   double count(const data::Batch& batch) const override { return static_cast<double>(batch.rows); }
 
  private:
-  static double mean_log_ratio(const data::Batch& batch, const Preparation& with) {
+  // [] float64, where the model is.
+  static at::Tensor mean_log_ratio(const data::Batch& batch, const Preparation& with) {
     const data::Batch pairs =
         data::collate_rows(mismatched(batch.tokenized, with.max_length), data::RowLayout{});
     const data::Targets& targets = pairs.targets;
     const at::Tensor policy = token_log_probs(with.model.hidden(pairs), with.model.head(),
                                               targets.positions, targets.labels)
                                   .log_probs;
+    const at::Tensor reference = sent_to(policy.device(), with.reference->log_probs(pairs, 1.0));
     const at::Tensor ratios = sum_per_completion(policy, targets.ends) -
-                              sum_per_completion(with.reference->log_probs(pairs, 1.0), targets.ends);
+                              sum_per_completion(reference, targets.ends);
     return total_of(ratios) / static_cast<double>(ratios.numel());
   }
 
-  // Means over the completions, or their tokens, of one class.
-  std::vector<MetricSum> metrics(const data::Batch& batch, const TokenLogProbs& tokens,
-                                 const at::Tensor& log_probs, const at::Tensor& log_ratios,
-                                 const at::Tensor& desirable) const {
-    const at::Tensor lengths = batch.targets.ends.diff();
-    const at::Tensor logits = sum_per_completion(tokens.mean_logits, batch.targets.ends);
-    const auto mean = [&](const char* name, const at::Tensor& values, const at::Tensor& weights,
-                          bool of_desirable) {
-      const at::Tensor own = of_desirable ? desirable : desirable.logical_not();
-      return MetricSum{name, total_of(values.masked_select(own)),
-                       total_of(weights.masked_select(own))};
-    };
-    const at::Tensor ones = at::ones_like(log_probs), rewards = options_.beta * log_ratios;
-    const MetricSum chosen = mean("rewards/chosen", rewards, ones, true);
-    const MetricSum rejected = mean("rewards/rejected", rewards, ones, false);
-    MetricSum margins{.name = "rewards/margins"};  // of the micro-batches that have both
-    if (chosen.denominator > 0 && rejected.denominator > 0) {
-      margins.numerator =
-          chosen.numerator / chosen.denominator - rejected.numerator / rejected.denominator;
-      margins.denominator = 1;
+  // The completions of one class.
+  struct Class {
+    double rows, tokens;
+    at::Tensor places;  // where the model is
+
+    Class(const data::Batch& batch, const at::Tensor& members, at::Device device)
+        : rows(static_cast<double>(members.sum().item<int64_t>())),
+          tokens(static_cast<double>(
+              batch.targets.ends.diff().masked_select(members).sum().item<int64_t>())),
+          places(sent_to(device, members.nonzero().squeeze(1))) {}
+    at::Tensor total(const at::Tensor& values) const {
+      return total_of(values.index_select(0, places));
     }
-    return {{"kl", batch.baseline, 1},
-            chosen,
-            rejected,
+  };
+
+  // Means over the completions, or their tokens, of one class. `desirable` is on the host.
+  std::vector<LateMetric> metrics(const data::Batch& batch, const TokenLogProbs& tokens,
+                                  const at::Tensor& log_probs, const at::Tensor& log_ratios,
+                                  const at::Tensor& desirable) const {
+    const at::Tensor logits = sum_per_completion(tokens.mean_logits, batch.targets.ends);
+    const Class chosen(batch, desirable, log_probs.device());
+    const Class rejected(batch, desirable.logical_not(), log_probs.device());
+    const at::Tensor rewards = options_.beta * log_ratios;
+    const at::Tensor of_chosen = chosen.total(rewards), of_rejected = rejected.total(rewards);
+    LateMetric margins{.name = "rewards/margins"};  // of the micro-batches that have both
+    if (chosen.rows > 0 && rejected.rows > 0) {
+      margins.numerator = of_chosen / chosen.rows - of_rejected / rejected.rows;
+      margins.denominator = 1.0;
+    }
+    return {{"kl", batch.baseline, 1.0},
+            {"rewards/chosen", of_chosen, chosen.rows},
+            {"rewards/rejected", of_rejected, rejected.rows},
             margins,
-            mean("logps/chosen", log_probs, ones, true),
-            mean("logps/rejected", log_probs, ones, false),
-            mean("logits/chosen", logits, lengths, true),
-            mean("logits/rejected", logits, lengths, false),
+            {"logps/chosen", chosen.total(log_probs), chosen.rows},
+            {"logps/rejected", rejected.total(log_probs), rejected.rows},
+            {"logits/chosen", chosen.total(logits), chosen.tokens},
+            {"logits/rejected", rejected.total(logits), rejected.tokens},
             token_mean("entropy", tokens.entropy, batch.targets.ends, Which::kAll)};
   }
 

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -32,13 +33,21 @@ struct MetricSum {
   double denominator = 0;
 };
 
+/// What the host knows, or a tensor [] float64, no gradient, that a device may still compute.
+using LateNumber = std::variant<double, at::Tensor>;
+
+/// A metric of one micro-batch, to be a MetricSum once it is known.
+struct LateMetric {
+  std::string name;
+  LateNumber numerator = 0.0;
+  LateNumber denominator = 0.0;
+};
+
+/// On a device loss() waits for nothing: add_terms (step.h) fetches the numbers of many micro-batches at once.
 struct LossTerms {
   at::Tensor sum;        // [] float32; differentiate it with LossGradient::value() (ops accumulate weight gradients going forward)
   double count = 0;      // supervised tokens, or pairs
-  std::vector<MetricSum> metrics;
-  /// Where `sum` is on a device, which may still compute it: numerators of the first metrics that are there too, [n] float64, in
-  /// the place of those above. add_terms (step.h) fetches both for many micro-batches at once.
-  at::Tensor late{};
+  std::vector<LateMetric> metrics;
 };
 
 /// What an objective may use before the gradients of a step are computed.

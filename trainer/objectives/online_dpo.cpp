@@ -10,6 +10,7 @@
 #include "trainer/objectives/completions.h"
 #include "trainer/objectives/registry.h"
 #include "trainer/objectives/rollout_objective.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/token_log_probs.h"
 
 namespace temper::trainer {
@@ -26,10 +27,10 @@ LossTerms online_dpo_loss(const SampledPairs& pairs, const DpoOptions& options) 
   const at::Tensor log_probs = pairs.log_probs.detach();
   const at::Tensor divergence = log_probs - pairs.reference_log_probs;
   const at::Tensor rewards = options.beta * divergence;
-  std::vector<MetricSum> metrics = pair_metrics({.chosen_rewards = chosen_of(rewards),
-                                                 .rejected_rewards = rejected_of(rewards),
-                                                 .chosen_logps = chosen_of(log_probs),
-                                                 .rejected_logps = rejected_of(log_probs)});
+  std::vector<LateMetric> metrics = pair_metrics({.chosen_rewards = chosen_of(rewards),
+                                                  .rejected_rewards = rejected_of(rewards),
+                                                  .chosen_logps = chosen_of(log_probs),
+                                                  .rejected_logps = rejected_of(log_probs)});
   const auto completions = static_cast<double>(log_probs.numel());
   const auto add = [&](const char* name, const at::Tensor& values) {
     metrics.push_back({name, total_of(values), completions});
@@ -91,11 +92,14 @@ class OnlineDpo : public RolloutObjective {
     const data::Targets& targets = batch.targets;
     const TokenLogProbs tokens =
         token_log_probs(model.hidden(batch), model.head(), targets.positions, targets.labels);
-    return online_dpo_loss({.log_probs = sum_per_completion(tokens.log_probs, targets.ends),
-                            .reference_log_probs =
-                                sum_per_completion(batch.reference_log_probs, targets.ends),
-                            .rewards = batch.rollout.rewards},
-                           options_);
+    const auto there = [&](const at::Tensor& of_batch) {
+      return sent_to(tokens.log_probs.device(), of_batch);
+    };
+    return online_dpo_loss(
+        {.log_probs = sum_per_completion(tokens.log_probs, targets.ends),
+         .reference_log_probs = sum_per_completion(there(batch.reference_log_probs), targets.ends),
+         .rewards = there(batch.rollout.rewards)},
+        options_);
   }
 
   std::vector<std::string> metric_names() const override {

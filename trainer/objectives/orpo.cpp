@@ -11,6 +11,7 @@
 #include "trainer/objectives/completions.h"
 #include "trainer/objectives/pair_losses.h"
 #include "trainer/objectives/registry.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/token_log_probs.h"
 
 namespace temper::trainer {
@@ -74,20 +75,21 @@ class Orpo : public Objective {
                            chosen_of(text_ends.diff()).sum();
 
     const at::Tensor ends = at::tensor(selection.ends, at::kLong);
+    const auto there = [&](const at::Tensor& host) { return sent_to(log_probs.device(), host); };
     const at::Tensor own =
-        log_probs.index_select(0, at::tensor(selection.completions, at::kLong));
-    const at::Tensor means = sum_per_completion(own, ends) / ends.diff();
+        log_probs.index_select(0, there(at::tensor(selection.completions, at::kLong)));
+    const at::Tensor means = sum_per_completion(own, ends) / there(ends.diff());
     const at::Tensor odds = log_odds(chosen_of(means), rejected_of(means));
     const at::Tensor ratio = at::log_sigmoid(odds);
     const double rows = count(batch);
     const at::Tensor worth = beta_ * means.detach();
-    std::vector<MetricSum> metrics = pair_metrics({.chosen_rewards = chosen_of(worth),
-                                                   .rejected_rewards = rejected_of(worth),
-                                                   .chosen_logps = chosen_of(means),
-                                                   .rejected_logps = rejected_of(means)});
-    metrics.push_back({"nll_loss", nll.item<double>() * rows, rows});
-    metrics.push_back({"log_odds_ratio", total_of(ratio), rows});
-    metrics.push_back({"log_odds_chosen", total_of(odds), rows});
+    std::vector<LateMetric> metrics = pair_metrics({.chosen_rewards = chosen_of(worth),
+                                                    .rejected_rewards = rejected_of(worth),
+                                                    .chosen_logps = chosen_of(means),
+                                                    .rejected_logps = rejected_of(means)});
+    metrics.push_back({"nll_loss", nll.detach().to(at::kDouble) * rows, rows});
+    metrics.push_back({"log_odds_ratio", total_of(ratio.detach()), rows});
+    metrics.push_back({"log_odds_chosen", total_of(odds.detach()), rows});
     return {.sum = rows * nll - beta_ * ratio.sum(), .count = rows, .metrics = std::move(metrics)};
   }
 

@@ -12,6 +12,7 @@
 #include "trainer/objectives/ppo_losses.h"
 #include "trainer/objectives/registry.h"
 #include "trainer/objectives/rollout_objective.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/token_log_probs.h"
 #include "trainer/ops/token_values.h"
 
@@ -64,14 +65,17 @@ std::vector<MetricSum> metrics_of(const ScoredTokens& tokens, const Completions&
                                   const PpoOptions& options) {
   const auto count = static_cast<double>(completions.size());
   const double divergence =
-      options.kl_coef != 0 ? total_of(tokens.log_probs - tokens.reference_log_probs) : 0;
+      options.kl_coef != 0
+          ? total_of(tokens.log_probs - tokens.reference_log_probs).item<double>()
+          : 0;
   const double penalty = -options.kl_coef * divergence;
   const at::Tensor scores = tokens.scores.masked_select(tokens.scores.isnan().logical_not());
   const auto scored = static_cast<double>(scores.numel());
-  const double score = total_of(scores);
+  const double score = total_of(scores).item<double>();
   double ended = 0;
   for (const SampledCompletion* completion : completions) ended += completion->truncated ? 0 : 1;
-  std::vector<MetricSum> metrics = {{"objective/entropy", -total_of(tokens.log_probs), count},
+  const double entropy = -total_of(tokens.log_probs).item<double>();
+  std::vector<MetricSum> metrics = {{"objective/entropy", entropy, count},
                                     {"objective/scores", score, scored},
                                     {"val/num_eos_tokens", ended, 1}};
   if (options.kl_coef != 0) {
@@ -131,15 +135,19 @@ class Ppo : public RolloutObjective {
     const TokenLogProbs now =
         token_log_probs(hidden, model.head(), batch.targets.positions, batch.targets.labels,
                         {.temperature = rollout.temperature});
-    LossTerms terms = ppo_loss({.log_probs = now.log_probs,
-                                .values = values(model, hidden, batch),
-                                .entropy = now.entropy,
-                                .old_log_probs = rollout.old_log_probs,
-                                .old_values = rollout.old_values,
-                                .advantages = rollout.token_advantages,
-                                .returns = rollout.returns},
-                               options_);
-    for (MetricSum& metric : sampling_metrics(rollout.old_log_probs, rollout.sampling_log_probs)) {
+    const auto there = [&](const at::Tensor& of_batch) {
+      return sent_to(now.log_probs.device(), of_batch);
+    };
+    const PpoTokens tokens{.log_probs = now.log_probs,
+                           .values = values(model, hidden, batch),
+                           .entropy = now.entropy,
+                           .old_log_probs = there(rollout.old_log_probs),
+                           .old_values = there(rollout.old_values),
+                           .advantages = there(rollout.token_advantages),
+                           .returns = there(rollout.returns)};
+    LossTerms terms = ppo_loss(tokens, options_);
+    for (LateMetric& metric :
+         sampling_metrics(tokens.old_log_probs, there(rollout.sampling_log_probs))) {
       terms.metrics.push_back(std::move(metric));
     }
     return terms;

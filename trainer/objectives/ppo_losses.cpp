@@ -10,11 +10,6 @@
 namespace temper::trainer {
 namespace {
 
-// Sum of x [n], [] float32, differentiable.
-at::Tensor summed(const at::Tensor& x) {
-  return sum_per_completion(x, at::tensor({int64_t{0}, x.numel()}, at::kLong)).squeeze(0);
-}
-
 // Tokens of completions that have a score, [n] bool.
 at::Tensor scored(const ScoredTokens& tokens) {
   return tokens.scores.isnan().logical_not().repeat_interleave(at::diff(tokens.ends));
@@ -75,7 +70,7 @@ at::Tensor generalized_advantages(const at::Tensor& rewards, const at::Tensor& v
 at::Tensor whitened(const at::Tensor& x, Mean mean) {
   const auto count = static_cast<double>(x.numel());
   if (x.numel() == 0) return x;
-  const double center = total_of(x) / count;
+  const double center = total_of(x).item<double>() / count;
   const at::Tensor around = x.to(at::kDouble) - center;
   double squares = 0;
   for (int64_t i = 0; i < x.numel(); ++i) {
@@ -105,21 +100,21 @@ LossTerms ppo_loss(const PpoTokens& tokens, const PpoOptions& options) {
   const at::Tensor ratio = log_ratio.exp();
   const at::Tensor free = -tokens.advantages * ratio;
   const at::Tensor clipped = -tokens.advantages * ratio.clamp(1 - c, 1 + c);
-  const at::Tensor policy_loss = summed(at::maximum(free, clipped));
+  const at::Tensor policy_loss = total_of(at::maximum(free, clipped)).to(at::kFloat);
 
   const at::Tensor near = tokens.values.clamp(tokens.old_values - d, tokens.old_values + d);
   const at::Tensor error = (tokens.values - tokens.returns).square();
   const at::Tensor near_error = (near - tokens.returns).square();
-  const at::Tensor value_loss = 0.5 * summed(at::maximum(error, near_error));
+  const at::Tensor value_loss = 0.5 * total_of(at::maximum(error, near_error)).to(at::kFloat);
 
   const auto count = static_cast<double>(tokens.log_probs.numel());
   const auto mean = [&](const char* name, const at::Tensor& each) {
-    return MetricSum{name, total_of(each), count};
+    return LateMetric{name, total_of(each.detach()), count};
   };
   return {.sum = policy_loss + options.vf_coef * value_loss,
           .count = count,
-          .metrics = {{"loss/policy_avg", policy_loss.item<double>(), count},
-                      {"loss/value_avg", value_loss.item<double>(), count},
+          .metrics = {{"loss/policy_avg", policy_loss.detach().to(at::kDouble), count},
+                      {"loss/value_avg", value_loss.detach().to(at::kDouble), count},
                       mean("policy/approxkl_avg", 0.5 * log_ratio.square()),
                       mean("policy/clipfrac_avg", clipped > free),
                       mean("policy/entropy_avg", tokens.entropy),

@@ -61,7 +61,7 @@ struct PpoTargets {
 /// A completion without a score teaches nothing: A = 0, R = V, and it is in no mean.
 PpoTargets ppo_targets(const ScoredTokens& tokens, const PpoOptions& options);
 
-/// What a loss sees of the completions of one micro-batch.
+/// What a loss sees of the completions of one micro-batch, all of it where the model is.
 struct PpoTokens {
   at::Tensor log_probs;      // [n] of the policy, differentiable
   at::Tensor values;         // [n] differentiable

@@ -14,6 +14,7 @@
 #include "trainer/objectives/completions.h"
 #include "trainer/objectives/pair_losses.h"
 #include "trainer/objectives/registry.h"
+#include "trainer/ops/device.h"
 #include "trainer/ops/head_scores.h"
 
 namespace temper::trainer {
@@ -27,8 +28,8 @@ at::Tensor reward_loss(const at::Tensor& chosen, const at::Tensor& rejected,
 
 namespace {
 
-// The column `margin`, where the rows have it.
-std::optional<at::Tensor> margins(const data::Batch& batch) {
+// The column `margin`, where the rows have it, [B] on `device`.
+std::optional<at::Tensor> margins(const data::Batch& batch, at::Device device) {
   std::vector<float> margins;
   for (const data::TokenizedRow& row : batch.tokenized) {
     if (row.columns.empty()) continue;
@@ -39,7 +40,7 @@ std::optional<at::Tensor> margins(const data::Batch& batch) {
   if (margins.size() != batch.tokenized.size()) {
     throw UserError("data: some rows have a margin and others none: give all rows one, or none");
   }
-  return at::tensor(margins);
+  return sent_to(device, at::tensor(margins));
 }
 
 std::optional<int32_t> pad_id(const Model& model) {
@@ -62,11 +63,12 @@ class RewardModel : public Objective {
     const at::Tensor chosen = chosen_of(scores), rejected = rejected_of(scores);
     const at::Tensor values = scores.detach(), ahead = (chosen - rejected).detach();
     const double rows = count(batch);
-    return {.sum = reward_loss(chosen, rejected, margins(batch), center_coefficient_).sum(),
+    const std::optional<at::Tensor> margin = margins(batch, scores.device());
+    return {.sum = reward_loss(chosen, rejected, margin, center_coefficient_).sum(),
             .count = rows,
-            .metrics = {{"min_reward", values.min().item<double>(), 1},
+            .metrics = {{"min_reward", values.min().to(at::kDouble), 1.0},
                         {"mean_reward", total_of(values), 2 * rows},
-                        {"max_reward", values.max().item<double>(), 1},
+                        {"max_reward", values.max().to(at::kDouble), 1.0},
                         {"accuracy", total_of(ahead.gt(0)), rows},
                         {"margin", total_of(ahead), rows}}};
   }

@@ -34,7 +34,7 @@ class Fingerprint {
   void add(const std::string& text) { add(text.c_str(), text.size() + 1); }
   void add(const at::Tensor& tensor) {
     if (!tensor.defined()) return;
-    const at::Tensor whole = tensor.detach().contiguous();
+    const at::Tensor whole = tensor.detach().cpu().contiguous();
     add(whole.const_data_ptr(), whole.nbytes());
   }
   std::string text() const {
@@ -135,7 +135,7 @@ std::unique_ptr<Reference> stored_reference(const fs::path& file, Reference& liv
           ends.push_back(before + batch.targets.ends.const_data_ptr<int64_t>()[document]);
         }
         parts.push_back(rank == communicator.rank()
-                            ? live.log_probs(batch, 1.0)
+                            ? live.log_probs(batch, 1.0).cpu()
                             : at::zeros({batch.targets.labels.numel()}, at::kFloat));
       }
       at::Tensor log_probs = at::cat(parts);

@@ -5,15 +5,9 @@
 namespace temper::trainer {
 
 LossTerms token_terms(const HeadTerms& head, double tokens) {
-  LossTerms terms{.sum = head.sum, .count = tokens, .metrics = {}};
-  for (const std::string& name : token_metric_names()) terms.metrics.push_back({name, 0, tokens});
-  if (head.sum.is_cpu()) {
-    terms.metrics[0].numerator = head.correct.item<double>();
-    terms.metrics[1].numerator = head.entropy.item<double>();
-  } else {
-    terms.late = at::stack({head.correct, head.entropy});
-  }
-  return terms;
+  return {.sum = head.sum,
+          .count = tokens,
+          .metrics = {{"mean_token_accuracy", head.correct, tokens}, {"entropy", head.entropy, tokens}}};
 }
 
 std::vector<std::string> token_metric_names() { return {"mean_token_accuracy", "entropy"}; }

@@ -9,7 +9,7 @@
 namespace temper::trainer {
 
 /// The terms of a loss over supervised tokens that an output head has summed up, and the names of
-/// their metrics. On a device nothing is waited for.
+/// their metrics.
 LossTerms token_terms(const HeadTerms& head, double tokens);
 std::vector<std::string> token_metric_names();
 

@@ -11,8 +11,7 @@ LabelRows label_rows(const at::Tensor& logits, const at::Tensor& labels) {
   TEMPER_CHECK(logits.is_contiguous() && labels.is_contiguous() && labels.size(0) == logits.size(0),
                "a label for each row of logits");
   const at::Tensor all = at::empty({5, logits.size(0)}, logits.options());
-  LabelRows rows{.all = all,
-                 .log_prob = all[0],
+  LabelRows rows{.log_prob = all[0],
                  .entropy = all[1],
                  .log_sum_exp = all[2],
                  .mean = all[3],

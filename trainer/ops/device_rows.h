@@ -4,11 +4,8 @@
 
 namespace temper::trainer {
 
-/// What rows of logits on a device say of their labels: [n] float32 each, views of `all`. Operators
-/// that end in an output head give what they find to the host, where losses and metrics are made of
-/// it.
+/// What rows of logits on a device say of their labels: [n] float32 each.
 struct LabelRows {
-  at::Tensor all;  // [5, n]
   at::Tensor log_prob, entropy, log_sum_exp, mean, correct;
 };
 

@@ -30,7 +30,7 @@ struct Function : torch::autograd::Function<Function> {
     ctx->save_for_backward({hidden, where});
     ctx->saved_data["head"] = c10::IValue::make_capsule(with);
     ctx->saved_data["inputs"] = static_cast<int64_t>(3 + leaves.size());
-    return scores.cpu();
+    return scores;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {

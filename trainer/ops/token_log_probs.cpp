@@ -40,7 +40,7 @@ struct Function : torch::autograd::Function<Function> {
                                const c10::intrusive_ptr<Values>& values) {
     const int64_t vocabulary = values->head.weight.size(0), count = labels.numel();
     const at::Tensor rows = hidden.reshape({-1, hidden.size(-1)});
-    const auto floats = at::TensorOptions(at::kFloat);
+    const auto floats = hidden.options().dtype(at::kFloat);
     at::Tensor log_probs = at::empty({count}, floats), entropy = at::empty({count}, floats);
     values->log_sum_exp = at::empty({count}, floats);
     values->mean_logits = at::empty({count}, floats);
@@ -50,22 +50,28 @@ struct Function : torch::autograd::Function<Function> {
     const double temperature = values->options.temperature;
     const int64_t* label = labels.const_data_ptr<int64_t>();
     const int64_t chunk = head_chunk(count, vocabulary);
-    at::Tensor logits = at::empty({chunk, vocabulary}, hidden.options().dtype(at::kFloat));
+    at::Tensor logits = at::empty({chunk, vocabulary}, floats);
     const bool on_device = kernels_for(hidden) != nullptr;
     const at::Tensor where = sent_to(hidden.device(), positions);
-    const at::Tensor device_labels = on_device ? sent_to(hidden.device(), labels) : at::Tensor();
-    std::vector<at::Tensor> chunks, chunks_of_squares;
+    const at::Tensor labels_there = sent_to(hidden.device(), labels);
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t size = std::min(chunk, count - begin);
       HeadProducts products(values->head, rows.index_select(0, where.narrow(0, begin, size)), begin);
       const at::Tensor logits_chunk = logits.narrow(0, 0, size);
       products.logits_into(logits_chunk, temperature);
       if (on_device) {
-        const LabelRows found = label_rows(logits_chunk, device_labels.narrow(0, begin, size));
-        chunks.push_back(found.all);
+        const LabelRows found = label_rows(logits_chunk, labels_there.narrow(0, begin, size));
+        const auto keep = [&](const at::Tensor& all, const at::Tensor& part) {
+          all.narrow(0, begin, size).copy_(part);
+        };
+        keep(log_probs, found.log_prob);
+        keep(entropy, found.entropy);
+        keep(values->log_sum_exp, found.log_sum_exp);
+        keep(values->mean_logits, found.mean * temperature);
+        keep(values->correct, found.correct);
         if (squares) {
-          chunks_of_squares.push_back(
-              at::logsumexp(2 * logits_chunk, 1).sub_(found.log_sum_exp, 2));
+          keep(values->log_sum_squares,
+               at::logsumexp(2 * logits_chunk, 1).sub_(found.log_sum_exp, 2));
         }
         continue;
       }
@@ -85,16 +91,7 @@ struct Function : torch::autograd::Function<Function> {
         }
       });
     }
-    if (!chunks.empty()) {
-      const at::Tensor all = at::cat(chunks, 1).cpu();
-      log_probs.copy_(all[0]);
-      entropy.copy_(all[1]);
-      values->log_sum_exp.copy_(all[2]);
-      values->mean_logits.copy_(all[3] * temperature);
-      values->correct.copy_(all[4]);
-      if (squares) values->log_sum_squares.copy_(at::cat(chunks_of_squares));
-    }
-    ctx->save_for_backward({hidden, positions, labels, entropy});
+    ctx->save_for_backward({hidden, where, labels_there, entropy});
     ctx->saved_data["values"] = at::IValue::make_capsule(values);
     ctx->saved_data["inputs"] = static_cast<int64_t>(4 + leaves.size());
     if (!values->options.entropy_gradient) ctx->mark_non_differentiable({entropy});
@@ -109,27 +106,16 @@ struct Function : torch::autograd::Function<Function> {
     const at::Tensor of_log_prob = grads[0].contiguous();
     const at::Tensor of_entropy =
         grads[1].defined() ? grads[1].contiguous() : at::zeros_like(of_log_prob);
-    // Targets without a gradient (clipped, masked, without an advantage) cost nothing.
-    const at::Tensor taken =
-        of_log_prob.ne(0).logical_or(of_entropy.ne(0)).nonzero().squeeze(1);
-    const int64_t count = taken.numel(), vocabulary = values->head.weight.size(0);
-    const at::Device device = hidden.device();
     const bool on_device = kernels_for(hidden) != nullptr;
-    const at::Tensor where = sent_to(device, positions.index_select(0, taken));
-    // On a device: what the gradient takes of the targets, in the order of `taken`.
-    const auto of_taken = [&](const at::Tensor& all) {
-      return sent_to(device, all.index_select(0, taken));
-    };
-    LabelGradient gradient;
-    at::Tensor device_labels;
-    if (on_device) {
-      const double t = values->options.temperature;
-      gradient = {.log_sum_exp = of_taken(values->log_sum_exp),
-                  .dlog_prob = of_taken(of_log_prob).div_(t),
-                  .entropy = of_taken(entropy),
-                  .dentropy = of_taken(of_entropy).div_(t)};
-      device_labels = of_taken(labels);
-    }
+    // Targets without a gradient (clipped, masked, without an advantage) cost nothing. A device is not
+    // asked which they are: it would have to be waited for.
+    const at::Tensor taken =
+        on_device ? at::arange(of_log_prob.numel(), positions.options())
+                  : of_log_prob.ne(0).logical_or(of_entropy.ne(0)).nonzero().squeeze(1);
+    const at::Tensor where = positions.index_select(0, taken);
+    const int64_t count = taken.numel(), vocabulary = values->head.weight.size(0);
+    const double temperature = values->options.temperature;
+    const at::Tensor dlog_prob = of_log_prob / temperature, dentropy = of_entropy / temperature;
     const at::Tensor rows = hidden.reshape({-1, hidden.size(-1)});
     at::Tensor dx = at::empty({count, rows.size(1)}, rows.options());
     const int64_t chunk = head_chunk(count, vocabulary);
@@ -138,7 +124,6 @@ struct Function : torch::autograd::Function<Function> {
     at::Tensor dlogits = hidden.scalar_type() == at::kFloat
                              ? logits
                              : at::empty({chunk, vocabulary}, hidden.options());
-    const auto temperature = static_cast<float>(values->options.temperature);
     const int64_t* target = taken.const_data_ptr<int64_t>();
     const int64_t* label = labels.const_data_ptr<int64_t>();
     for (int64_t begin = 0; begin < count; begin += chunk) {
@@ -147,11 +132,11 @@ struct Function : torch::autograd::Function<Function> {
       products.logits_into(logits.narrow(0, 0, size), temperature);
       if (on_device) {
         const auto part = [&](const at::Tensor& all) { return all.narrow(0, begin, size); };
-        label_gradient(logits.narrow(0, 0, size), part(device_labels),
-                       {.log_sum_exp = part(gradient.log_sum_exp),
-                        .dlog_prob = part(gradient.dlog_prob),
-                        .entropy = part(gradient.entropy),
-                        .dentropy = part(gradient.dentropy)},
+        label_gradient(logits.narrow(0, 0, size), part(labels),
+                       {.log_sum_exp = part(values->log_sum_exp),
+                        .dlog_prob = part(dlog_prob),
+                        .entropy = part(entropy),
+                        .dentropy = part(dentropy)},
                        dlogits.narrow(0, 0, size));
         products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
         continue;
@@ -163,9 +148,8 @@ struct Function : torch::autograd::Function<Function> {
             const int64_t i = target[begin + r];
             cpu::row_kernels<T>().log_prob_gradient(
                 input<float>(logits) + r * vocabulary, input<float>(values->log_sum_exp)[i],
-                input<float>(entropy)[i], label[i], input<float>(of_log_prob)[i] / temperature,
-                input<float>(of_entropy)[i] / temperature, output<T>(dlogits) + r * vocabulary,
-                vocabulary);
+                input<float>(entropy)[i], label[i], input<float>(dlog_prob)[i],
+                input<float>(dentropy)[i], output<T>(dlogits) + r * vocabulary, vocabulary);
           }
         });
       });

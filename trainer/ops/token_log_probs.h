@@ -6,7 +6,7 @@
 
 namespace temper::trainer {
 
-/// Per target, n of them; all float32, on the host.
+/// Per target, n of them; all float32, where hidden is.
 struct TokenLogProbs {
   at::Tensor log_probs;    // [n] log p of the label; differentiable
   at::Tensor entropy;      // [n] -sum_v p_v log p_v, nats; differentiable where asked for
@@ -25,7 +25,7 @@ struct LogProbOptions {
 /// time, and are computed again in backward, which is where the loss's gradient is first known.
 /// hidden [..., D]; positions [n] int64, which of the flattened hidden states predicts target i (one
 /// may predict several); labels [n] int64; both on the host. Gradients of the head's leaves are added in place
-/// (gradient.h). Sums are in an order independent of threads.
+/// (gradient.h). Sums are in an order independent of threads. A device is not waited for, neither here nor in backward.
 TokenLogProbs token_log_probs(const at::Tensor& hidden, const OutputHead& head,
                               const at::Tensor& positions, const at::Tensor& labels,
                               const LogProbOptions& options = {});

@@ -99,6 +99,7 @@ class ModelReward final : public Reward {
     const at::Tensor values =
         head_scores(model_->hidden(batch), model_->head(), at::tensor(read_at, at::kLong))
             .squeeze(1)
+            .cpu()
             .contiguous();
     for (size_t k = 0; k < packed.size(); ++k) {
       const double value = values.const_data_ptr<float>()[k];

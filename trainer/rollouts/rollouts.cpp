@@ -140,43 +140,46 @@ void Rollouts::leave_out(SampledGroups& groups) const {
 // value head expects, and the reference's log-probabilities.
 void Rollouts::add_log_probs(SampledGroups& groups, bool old) {
   if (!old && !objective_.needs_reference()) return;
+  std::vector<SampledCompletion*> completions;
+  std::vector<at::Tensor> own, values, reference;  // of the completions' tokens, in turn
   for (int32_t slice = 0; slice < static_cast<int32_t>(plan_.slices); ++slice) {
-    std::vector<SampledCompletion*> completions;
     for (SampledGroup& group : groups) {
       if (group.left_out || group.slice != slice) continue;
       for (SampledCompletion& completion : group.completions) {
         if (!(layout_.mask_truncated && completion.truncated)) completions.push_back(&completion);
       }
     }
-    size_t next = 0;
     for (const data::Batch& batch : micro_batches(groups, slice, 0, 1, layout_)) {
-      at::Tensor own, values, reference;
       if (old) {
         const at::Tensor hidden = run_.model->hidden(batch);
-        own = token_log_probs(hidden, run_.model->head(), batch.targets.positions,
-                              batch.targets.labels, {.temperature = layout_.temperature})
-                  .log_probs;
-        values = objective_.values(*run_.model, hidden, batch);
+        own.push_back(token_log_probs(hidden, run_.model->head(), batch.targets.positions,
+                                      batch.targets.labels, {.temperature = layout_.temperature})
+                          .log_probs);
+        const at::Tensor expected = objective_.values(*run_.model, hidden, batch);
+        if (expected.defined()) values.push_back(expected);
       }
       if (objective_.needs_reference()) {
         TEMPER_CHECK(run_.reference != nullptr, "an objective with a reference has one");
-        reference = run_.reference->log_probs(batch, layout_.temperature);
-      }
-      for (int64_t begin = 0; begin < batch.targets.labels.numel();) {
-        SampledCompletion& completion = *completions.at(next++);
-        const auto count = static_cast<int64_t>(completion.ids.size());
-        const auto take = [&](const at::Tensor& from, std::vector<float>& to) {
-          if (!from.defined()) return;
-          const float* first = from.const_data_ptr<float>() + begin;
-          to.assign(first, first + count);
-        };
-        take(own, completion.old_log_probs);
-        take(values, completion.values);
-        take(reference, completion.reference_log_probs);
-        begin += count;
+        reference.push_back(run_.reference->log_probs(batch, layout_.temperature));
       }
     }
   }
+  // Waits for a device once, not once a micro-batch.
+  const auto spread = [&](const std::vector<at::Tensor>& parts,
+                          std::vector<float> SampledCompletion::* to) {
+    if (parts.empty()) return;
+    const at::Tensor all = at::cat(parts).cpu();
+    const float* next = all.const_data_ptr<float>();
+    for (SampledCompletion* completion : completions) {
+      const float* end = next + completion->ids.size();
+      (completion->*to).assign(next, end);
+      next = end;
+    }
+    TEMPER_CHECK(next == all.const_data_ptr<float>() + all.numel(), "a number for each token");
+  };
+  spread(own, &SampledCompletion::old_log_probs);
+  spread(values, &SampledCompletion::values);
+  spread(reference, &SampledCompletion::reference_log_probs);
 }
 
 std::vector<MetricSum> Rollouts::judge(SampledGroups& groups) {
@@ -273,11 +276,13 @@ MetricLine Rollouts::evaluate() {
   std::vector<MetricSum> metrics = judge(groups);
 
   StepSums sums = zero_sums(objective_);
+  std::vector<LossTerms> terms;
   for (const data::Batch& batch :
        micro_batches(groups, 0, run_.world.rank, run_.world.size, layout_)) {
-    add_terms(sums, objective_.loss(*run_.model, batch));
+    terms.push_back(objective_.loss(*run_.model, batch));
     sums.input_tokens += static_cast<double>(batch.input_tokens);
   }
+  add_terms(sums, terms);
   exchange(sums, *run_.communicator);
   metrics.insert(metrics.end(), sums.metrics.begin(), sums.metrics.end());
   MetricLine line = {{"eval_loss", sums.loss / std::max(sums.count, 1.0)}};

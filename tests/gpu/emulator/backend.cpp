@@ -102,7 +102,7 @@ at::Tensor copy_from(const at::Tensor& self, const at::Tensor& to, bool non_bloc
   const bool goes_on = non_blocking && (self.is_cpu() ? self : to).is_pinned();
   // From pinned memory it could be, but would read what lies there when it is done again.
   if (asks_host) refuse_while_recording("a copy from or to the host");
-  if (asks_host && !goes_on) ++waited;
+  if (asks_host && !goes_on && self.numel() > 0) ++waited;
   const Working now;
   const auto copy = [target = on_host(to), source = on_host(self)] { target.copy_(source); };
   copy();
@@ -122,6 +122,7 @@ at::Tensor copied_to(const c10::Device& device, const at::Tensor& found) {
 struct Call {
   const c10::OperatorHandle& op;
   std::optional<c10::Device> device{};  // of the tensors
+  std::vector<std::pair<at::Tensor, at::Tensor>> grown{};  // results that begin empty, here and as the CPU's
 
   // An operator's tensor as the CPU's operator takes it.
   at::Tensor given(const at::Tensor& tensor) {
@@ -137,8 +138,16 @@ struct Call {
     return on_host(tensor);
   }
 
-  c10::IValue argument(const c10::IValue& value) {
-    if (value.isTensor()) return given(value.toTensor());
+  c10::IValue argument(const c10::IValue& value, size_t index) {
+    if (value.isTensor()) {
+      const at::Tensor tensor = given(value.toTensor());
+      const auto* alias = op.schema().arguments()[index].alias_info();
+      const bool is_written = alias != nullptr && alias->isWrite() && is_here(value.toTensor());
+      if (!is_written || tensor.numel() > 0) return tensor;
+      // The CPU's operator gives it its size.
+      grown.emplace_back(value.toTensor(), at::empty({0}, tensor.options()));
+      return grown.back().second;
+    }
     if (value.isTensorList()) {
       c10::List<at::Tensor> list;
       for (const at::Tensor& tensor : value.toTensorVector()) list.push_back(given(tensor));
@@ -147,6 +156,11 @@ struct Call {
     if (value.isOptionalTensorList()) {
       c10::List<std::optional<at::Tensor>> list;
       for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector()) {
+        // A mask becomes the places where it is true: as many as the host must know.
+        if (tensor && is_here(*tensor) && tensor->scalar_type() == at::kBool) {
+          refuse_while_recording("indexing by a mask");
+          ++waited;
+        }
         list.push_back(tensor ? std::optional(given(*tensor)) : std::nullopt);
       }
       return list;
@@ -210,9 +224,13 @@ void on_the_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
                                            stack->end());
   stack->resize(stack->size() - inputs);
   const Working now;
-  for (const c10::IValue& value : arguments) stack->push_back(call.argument(value));
+  for (size_t i = 0; i < inputs; ++i) stack->push_back(call.argument(arguments[i], i));
   const torch::jit::Stack given(stack->end() - static_cast<std::ptrdiff_t>(inputs), stack->end());
   op.callBoxed(stack);
+  for (auto& [tensor, found] : call.grown) {
+    tensor.resize_(found.sizes());
+    on_host(tensor).copy_(found);
+  }
   const size_t first = stack->size() - outputs;
   for (size_t i = 0; i < outputs; ++i) {
     (*stack)[first + i] = call.result((*stack)[first + i], i, arguments);

@@ -13,6 +13,7 @@
 #include "data/loader/batch.h"
 #include "data/loader/collate.h"
 #include "tests/trainer/llama_shape.h"
+#include "tests/trainer/objectives/known_metrics.h"
 #include "trainer/models/model.h"
 #include "trainer/objectives/objective.h"
 #include "trainer/objectives/reference.h"
@@ -109,10 +110,11 @@ inline Computed compute(Objective& objective, Model& model, Reference* reference
     terms.sum.backward();
     computed.loss += terms.sum.item<double>();
     computed.count += terms.count;
-    for (size_t i = 0; i < terms.metrics.size(); ++i) {
-      EXPECT_EQ(terms.metrics[i].name, computed.metrics[i].name);
-      computed.metrics[i].numerator += terms.metrics[i].numerator;
-      computed.metrics[i].denominator += terms.metrics[i].denominator;
+    const std::vector<MetricSum> metrics = known_metrics(terms);
+    for (size_t i = 0; i < metrics.size(); ++i) {
+      EXPECT_EQ(metrics[i].name, computed.metrics[i].name);
+      computed.metrics[i].numerator += metrics[i].numerator;
+      computed.metrics[i].denominator += metrics[i].denominator;
     }
   }
   computed.loss /= computed.count;

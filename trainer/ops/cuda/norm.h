@@ -53,9 +53,9 @@ __global__ void norm_kernel(NormView v) {
     Pack<T, kWide> bias{}, out;
     if constexpr (kCentred) bias = load_pack<kWide>(static_cast<const T*>(v.bias) + i);
     for (int k = 0; k < kWide; ++k) {
-      float y = (widened(pack.at[k]) - mean) * rstd * widened(weight.at[k]);
-      if constexpr (kCentred) y += widened(bias.at[k]);
-      rounded_store(&out.at[k], y);
+      float value = (widened(pack.at[k]) - mean) * rstd * widened(weight.at[k]);
+      if constexpr (kCentred) value += widened(bias.at[k]);
+      rounded_store(&out.at[k], value);
     }
     store_pack(y + i, out);
   }
