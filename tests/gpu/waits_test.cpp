@@ -75,8 +75,9 @@ std::vector<data::TokenizedRow> pairs_with_margins() {
   return rows;
 }
 
-// Completions, good and bad in turn, with all that a loss may ask of them. Each has a prompt of its own: two that follow the same one
-// have first tokens of one entropy, and rounding would decide which of them top_entropy_quantile takes.
+// Completions, good and bad in turn, with all that a loss may ask of them. Each has a prompt of its
+// own: two that follow the same one have first tokens of one entropy, and rounding would decide
+// which of them top_entropy_quantile takes.
 data::StepBatches sampled(int64_t micro_batches) {
   SampledGroups groups;
   for (int32_t c = 0; c < 2 * kRows; ++c) {
@@ -94,9 +95,8 @@ data::StepBatches sampled(int64_t micro_batches) {
     completion.reward = completion.advantage = c % 2 == 0 ? 1.5f : -1.0f;
     groups.push_back({.place = c, .prompt = {1, 5 + c}, .completions = {std::move(completion)}});
   }
-  data::StepBatches batches{
-      .micro_batches = trainer::micro_batches(
-          groups, 0, 0, 1, {.micro = 2 * kRows / micro_batches})};
+  data::StepBatches batches{.micro_batches = trainer::micro_batches(
+                                groups, 0, 0, 1, {.micro = 2 * kRows / micro_batches})};
   for (data::Batch& batch : batches.micro_batches) batch.rollout.entropy_coef = 0.1;
   return batches;
 }
@@ -110,7 +110,8 @@ struct Step {
 std::unique_ptr<Model> model_for(const Objective& objective, const recipes::Objective& settings,
                                  const ModelOptions& options) {
   const bool scores = settings.kind == "reward";
-  auto model = small_model(7, scores ? with_score_head(small_config(), 1, 2) : small_config(), options);
+  auto model =
+      small_model(7, scores ? with_score_head(small_config(), 1, 2) : small_config(), options);
   if (objective.needs_value_head()) {
     add_value_head(*model, options);
     draw_value_head(*model, 7);
@@ -154,7 +155,8 @@ Step step_on(at::Device device, const recipes::Objective& settings, data::StepBa
 }
 
 // For its losses with the metrics, and for its norm.
-void expect_two_waits(const recipes::Objective& settings, const Cut& batches, int64_t of_preparing = 0) {
+void expect_two_waits(const recipes::Objective& settings, const Cut& batches,
+                      int64_t of_preparing = 0) {
   use_kernels(at::kPrivateUse1, temper_cuda_kernels());
   for (const int64_t micro_batches : {1, 4}) {
     SCOPED_TRACE(settings.kind + ", micro-batches: " + std::to_string(micro_batches));
@@ -213,7 +215,8 @@ TEST(Waits, SoDoesAStepOfSampledCompletions) {
   grpo.loss_type = "dapo";
   grpo.importance_sampling_level = "sequence";
   expect_two_waits(grpo, sampled);
-  for (const char* kind : {"rloo", "online_dpo", "ppo"}) expect_two_waits(objective_of(kind), sampled);
+  for (const char* kind : {"rloo", "online_dpo", "ppo"})
+    expect_two_waits(objective_of(kind), sampled);
 }
 
 }  // namespace

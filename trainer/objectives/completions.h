@@ -17,8 +17,8 @@ namespace temper::trainer {
 /// Which completion each target belongs to, [n] int64 on the host. `ends`: data::Targets.
 at::Tensor owners(const at::Tensor& ends);
 
-/// Sums of values [n] float32 over each completion, [C] float32; differentiable. Added up in float64
-/// in the order of the tokens.
+/// Sums of values [n] float32 over each completion, [C] float32; differentiable. Added up in
+/// float64 in the order of the tokens.
 at::Tensor sum_per_completion(const at::Tensor& values, const at::Tensor& ends);
 
 /// Supervised tokens of each completion, [C] float32 on the host, at least 1: also a first token of

@@ -21,8 +21,8 @@ class Model;
 class Reference {
  public:
   virtual ~Reference() = default;
-  /// Log-probabilities of the batch's targets, [n] float32, of logits divided by `temperature`, where
-  /// they are computed or kept; no gradient, no dropout.
+  /// Log-probabilities of the batch's targets, [n] float32, of logits divided by `temperature`,
+  /// where they are computed or kept; no gradient, no dropout.
   virtual at::Tensor log_probs(const data::Batch& batch, double temperature) = 0;
   /// What computes them; null where nothing is held.
   virtual Model* model() { return nullptr; }

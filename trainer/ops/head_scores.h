@@ -7,8 +7,8 @@
 namespace temper::trainer {
 
 /// A head's outputs at single positions: hidden [..., D], positions [C] int64 into the flattened
-/// hidden states, on the host; returns [C, V] float32 where hidden is, differentiable. Gradients of the
-/// head's leaves are added in place (gradient.h).
+/// hidden states, on the host; returns [C, V] float32 where hidden is, differentiable. Gradients of
+/// the head's leaves are added in place (gradient.h).
 at::Tensor head_scores(const at::Tensor& hidden, const OutputHead& head,
                        const at::Tensor& positions);
 

@@ -122,7 +122,8 @@ at::Tensor copied_to(const c10::Device& device, const at::Tensor& found) {
 struct Call {
   const c10::OperatorHandle& op;
   std::optional<c10::Device> device{};  // of the tensors
-  std::vector<std::pair<at::Tensor, at::Tensor>> grown{};  // results that begin empty, here and as the CPU's
+  // Results that begin empty, here and as the CPU's.
+  std::vector<std::pair<at::Tensor, at::Tensor>> grown{};
 
   // An operator's tensor as the CPU's operator takes it.
   at::Tensor given(const at::Tensor& tensor) {
