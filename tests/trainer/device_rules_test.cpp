@@ -54,5 +54,14 @@ TEST(DeviceRules, Float8NeedsADeviceThatHasIt) {
   }
 }
 
+TEST(DeviceRules, TheCpuHasNoGraphs) {
+  recipes::Recipe recipe;
+  recipe.train.cuda_graphs = true;
+  EXPECT_NO_THROW(check_device_does(recipe, at::Device(at::kCUDA, 0), 80));
+  EXPECT_THROW(check_device_does(recipe, at::kCPU, 0), UserError);
+  recipe.train.device = recipes::Device::kCuda;  // a plan where there is none
+  EXPECT_NO_THROW(check_device_does(recipe, at::kCPU, 0));
+}
+
 }  // namespace
 }  // namespace temper::trainer
