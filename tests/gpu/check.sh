@@ -81,6 +81,11 @@ run peer_generate_1b 40 python3 "$here/peers.py" --what generate --shape 1b --sa
 run generate_8b 30 gpu_bench --what generate --shape 8b --samples 64 --tokens 128 --tokenizer "$here/configs/quickstart"
 run peer_generate_8b 40 python3 "$here/peers.py" --what generate --shape 8b --samples 64 --tokens 128
 run step_8b_float8 40 gpu_bench --what step --shape 8b --method full --tokens 8192 --optimizer adamw_8bit --checkpointing selective --float8 rowwise
+# Where time is left.
+run step_1b_4096 40 gpu_bench --what step --shape 1b --method full --tokens 4096
+run step_8b_4096 60 gpu_bench --what step --shape 8b --method full --tokens 4096 --optimizer adamw_8bit
+run peer_1b_compiled 60 python3 "$here/peers.py" --shape 1b --method full --tokens 8192 --compile
+run peer_8b_lora_compiled 60 python3 "$here/peers.py" --shape 8b --method lora --tokens 4096 --compile
 
 printf '\n== Result, after %d s\n' $((SECONDS - start))
 printf '%s\n' "${table[@]}" | tee "$out/table.txt"
