@@ -8,7 +8,6 @@
 
 #include "parallel/trace.h"
 #include "recipes/diagnostic.h"
-#include "trainer/ops/device.h"
 #include "trainer/ops/device_graph.h"
 
 namespace temper::trainer {
@@ -78,12 +77,12 @@ void RecordedPasses::fill(Recorded& recorded, const data::Batch& batch) const {
   TEMPER_CHECK(batch.token_ids.size(1) <= length_ && !batch.prefixes.defined(), "rows of packed documents");
   const std::vector<int64_t> behind = {0, length_ - batch.token_ids.size(1)};
   data::Batch& input = recorded.input;
-  input.token_ids.copy_(sent_to(device_, at::constant_pad_nd(batch.token_ids, behind, 0)));
-  input.labels.copy_(sent_to(device_, at::constant_pad_nd(batch.labels, behind, -100)));
-  input.positions.copy_(sent_to(device_, at::constant_pad_nd(batch.positions, behind, 0)));
+  send_into(input.token_ids, at::constant_pad_nd(batch.token_ids, behind, 0));
+  send_into(input.labels, at::constant_pad_nd(batch.labels, behind, -100));
+  send_into(input.positions, at::constant_pad_nd(batch.positions, behind, 0));
   const at::Tensor ends = ends_in_rows_of(length_, batch);
   const std::vector<int64_t> empty = {0, input.document_ends.numel() - ends.numel()};
-  input.document_ends.copy_(sent_to(device_, at::constant_pad_nd(ends, empty, batch.token_ids.size(0) * length_)));
+  send_into(input.document_ends, at::constant_pad_nd(ends, empty, batch.token_ids.size(0) * length_));
   input.rows = batch.rows;
   input.number = batch.number;
   input.input_tokens = batch.input_tokens;

@@ -23,11 +23,6 @@ int64_t rows_for(int64_t sequences, int64_t slots) {
   return std::min(rows, slots);
 }
 
-void copy_to_front(const at::Tensor& to, const at::Tensor& from) {
-  if (!from.defined()) return;
-  to.narrow(0, 0, from.size(0)).copy_(from.pin_memory(), /*non_blocking=*/true);
-}
-
 }  // namespace
 
 bool DecodeGraphs::apply_to(Model& model) {
@@ -72,10 +67,12 @@ at::Tensor DecodeGraphs::step(std::vector<int64_t> token_ids,
     recorded.inputs = sent_to(device_, inputs);
     recorded.inputs.table = at::zeros({2 * rows + pages}, recorded.inputs.table.options());
   }
-  copy_to_front(recorded.inputs.token_ids, inputs.token_ids);
-  copy_to_front(recorded.inputs.table, inputs.table);
-  copy_to_front(recorded.inputs.angles.cos, inputs.angles.cos);
-  copy_to_front(recorded.inputs.angles.sin, inputs.angles.sin);
+  send_into(recorded.inputs.token_ids, inputs.token_ids);
+  send_into(recorded.inputs.table, inputs.table);
+  if (inputs.angles.cos.defined()) {
+    send_into(recorded.inputs.angles.cos, inputs.angles.cos);
+    send_into(recorded.inputs.angles.sin, inputs.angles.sin);
+  }
   if (!recorded.graph) {
     recorded.graph = record(
         device_, "decoding", [this, &recorded, logits] { compute(recorded.inputs, logits); },

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include <ATen/ATen.h>
 #include <c10/util/Exception.h>
 
 #include "recipes/diagnostic.h"
@@ -44,6 +45,10 @@ std::unique_ptr<DeviceGraph> record(at::Device device, const std::string& what,
   } catch (const std::exception& error) {
     fail(what, error.what());
   }
+}
+
+void send_into(const at::Tensor& to, const at::Tensor& host) {
+  to.narrow(0, 0, host.size(0)).copy_(host.pin_memory(), /*non_blocking=*/true);
 }
 
 }  // namespace temper::trainer

@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include <c10/core/Device.h>
+#include <ATen/core/Tensor.h>
 
 #include "parallel/plugin.h"
 
@@ -16,7 +16,7 @@
 ///     const auto work = [&] { out = f(in); };
 ///     work();                                          // once before: libraries get ready
 ///     const auto graph = record(device, "f", work);    // does nothing of it
-///     in.copy_(next);
+///     send_into(in, next);                             // or in.copy_(), of another tensor of the device
 ///     graph->replay();                                 // out = f(next), in the same memory
 ///
 /// What is by value in a kernel's arguments stays what it was: all that changes is in tensors.
@@ -36,5 +36,8 @@ bool can_record(at::Device device);
 std::unique_ptr<DeviceGraph> record(at::Device device, const std::string& what,
                                     const std::function<void()>& work,
                                     DeviceGraph* beside = nullptr);
+
+/// Copies `host` to the first rows of `to`, which recorded work reads, without waiting for what its device still does.
+void send_into(const at::Tensor& to, const at::Tensor& host);
 
 }  // namespace temper::trainer
