@@ -27,7 +27,6 @@ int64_t rows_for(int64_t sequences, int64_t slots) {
 
 bool DecodeGraphs::apply_to(Model& model) {
   if (!can_record(model.head().weight.device()) || model.block_hooks() != nullptr) return false;
-  if (dynamic_cast<DecodesInParts*>(&model) == nullptr) return false;
   const std::vector<LinearSlot> linears = model.linears();
   return std::all_of(linears.begin(), linears.end(),
                      [](const LinearSlot& slot) { return slot.projection->adapted.empty(); });
@@ -35,7 +34,6 @@ bool DecodeGraphs::apply_to(Model& model) {
 
 DecodeGraphs::DecodeGraphs(Model& model, KvCache& cache, int64_t slots, int64_t longest)
     : model_(model),
-      parts_(dynamic_cast<DecodesInParts&>(model)),
       cache_(cache),
       device_(model.head().weight.device()),
       slots_(slots),
@@ -44,7 +42,7 @@ DecodeGraphs::DecodeGraphs(Model& model, KvCache& cache, int64_t slots, int64_t 
                         at::TensorOptions(device_).dtype(at::kFloat))) {}
 
 void DecodeGraphs::compute(const DecodeInputs& inputs, const at::Tensor& logits) {
-  HeadProducts(model_.head(), parts_.decode(inputs, cache_.shape()), 0).logits_into(logits);
+  HeadProducts(model_.head(), model_.decode(inputs, cache_.shape()), 0).logits_into(logits);
 }
 
 at::Tensor DecodeGraphs::step(std::vector<int64_t> token_ids,
@@ -54,7 +52,7 @@ at::Tensor DecodeGraphs::step(std::vector<int64_t> token_ids,
   token_ids.resize(static_cast<size_t>(rows));
   std::vector<CachedRun> runs(static_cast<size_t>(rows), {KvCache::kNobody, 1});
   for (size_t i = 0; i < sequences.size(); ++i) runs[i].sequence = sequences[i];
-  const DecodeInputs inputs = parts_.decode_inputs(at::tensor(token_ids, at::kLong), runs, cache_);
+  const DecodeInputs inputs = model_.decode_inputs(at::tensor(token_ids, at::kLong), runs, cache_);
   const at::Tensor logits = logits_.narrow(0, 0, rows);
   Recorded& recorded = of_rows_[rows];
   if (recorded.steps < kStepsBefore) {

@@ -8,10 +8,12 @@
 #include <ATen/core/Tensor.h>
 
 #include "trainer/generation/kv_cache.h"
-#include "trainer/models/decode_parts.h"
+#include "trainer/models/decode_inputs.h"
 #include "trainer/ops/device_graph.h"
 
 namespace temper::trainer {
+
+class Model;
 
 /// Steps of decoding on a device, each started with one call (ops/device_graph.h): through the
 /// model and its head, for 1, 2, 4, 8, 16, 24, ... rows. Rows that are too many are padding, which
@@ -41,7 +43,6 @@ class DecodeGraphs {
   void compute(const DecodeInputs& inputs, const at::Tensor& logits);
 
   Model& model_;
-  DecodesInParts& parts_;
   KvCache& cache_;
   at::Device device_;
   int64_t slots_, longest_;

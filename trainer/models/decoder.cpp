@@ -12,7 +12,7 @@
 #include "data/loader/batch.h"
 #include "recipes/diagnostic.h"
 #include "trainer/generation/kv_cache.h"
-#include "trainer/models/decode_parts.h"
+#include "trainer/models/decode_inputs.h"
 #include "trainer/models/registry.h"
 #include "trainer/models/rope_frequencies.h"
 #include "trainer/ops/attention.h"
@@ -64,7 +64,7 @@ struct Entry {
   at::Tensor prefix;  // where they are keys and values
 };
 
-class Decoder : public Model, public DecodesInParts {
+class Decoder : public Model {
  public:
   Decoder(const ModelConfig& config, const DecoderNames& names, const ModelOptions& options);
 

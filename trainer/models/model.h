@@ -62,7 +62,9 @@ struct LinearSlot {
   int64_t block = 0;
 };
 
-class KvCache;  // generation/kv_cache.h
+class KvCache;        // generation/kv_cache.h
+struct DecodeInputs;  // decode_inputs.h
+struct PageShape;     // ops/paged_attention.h
 
 /// New tokens of a sequence of a KvCache.
 struct CachedRun {
@@ -83,6 +85,12 @@ class Model {
   /// Hidden states [N, D] of the next tokens [N] int64 of several sequences, one sequence after the other, given and extending
   /// what `cache` holds of them (no-grad). Either all of them are new (prefill) or none is.
   virtual at::Tensor hidden_cached(const at::Tensor& token_ids, std::span<const CachedRun> runs, KvCache& cache) = 0;
+  /// hidden_cached() of sequences that are not new, in two parts. The first is the host's: it extends what `cache` holds of the
+  /// sequences (rows may be KvCache::kNobody's).
+  virtual DecodeInputs decode_inputs(const at::Tensor& token_ids, std::span<const CachedRun> runs, KvCache& cache) const = 0;
+  /// The second, of `inputs` where the model is: hidden states [N, D]. It can be recorded (ops/device_graph.h) and done again on
+  /// other inputs of the same shapes.
+  virtual at::Tensor decode(const DecodeInputs& inputs, const PageShape& pages) = 0;
   virtual Embedding& embedding() = 0;
   /// In front of every document that hidden() and hidden_cached() see (they are part of a sequence's length); null: none.
   virtual std::shared_ptr<const VirtualTokens>& virtual_tokens() = 0;
