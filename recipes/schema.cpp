@@ -204,8 +204,8 @@ std::vector<Key> recipe_rows() {
       ROW(train.neftune_noise_alpha, .meaning = "NEFTune: noise on the embeddings.",
           .range = at_least(0), .works = {0.0}),
 
-      ROW(parallel.backend, .meaning = "Library that carries tensors between ranks.",
-          .works = {"auto", "mpi"}),
+      ROW(parallel.backend,
+          .meaning = "Library that carries tensors between ranks; `auto`: NCCL on CUDA, MPI on the CPU."),
       ROW(parallel.rendezvous,
           .meaning = "How ranks find each other: over MPI; or without it, on CUDA, at rank 0 "
                      "(`tcp://host:port`) or through a file that all ranks see (`file:///path`)."),

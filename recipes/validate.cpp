@@ -299,6 +299,12 @@ void judge_axes(Judgement& judge, int64_t world_size) {
                     ")");
 }
 
+void judge_backend(Judgement& judge) {
+  const Recipe& recipe = judge.recipe;
+  judge.require(recipe.parallel.backend != Backend::kNccl || recipe.train.device != Device::kCpu,
+                {"parallel.backend", "train.device"}, "needs train.device = \"cuda\"; the CPU has \"mpi\"");
+}
+
 void judge_rendezvous(Judgement& judge) {
   const auto rendezvous = read_rendezvous(judge.recipe.parallel.rendezvous);
   judge.require(rendezvous.has_value(), {"parallel.rendezvous"},
@@ -395,6 +401,7 @@ void validate(const Recipe& recipe, const Setting& setting, Findings& findings) 
   judge_export(judge);
   judge_peft(judge, setting.purpose);
   judge_objective(judge, setting.purpose);
+  judge_backend(judge);
   judge_rendezvous(judge);
   judge_sharding(judge);
   if (setting.purpose != Purpose::kTrain) return;

@@ -9,13 +9,18 @@ namespace temper::trainer {
 
 void check_device_does(const recipes::Recipe& recipe, at::Device device,
                        int compute_capability) {
+  std::vector<std::string> findings;
   if (device.is_cpu()) {
-    if (recipe.train.cuda_graphs && recipe.train.device == recipes::Device::kAuto) {
-      throw UserError("train.cuda_graphs = true: the device is the CPU: must be false");
+    if (recipe.train.device != recipes::Device::kAuto) return;
+    if (recipe.train.cuda_graphs) {
+      findings.push_back("train.cuda_graphs = true: the device is the CPU: must be false");
     }
+    if (recipe.parallel.backend == recipes::Backend::kNccl) {
+      findings.push_back("parallel.backend = \"nccl\": the device is the CPU: must be \"auto\" or \"mpi\"");
+    }
+    if (!findings.empty()) throw UserError(findings);
     return;
   }
-  std::vector<std::string> findings;
   const auto refuse = [&](const std::string& what, const std::string& mend) {
     findings.push_back(what + ": not on a CUDA device: " + mend +
                        ", or compute on the CPU (train.device = \"cpu\")");
@@ -25,7 +30,7 @@ void check_device_does(const recipes::Recipe& recipe, at::Device device,
   }
   if (recipe.generation.exact) refuse("generation.exact = true", "use false");
   if (recipe.parallel.backend == recipes::Backend::kMpi) {
-    refuse("parallel.backend = \"mpi\"", "use \"auto\" (NCCL)");
+    refuse("parallel.backend = \"mpi\"", "use \"auto\" or \"nccl\"");
   }
   if (recipe.train.float8 != recipes::Float8::kNone && compute_capability < 89) {
     findings.push_back("train.float8: needs a device of compute capability 8.9 or above, not " +

@@ -54,11 +54,20 @@ TEST(DeviceRules, Float8NeedsADeviceThatHasIt) {
   }
 }
 
-TEST(DeviceRules, TheCpuHasNoGraphs) {
+TEST(DeviceRules, TheCpuHasNoGraphsAndNoNccl) {
   recipes::Recipe recipe;
   recipe.train.cuda_graphs = true;
+  recipe.parallel.backend = recipes::Backend::kNccl;
   EXPECT_NO_THROW(check_device_does(recipe, at::Device(at::kCUDA, 0), 80));
-  EXPECT_THROW(check_device_does(recipe, at::kCPU, 0), UserError);
+  try {
+    check_device_does(recipe, at::kCPU, 0);
+    FAIL() << "nothing was refused";
+  } catch (const UserError& error) {
+    EXPECT_EQ(error.lines(),
+              (std::vector<std::string>{
+                  "train.cuda_graphs = true: the device is the CPU: must be false",
+                  "parallel.backend = \"nccl\": the device is the CPU: must be \"auto\" or \"mpi\""}));
+  }
   recipe.train.device = recipes::Device::kCuda;  // a plan where there is none
   EXPECT_NO_THROW(check_device_does(recipe, at::kCPU, 0));
 }
