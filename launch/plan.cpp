@@ -91,6 +91,7 @@ int plan(const std::vector<std::string>& arguments) {
   if (!named) parallel::load_plugin_early(seen.train.device);
   return run_on_all_ranks([&](parallel::Session& session) {
     recipes::Recipe recipe = read_recipe(*given, {.purpose = recipes::Purpose::kTrain, .world_size = world});
+    if (named) recipe.train.device = recipes::Device::kCuda;
     session.use_threads(static_cast<int>(recipe.train.threads.value_or(0)));
     trainer::Inputs inputs = trainer::read_inputs(recipe);
     trainer::Datasets datasets = trainer::prepare_datasets(recipe, inputs, session.world());

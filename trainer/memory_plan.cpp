@@ -13,6 +13,7 @@
 
 #include "parallel/replicate/bucket_plan.h"
 #include "parallel/replicate/tree_sum.h"
+#include "parallel/shard/gather.h"
 #include "recipes/diagnostic.h"
 #include "recipes/objective_kinds.h"
 #include "recipes/peft_methods.h"
@@ -202,29 +203,43 @@ int64_t tokens_of(const recipes::Recipe& recipe, const ModelConfig& config, int6
   return prompts * row + micro * longest_completion(recipe);
 }
 
-// Every slot of the engine in the middle of its longest completion; the page that a prompt ends in is each sample's own.
-int64_t cache_bytes(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks, int64_t virtual_tokens) {
-  if (!samples_completions(recipe)) return 0;
+bool on_gpu(const recipes::Recipe& recipe) { return recipe.train.device == recipes::Device::kCuda; }
+
+// Of the engine, that have a sequence at once.
+int64_t slots_in_use(const recipes::Recipe& recipe, int64_t ranks) {
   const recipes::Objective& objective = recipe.objective;
   const int64_t rows = objective.steps_per_generation ? *objective.steps_per_generation * recipe.batch.micro : recipe.batch.global / ranks;
   const int64_t own = rows * recipes::completions_of_row(objective);
   const int64_t all = EngineOptions{}.slots;
-  const int64_t slots = recipe.data.eval.empty() ? std::min(all, own) : all;
+  return recipe.data.eval.empty() ? std::min(all, own) : all;
+}
+
+// Every slot in the middle of its longest completion; the page that a prompt ends in is each sample's own.
+int64_t cache_bytes(const recipes::Recipe& recipe, const ModelConfig& config, int64_t slots, int64_t virtual_tokens) {
   const auto pages = [](int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; };
   const PageShape shape{.layers = config.num_hidden_layers,
                         .kv_heads = config.num_key_value_heads,
                         .head_dim = config.head_dim,
                         .dtype = model_options(recipe).compute};
-  return shape.bytes() * (prompts_of(slots, recipes::completions_of_prompt(objective)) * pages(recipe.data.max_length + virtual_tokens) +
+  return shape.bytes() * (prompts_of(slots, recipes::completions_of_prompt(recipe.objective)) * pages(recipe.data.max_length + virtual_tokens) +
                           slots * (pages(longest_completion(recipe)) + 1));
 }
 
 // Weights packed for decoding (KeptWeights): all but the embedding; quantised ones are not. Float16 is packed as float32.
 int64_t packed_bytes(const recipes::Recipe& recipe, const ModelConfig& config) {
-  if (!samples_completions(recipe)) return 0;
   const int64_t head = config.vocab_size * config.hidden_size;
   const int64_t products = parameter_count(config) - (config.tie_word_embeddings ? 0 : head);
   return (recipe.model.quantize == "none" ? products : head) * (recipe.train.precision == recipes::Dtype::kBf16 ? 2 : 4);
+}
+
+// While completions are sampled. On the CPU weights are packed; a GPU's recorded steps (DecodeGraphs) have logits of their own, and
+// a place of their own for `dequantised` bytes.
+int64_t rollout_bytes(const recipes::Recipe& recipe, const ModelConfig& config, int64_t ranks, int64_t virtual_tokens,
+                      int64_t dequantised) {
+  if (!samples_completions(recipe)) return 0;
+  const int64_t slots = slots_in_use(recipe, ranks);
+  return cache_bytes(recipe, config, slots, virtual_tokens) +
+         (on_gpu(recipe) ? slots * config.vocab_size * 4 + dequantised : packed_bytes(recipe, config));
 }
 
 int64_t reward_bytes(const recipes::Objective& objective) {
@@ -274,11 +289,13 @@ int64_t bytes_under_way(const recipes::Parallel& layout, const Tensors& tensors)
 
 // What collectives copy, and threads' heaps keep: an all-reduce goes by pieces of 4 MiB (parallel/mpi_communicator.cpp), of which
 // MPI has a copy. A reduce-scatter has three pieces gathered together, and MPI two more in each of the two heaps of both threads that
-// begin one; the gathering of values, which follows, is smaller.
-int64_t exchange_bytes(const recipes::Parallel& layout, int64_t ranks) {
+// begin one; the gathering of values, which follows, is smaller. On a GPU that is what there is: two buffers, and what a rank brings.
+int64_t exchange_bytes(const recipes::Recipe& recipe, int64_t ranks) {
   constexpr int64_t kPiece = int64_t{4} << 20;
+  const int64_t shards = recipe.parallel.shard;
   if (ranks == 1) return 0;
-  return (layout.shard > 1 ? 3 + 2 * 2 * 2 : 2) * kPiece;
+  if (on_gpu(recipe)) return shards > 1 ? 2 * (4 * parallel::kGatheredOnDevice) * (1 + shards) / shards : 0;
+  return (shards > 1 ? 3 + 2 * 2 * 2 : 2) * kPiece;
 }
 
 // Sums in the order of a tree put some aside, and keep all ranks' parts until they are added up.
@@ -338,7 +355,7 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   const int64_t state_bytes = recipe.optimizer.kind.ends_with("adamw_8bit") ? 1 : 4;
   const int64_t all_states = plan.trainable * state_bytes * states;
   plan.optimizer = all_states / shards + tensors.ranks;
-  if (recipe.parallel.offload == recipes::Offload::kOptimizer && recipe.train.device == recipes::Device::kCuda) {
+  if (recipe.parallel.offload == recipes::Offload::kOptimizer && on_gpu(recipe)) {
     plan.offloaded = all_states / shards + (adapters ? 0 : tensors.masters / shards);
   }
 
@@ -354,15 +371,16 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   // Those of a recorded pass stay its own; between ranks the last pass of a step is none.
   if (recipe.train.cuda_graphs && ranks > 1) plan.activations *= 2;
   plan.rewards = reward_bytes(recipe.objective);
-  plan.rollouts = cache_bytes(recipe, config, ranks, tensors.virtual_tokens) + packed_bytes(recipe, config);
+  plan.rollouts = rollout_bytes(recipe, config, ranks, tensors.virtual_tokens, tensors.largest * compute);
   if (recipe.objective.seq_kd.value_or(false)) {  // the teacher's turn comes after the student's
     const ModelConfig teacher = load_config(*recipe.objective.teacher);
-    plan.rollouts = std::max(plan.rollouts, cache_bytes(recipe, teacher, ranks, 0) + packed_bytes(recipe, teacher));
+    plan.rollouts = std::max(plan.rollouts, rollout_bytes(recipe, teacher, ranks, 0, 0));
   }
 
   const int64_t stored = adapters ? plan.trainable : plan.parameters + tensors.value_head;
   plan.checkpoint_bytes = stored * 4 + tensors.start + all_states + tensors.ranks;
   const int64_t snapshot = recipe.checkpoint.async ? plan.checkpoint_bytes / std::max<int64_t>(1, ranks) : 0;
+  if (on_gpu(recipe)) plan.offloaded += snapshot;
   // Float32 logits, of a teacher too; their gradient overwrites them in float32 and stands beside them
   // in sixteen bits.
   const int64_t outputs = config.num_labels > 0 ? config.num_labels : config.vocab_size;
@@ -372,7 +390,7 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   // Of float16 products, the left operand in float32: SwiGLU's gradient, or that of logits.
   const int64_t widened =
       recipe.train.precision == recipes::Dtype::kFp16 ? 4 * std::max(tokens * 2 * config.intermediate_size, rows * outputs) : 0;
-  plan.buffers = kProgram + exchange_bytes(recipe.parallel, ranks) + logits + widened + snapshot + tensors.largest * compute +
+  plan.buffers = kProgram + exchange_bytes(recipe, ranks) + logits + widened + snapshot + tensors.largest * compute +
                  float8_bytes(tensors, tokens, compute);
   const bool merged = !adapters || recipe.export_.merge;
   const bool full = recipe.export_.dtype == "fp32" || recipe.model.dtype == recipes::Dtype::kFp32;
@@ -405,7 +423,7 @@ std::vector<Knob> knobs(const recipes::Recipe& recipe, int64_t ranks) {
                                        }});
     }
   }
-  if (recipe.train.device == recipes::Device::kCuda) {
+  if (on_gpu(recipe)) {
     knobs.push_back({"parallel.offload = \"optimizer\"", [](recipes::Recipe& r) { r.parallel.offload = recipes::Offload::kOptimizer; }});
   }
   if (recipe.optimizer.kind == "adamw") {

@@ -18,9 +18,9 @@ struct MemoryPlan {
   int64_t optimizer = 0;    // float32 states
   int64_t activations = 0;  // of one micro-batch of full rows, at the start of its backward pass
   int64_t rewards = 0;      // weights of reward models
-  int64_t rollouts = 0;     // keys, values and packed weights while completions are sampled; the allocator keeps them for the next time
+  int64_t rollouts = 0;     // keys, values and the CPU's packed weights while completions are sampled; the allocator keeps them for the next time
   int64_t buffers = 0;      // the head's chunk of logits, the asynchronous checkpoint's snapshot, what exchanges copy, program and libraries
-  int64_t offloaded = 0;    // of weights and optimizer: in host memory where a GPU computes (parallel.offload)
+  int64_t offloaded = 0;    // in host memory where a GPU computes: of weights and optimizer (parallel.offload), the snapshot
   int64_t on_device() const { return total() - offloaded; }
   int64_t total() const { return weights + gradients + optimizer + activations + rewards + rollouts + buffers; }
   // Disk.

@@ -12,10 +12,6 @@
 namespace temper::parallel {
 namespace {
 
-// What travels at once, of all ranks together: enough for a link to be busy, small beside a bucket
-// that holds an embedding.
-constexpr int64_t kGatheredElements = 1 << 20;
-
 // The elements [begin, begin + count) of every rank's segment of a bucket.
 struct Window {
   size_t bucket = 0;
@@ -107,7 +103,11 @@ void gather_shards(const std::vector<at::Tensor>& tensors, const BucketPlan& pla
                    Communicator& group) {
   const at::NoGradGuard off;
   const Gatherer gatherer(tensors, plan, group);
-  const int64_t most = std::max<int64_t>(1, kGatheredElements / group.size());
+  const bool on_device = std::any_of(tensors.begin(), tensors.end(), [](const at::Tensor& tensor) {
+    return tensor.defined() && !tensor.is_cpu();
+  });
+  const int64_t most = std::max<int64_t>(
+      1, (on_device ? kGatheredOnDevice : kGatheredElements) / group.size());
   std::optional<Gather> before;
   for (size_t bucket = 0; bucket < plan.bucket_sizes.size(); ++bucket) {
     if (!gatherer.has_bucket(bucket)) continue;

@@ -73,6 +73,7 @@ TEST(MemoryPlan, WhatIsOffloadedIsNoneOfTheDevices) {
   recipe.data.max_length = 16;
   recipe.batch = {.global = 2, .micro = 1};
   recipe.train.device = recipes::Device::kCuda;
+  recipe.checkpoint.async = false;
   const MemoryPlan plain = plan(recipe);
   recipe.parallel.offload = recipes::Offload::kOptimizer;
   const MemoryPlan offloaded = plan(recipe);
@@ -92,6 +93,34 @@ TEST(MemoryPlan, WhatIsOffloadedIsNoneOfTheDevices) {
   recipes::fill_in_peft(recipe);
   const MemoryPlan adapters = plan(recipe);
   EXPECT_EQ(adapters.offloaded, 8 * adapters.trainable);  // whose masters stay
+}
+
+TEST(MemoryPlan, ASnapshotIsOnTheHost) {
+  recipes::Recipe recipe = rollouts();
+  recipe.train.device = recipes::Device::kCuda;
+  recipe.checkpoint.async = false;
+  const MemoryPlan without = plan(recipe, 2);
+  EXPECT_EQ(without.offloaded, 0);
+  recipe.checkpoint.async = true;
+  EXPECT_EQ(plan(recipe, 2).offloaded, without.checkpoint_bytes / 2);
+  EXPECT_EQ(plan(recipe, 2).on_device(), without.total());
+  recipe.train.device = recipes::Device::kCpu;
+  EXPECT_EQ(plan(recipe, 2).offloaded, 0);
+}
+
+TEST(MemoryPlan, ADevicePacksNoWeightsAndRecordsItsSteps) {
+  recipes::Recipe recipe = rollouts();
+  recipe.train.device = recipes::Device::kCuda;
+  const int64_t logits = 8 * llama_of({}).vocab_size * 4;
+  EXPECT_EQ(plan(recipe).rollouts, (3 + 8 * 3) * kPage + logits);
+  recipe.peft.method = "lora";
+  recipe.peft.r = 2;
+  recipe.peft.target_modules = "all-linear";
+  recipes::fill_in_peft(recipe);
+  recipe.model.quantize = "nf4";
+  const ModelConfig config = llama_of({});
+  const int64_t largest = std::max(2 * config.intermediate_size, config.hidden_size) * config.hidden_size;
+  EXPECT_EQ(plan(recipe).rollouts, (3 + 8 * 3) * kPage + logits + 4 * largest);
 }
 
 TEST(MemoryPlan, RecordedPassesBetweenRanksHaveActivationsOfTheirOwn) {

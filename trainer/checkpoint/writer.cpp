@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <future>
 #include <set>
@@ -10,6 +11,7 @@
 #include "parallel/trace.h"
 #include "recipes/diagnostic.h"
 #include "trainer/checkpoint/manifest.h"
+#include "trainer/checkpoint/memory_layout.h"
 #include "trainer/checkpoint/piece.h"
 #include "trainer/checkpoint/share_plan.h"
 #include "trainer/checkpoint/state.h"
@@ -92,6 +94,35 @@ void remove_what_nothing_protects(const fs::path& directory, int64_t newest, int
   }
 }
 
+// Where copies of `share` go. What a device fills at the speed of its link is pinned, and LibTorch rounds that up to powers of two:
+// such tensors lie side by side, in pieces of about a GiB that are the next power of two.
+NamedTensors memory_for(const NamedTensors& share) {
+  uint64_t room = uint64_t{1} << 30;
+  for (const auto& [name, tensor] : share) room = std::max(room, std::bit_ceil(tensor.nbytes()));
+  std::vector<MemoryLayout> pieces;
+  std::vector<size_t> piece_of(share.size());
+  for (size_t i = 0; i < share.size(); ++i) {
+    const at::Tensor& tensor = share[i].second;
+    if (tensor.is_cpu()) continue;
+    const auto fits = std::find_if(pieces.begin(), pieces.end(), [&](const MemoryLayout& piece) {
+      return static_cast<uint64_t>(piece.bytes()) + tensor.nbytes() <= room;
+    });
+    piece_of[i] = static_cast<size_t>(fits - pieces.begin());
+    if (fits == pieces.end()) pieces.emplace_back();
+    pieces[piece_of[i]].next(tensor.sizes(), tensor.scalar_type());
+  }
+  for (MemoryLayout& piece : pieces) {
+    piece = MemoryLayout(at::empty({piece.bytes()}, at::TensorOptions(at::kByte).pinned_memory(true)));
+  }
+  NamedTensors memory;
+  for (size_t i = 0; i < share.size(); ++i) {
+    const auto& [name, tensor] = share[i];
+    memory.emplace_back(name, tensor.is_cpu() ? at::empty(tensor.sizes(), tensor.options())
+                                              : pieces[piece_of[i]].next(tensor.sizes(), tensor.scalar_type()));
+  }
+  return memory;
+}
+
 // All from one device, in one stream.
 void wait_for_copies(at::Device from) {
   if (from.is_cpu()) return;
@@ -138,11 +169,7 @@ struct CheckpointWriter::State {
                                  });
     if (!fits) {
       snapshot.clear();
-      for (const auto& [name, tensor] : share) {
-        // What a device fills at the speed of its link is pinned.
-        const auto options = tensor.options().device(at::kCPU).pinned_memory(!tensor.is_cpu());
-        snapshot.emplace_back(name, at::empty(tensor.sizes(), options));
-      }
+      snapshot = memory_for(share);
     }
     at::Device from = at::kCPU;
     for (size_t i = 0; i < share.size(); ++i) {

@@ -11,33 +11,11 @@
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include "trainer/checkpoint/memory_layout.h"
+
 namespace temper::trainer {
 
 namespace {
-
-constexpr int64_t kAlignment = 64;  // bytes
-
-int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-// Tensors one after the other in one piece of memory. Without memory it only counts.
-class Layout {
- public:
-  explicit Layout(at::Tensor memory = {}) : memory_(std::move(memory)) {}
-
-  at::Tensor next(at::IntArrayRef sizes, at::ScalarType type) {
-    const int64_t begin = bytes_;
-    const int64_t count = c10::multiply_integers(sizes);
-    const int64_t bytes = count * static_cast<int64_t>(c10::elementSize(type));
-    bytes_ += aligned(bytes);
-    if (!memory_.defined()) return {};
-    return memory_.narrow(0, begin, bytes).view(type).view(sizes);
-  }
-  int64_t bytes() const { return bytes_; }
-
- private:
-  at::Tensor memory_;
-  int64_t bytes_ = 0;
-};
 
 // A parameter of the device, and the one that is updated in its place.
 struct Twin {
@@ -47,7 +25,7 @@ struct Twin {
 
   bool own_master() const { return !device.master.is_same(device.value); }
 
-  void lay_out(Layout& layout) {
+  void lay_out(MemoryLayout& layout) {
     gradient = layout.next(device.value.sizes(), at::kFloat);
     host.value = layout.next(device.value.sizes(), device.value.scalar_type());
     if (!own_master()) {
@@ -76,8 +54,8 @@ struct Group {
   std::vector<Twin> twins;
   std::unique_ptr<Optimizer> optimizer{};
 
-  Layout lay_out(at::Tensor memory) {
-    Layout layout(std::move(memory));
+  MemoryLayout lay_out(at::Tensor memory) {
+    MemoryLayout layout(std::move(memory));
     for (Twin& twin : twins) twin.lay_out(layout);
     return layout;
   }
