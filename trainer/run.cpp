@@ -381,7 +381,8 @@ std::unique_ptr<Optimizer> make_optimizer(const Run& run, std::vector<Parameter>
   return build_offloaded_optimizer(optimizer, parameters, {.masters = run.adapters == nullptr});
 }
 
-// Everything that follows is in order on the stream that passes are recorded on; hooks of gradients belong to it, too.
+// Everything that follows is in order on the stream that passes are recorded on; hooks of gradients belong to it, too. So no node that
+// accumulates a gradient may be older: at the end of a recorded backward autograd would wait for its stream, which ends the recording.
 void start_recording(Run& run) {
   if (!run.recipe.train.cuda_graphs) return;
   if (depends_on_length(run.inputs.config.rope)) {

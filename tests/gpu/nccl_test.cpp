@@ -28,7 +28,7 @@ TEST(Nccl, TwoRanksOnOneDeviceExchangeTensors) {
   const int rank = test_session().world().rank;
   setenv("NCCL_HOSTID", ("temper-test-" + std::to_string(rank)).c_str(), /*overwrite=*/1);
   const auto group = cuda_plugin().make_communicator(test_group(), /*device=*/0,
-                                                     "rank " + std::to_string(rank), 60);
+                                                     "rank " + std::to_string(rank), 30);
   const auto options = at::TensorOptions(at::Device(at::kCUDA, 0)).dtype(at::kFloat);
   const int64_t size = group->size();
 

@@ -5,7 +5,8 @@
 #
 #   tests/gpu/pack.sh BUILD OUT.tar.zst
 #
-# BUILD: a build directory with the programs of TEMPER_PACKED below (cmake -DTEMPER_BENCH=ON). Fails above 60 MiB.
+# BUILD: a build directory (cmake -DTEMPER_BENCH=ON); what is packed is brought up to date there first, for programs and plugin
+# must be of one build. OUT: .tar.zst, or .tar.xz for a machine without zstd (python3 -m tarfile -e). Fails above 60 MiB.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 [ $# = 2 ] || { echo "usage: tests/gpu/pack.sh BUILD OUT.tar.zst" >&2; exit 2; }
@@ -18,17 +19,9 @@ trap 'rm -rf "$stage"' EXIT
 tree=$stage/temper-gpu
 mkdir -p "$tree/bin" "$tree/lib/openmpi" "$tree/lib/pmix" "$tree/share"
 
-programs=("$build/bin/temper" "$build/tests/gpu_test" "$build/tests/gpu_nccl_test" "$build/bin/gpu_bench")
-for program in "${programs[@]}"; do
-  [ -x "$program" ] || { echo "pack.sh: $program is not built" >&2; exit 1; }
-  cp "$program" "$tree/bin/"
-done
-plugin=$build/lib/libtemper_cuda.so
-if [ -e "$plugin" ]; then
-  cp "$plugin" "$tree/lib/"
-else
-  echo "pack.sh: without the CUDA plugin ($plugin is not built)" >&2
-fi
+cmake --build "$build" --target temper temper_cuda gpu_test gpu_nccl_test gpu_bench
+cp "$build/bin/temper" "$build/tests/gpu_test" "$build/tests/gpu_nccl_test" "$build/bin/gpu_bench" "$tree/bin/"
+cp "$build/lib/libtemper_cuda.so" "$tree/lib/"
 
 # Open MPI: its launcher, and the components that ranks on one host use.
 ompi() { ompi_info --parsable --path "$1" | sed -n "s/^path:$1://p" | head -1; }
@@ -76,8 +69,7 @@ cp "$here/../system/harness.py" "$here/../system/sharding_test.py" "$tree/tests/
 cp -r "$here/../../configs/quickstart" "$tree/configs/"
 "$build/bin/temper" --version >"$tree/VERSION"
 
-
-tar -C "$stage" --sort=name --owner=0 --group=0 --mtime=@0 -cf - temper-gpu | zstd -q -T0 -12 -f -o "$out"
+ZSTD_CLEVEL=12 ZSTD_NBTHREADS=0 XZ_DEFAULTS=-T0 tar -C "$stage" --sort=name --owner=0 --group=0 --mtime=@0 -caf "$out" temper-gpu
 size=$(stat -c %s "$out")
 printf '%s: %d.%d MiB\n' "$out" $((size >> 20)) $(((size >> 10) % 1024 * 10 / 1024))
 [ "$size" -le $limit ] || { echo "pack.sh: above 60 MiB" >&2; exit 1; }

@@ -56,7 +56,8 @@ class Packed(SystemTest):
         self.assert_done(alone)
         losses = [line["loss"] for line in self.metrics()]
         shutil.rmtree(self.directory / "runs")
-        ranks = self.in_tree(f"mpirun -n 2 --oversubscribe temper train {recipe} train.device=cpu train.threads=1")
+        # (There may be no ssh: nothing but the tree's programs is found.)
+        ranks = self.in_tree(f"PATH={self.tree}/bin; mpirun -n 2 --oversubscribe temper train {recipe} train.device=cpu train.threads=1")
         self.assert_done(ranks)
         for a, b in zip(losses, [line["loss"] for line in self.metrics()], strict=True):
             self.assertAlmostEqual(a, b, delta=1e-4 * a)

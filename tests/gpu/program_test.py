@@ -5,6 +5,7 @@ run of the tests; all of them with TEMPER_LONG=1.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -231,6 +232,7 @@ class OnDevice(sharding_test.Sharding):
         self.assertIn("several processes have device 0", result.stderr)
 
 
+@functools.cache
 def device_count():
     if EMULATED:
         return 4

@@ -24,3 +24,6 @@ TEMPER_GOLDENS=$fresh ctest --test-dir "$build" -L parity --output-on-failure
 "$python" tests/parity/check_preference.py "$build/bin/temper"
 "$python" tests/parity/check_grpo.py "$build/bin/temper"
 "$python" tests/parity/check_distillation.py "$build/bin/temper"
+# What figures of a GPU are held against, in small: it has to run to its last line there.
+"$python" tests/gpu/peers.py --method lora --shape tiny --tokens 16 --device cpu
+"$python" tests/gpu/peers.py --what generate --shape tiny --samples 2 --tokens 8 --device cpu

@@ -1,8 +1,8 @@
 // What Temper reaches on the GPU it runs on, with random weights drawn there.
 //
-//   gpu_bench --what kernels
-//   gpu_bench --what step     [--shape 1b|8b|124m] [--method full|lora|qlora] [--tokens N] [--rows
-//   N]
+//   gpu_bench --what kernels  [--shape tiny]
+//   gpu_bench --what step     [--shape 1b|8b|124m|tiny] [--method full|lora|qlora] [--tokens N]
+//                             [--rows N]
 //                             [--checkpointing none|full|selective] [--optimizer adamw|adamw_8bit]
 //                             [--float8 none|tensorwise|rowwise] [--graphs no|yes] [--steps N]
 //   gpu_bench --what generate [--shape ...] [--samples N] [--tokens N] [--tokenizer DIRECTORY]
@@ -12,6 +12,7 @@
 // GPU's own: the rate of an 8192^3 product.
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <functional>
 #include <map>
@@ -27,6 +28,7 @@
 #include "data/loader/batch.h"
 #include "data/text/tokenizer.h"
 #include "recipes/diagnostic.h"
+#include "recipes/peft_methods.h"
 #include "recipes/recipe.h"
 #include "tests/bench/arguments.h"
 #include "tests/bench/synthetic_batch.h"
@@ -37,8 +39,10 @@
 #include "trainer/models/model.h"
 #include "trainer/ops/device.h"
 #include "trainer/ops/float8.h"
+#include "trainer/ops/gelu.h"
 #include "trainer/ops/gemm.h"
 #include "trainer/ops/head_terms.h"
+#include "trainer/ops/layer_norm.h"
 #include "trainer/ops/rms_norm.h"
 #include "trainer/ops/rope.h"
 #include "trainer/ops/swiglu.h"
@@ -50,10 +54,14 @@ namespace {
 using namespace temper;
 using namespace temper::trainer;
 
-const at::Device kDevice(at::kCUDA, 0);
-const auto kBf16 = at::TensorOptions(kDevice).dtype(at::kBFloat16);
+// CUDA's first, or the one that TEMPER_PLUGIN has in its place: there this program is tested.
+at::Device device() {
+  static const at::Device first = use_cuda(0);
+  return first;
+}
+at::TensorOptions bf16() { return at::TensorOptions(device()).dtype(at::kBFloat16); }
 
-void synchronize() { c10::impl::VirtualGuardImpl(at::kCUDA).synchronizeDevice(0); }
+void synchronize() { c10::impl::VirtualGuardImpl(device().type()).synchronizeDevice(0); }
 
 // Median seconds of `repetitions` calls after two that warm up; each call is waited for.
 double seconds_of(int repetitions, const std::function<void()>& call) {
@@ -73,15 +81,18 @@ double seconds_of(int repetitions, const std::function<void()>& call) {
 }
 
 double peak_gib() {
-  const auto stats = at::getDeviceAllocator(at::kCUDA)->getDeviceStats(0);
+  const auto stats = at::getDeviceAllocator(device().type())->getDeviceStats(0);
   return static_cast<double>(stats.allocated_bytes[0].peak) / (1 << 30);
 }
 
-double product_rate() {
-  const at::Tensor a = at::randn({8192, 8192}, kBf16), b = at::randn({8192, 8192}, kBf16);
-  at::Tensor c = at::empty({8192, 8192}, kBf16);
-  return 2.0 * 8192 * 8192 * 8192 / seconds_of(9, [&] { at::mm_out(c, a, b); });
+double product_rate(bool tiny) {
+  const int64_t size = tiny ? 64 : 8192;
+  const at::Tensor a = at::randn({size, size}, bf16()), b = at::randn({size, size}, bf16());
+  at::Tensor c = at::empty({size, size}, bf16());
+  return 2 * std::pow(static_cast<double>(size), 3) / seconds_of(9, [&] { at::mm_out(c, a, b); });
 }
+
+constexpr const char* kTiny = "tiny";  // nothing is measured with it: a test of this program
 
 ModelConfig shape_named(const std::string& name) {
   ModelConfig config;
@@ -109,8 +120,16 @@ ModelConfig shape_named(const std::string& name) {
                       .layers = 12,
                       .heads = 12,
                       .context = 1024});
+  } else if (name == kTiny) {
+    config = llama_of({.vocabulary = 512,
+                       .hidden = 128,
+                       .mlp = 256,
+                       .layers = 2,
+                       .heads = 4,
+                       .kv_heads = 2,
+                       .context = 256});
   } else {
-    throw UserError("gpu_bench: --shape '" + name + "': 1b, 8b or 124m");
+    throw UserError("gpu_bench: --shape '" + name + "': 1b, 8b, 124m or tiny");
   }
   config.rope.theta = 500000;
   return config;
@@ -131,7 +150,7 @@ void draw(Model& model) {
     if (slot.projection->quantized.empty()) continue;
     QuantizedMatrix& m = slot.projection->quantized[slot.part];
     const int64_t elements = m.rows * m.columns, blocks = (elements + 63) / 64;
-    const auto bytes = at::TensorOptions(kDevice).dtype(at::kByte);
+    const auto bytes = at::TensorOptions(device()).dtype(at::kByte);
     m.codes = at::randint(256, {(elements + 1) / 2, 1}, bytes);
     m.absmax_codes = at::randint(256, {blocks}, bytes);
     m.nested_absmax = at::full({(blocks + 255) / 256}, 0.01, bytes.dtype(at::kFloat));
@@ -154,26 +173,27 @@ Prepared prepare(std::map<std::string, std::string>& given) {
                                                    : checkpointing == "selective" ? 2
                                                                                   : 0,
                        .frozen = method != "full",
-                       .device = kDevice};
+                       .device = device()};
   if (method == "qlora") options.quantize = QuantKind::kNf4;
   if (given["--float8"] == "tensorwise") options.float8 = Float8Scaling::kTensorwise;
   if (given["--float8"] == "rowwise") options.float8 = Float8Scaling::kRowwise;
   p.model = build_model(p.config, options);
   draw(*p.model);
   if (method != "full") {
-    recipes::Peft peft;
-    peft.method = "lora";
-    peft.r = 16;
-    peft.lora_alpha = 32;
-    peft.target_modules = recipes::NamesOrPattern("all-linear");
-    p.adapters = std::make_unique<Adapters>(peft, *p.model, options);
+    recipes::Recipe recipe;
+    recipe.peft.method = "lora";
+    recipe.peft.r = 16;
+    recipe.peft.lora_alpha = 32;
+    recipe.peft.target_modules = "all-linear";
+    recipes::fill_in_peft(recipe);
+    p.adapters = std::make_unique<Adapters>(recipe.peft, *p.model, options);
     p.adapters->initialize(1);
   }
   return p;
 }
 
 void measure_step(std::map<std::string, std::string>& given) {
-  const double peak = product_rate();
+  const double peak = product_rate(given["--shape"] == kTiny);
   Prepared p = prepare(given);
   recipes::Optimizer settings;
   settings.kind = given["--optimizer"];
@@ -189,10 +209,10 @@ void measure_step(std::map<std::string, std::string>& given) {
     head.sum.backward();
     return LossTerms{.sum = head.sum.detach(), .count = tokens, .metrics = {}};
   };
-  RecordedPasses passes(kDevice, length);
+  RecordedPasses passes(device(), length);
   const bool recorded = given["--graphs"] == "yes";
   if (recorded) {
-    use_own_stream(kDevice);
+    use_own_stream(device());
     passes.record({.micro_batches = {batch}}, pass);
   }
   const double seconds = seconds_of(std::stoi(given["--steps"]), [&] {
@@ -253,7 +273,7 @@ void measure_generation(std::map<std::string, std::string>& given) {
 void measure_float8(const at::Tensor& x,
                     const std::function<void(const char*, double, double)>& line) {
   const auto n = static_cast<double>(x.numel());
-  const at::Tensor w = at::randn({x.size(1), x.size(1)}, kBf16);
+  const at::Tensor w = at::randn({x.size(1), x.size(1)}, bf16());
   at::Tensor y = at::empty_like(x);
   const double flops = 2 * n * static_cast<double>(w.size(0));
   const double wide = flops / seconds_of(9, [&] { at::mm_out(y, x, w); });
@@ -274,10 +294,11 @@ void measure_float8(const at::Tensor& x,
   }
 }
 
-void measure_kernels() {
-  const int64_t rows = 16384, dim = 4096;
+void measure_kernels(bool tiny) {
+  // 1 GiB: the time of a launch and of a wait is nothing beside it.
+  const int64_t rows = tiny ? 32 : 131072, dim = tiny ? 128 : 4096, head_dim = tiny ? 32 : 128;
   const auto element = static_cast<double>(c10::elementSize(at::kBFloat16));
-  const at::Tensor x = at::randn({rows, dim}, kBf16), weight = at::ones({dim}, kBf16);
+  const at::Tensor x = at::randn({rows, dim}, bf16()), weight = at::ones({dim}, bf16());
   at::Tensor y = at::empty_like(x);
   const double copy =
       2 * element * static_cast<double>(x.numel()) / seconds_of(20, [&] { y.copy_(x); });
@@ -291,8 +312,9 @@ void measure_kernels() {
     const at::AutoGradMode off(false);
     line("rms_norm", 2 * n, seconds_of(20, [&] { rms_norm_again(x, weight, 1e-5); }));
     line("swiglu", 1.5 * n, seconds_of(20, [&] { swiglu_again(x); }));
-    const at::Tensor angles = at::randn({rows, 64}, kBf16.dtype(at::kFloat));
-    line("rope", 2 * n, seconds_of(20, [&] { rope(y, {angles, angles}, 32, 128); }));
+    const at::Tensor angles = at::randn({rows, head_dim / 2}, bf16().dtype(at::kFloat));
+    const double read = 2 * 2 * static_cast<double>(angles.numel());  // sines and cosines, in float32
+    line("rope", 2 * n + read, seconds_of(20, [&] { rope(y, {angles, angles}, dim / head_dim, head_dim); }));
   }
   const at::Tensor leaf = x.detach().requires_grad_(true);
   const at::Tensor norm = weight.detach().requires_grad_(true);
@@ -300,32 +322,43 @@ void measure_kernels() {
          leaf.mutable_grad().reset();
          rms_norm(leaf, norm, 1e-5).second.backward(x);
        }));
+  const at::Tensor half = at::randn({rows, dim / 2}, bf16());
   line("swiglu, both", 4 * n, seconds_of(20, [&] {
          leaf.mutable_grad().reset();
-         swiglu(leaf).backward(x.narrow(1, 0, dim / 2).contiguous());
+         swiglu(leaf).backward(half);
        }));
+  {
+    const at::AutoGradMode off(false);
+    line("layer_norm", 2 * n, seconds_of(20, [&] { layer_norm_again(x, weight, weight, 1e-5); }));
+    line("gelu", 2 * n, seconds_of(20, [&] { gelu_again(x, Gelu::kTanh); }));
+  }
+  if (compute_capability(device()) >= 89) measure_float8(x, line);
+}
 
-  if (compute_capability(kDevice) >= 89) measure_float8(x, line);
-
-  const at::Tensor hidden = at::randn({8192, 4096}, kBf16).requires_grad_(true);
-  const OutputHead head{.weight = (at::randn({131072, 4096}, kBf16) * 0.02).requires_grad_(true)};
-  const at::Tensor labels = at::randint(131072, {8192}, at::kLong);
+void measure_cross_entropy(bool tiny) {
+  const int64_t tokens = tiny ? 16 : 8192, dim = tiny ? 128 : 4096, outputs = tiny ? 512 : 131072;
+  const at::Tensor hidden = at::randn({tokens, dim}, bf16()).requires_grad_(true);
+  const OutputHead head{.weight = (at::randn({outputs, dim}, bf16()) * 0.02).requires_grad_(true)};
+  const at::Tensor labels = at::randint(outputs, {tokens}, at::kLong);
   const auto loss = [&] {
     hidden.mutable_grad().reset();
     head_cross_entropy_terms(hidden, head, labels, TokenLoss::kNll).sum.backward();
   };
   loss();
-  at::getDeviceAllocator(at::kCUDA)->resetPeakStats(0);
-  const auto before = at::getDeviceAllocator(at::kCUDA)->getDeviceStats(0).allocated_bytes[0];
+  at::getDeviceAllocator(device().type())->resetPeakStats(0);
+  const auto before = at::getDeviceAllocator(device().type())->getDeviceStats(0).allocated_bytes[0];
   const double seconds = seconds_of(5, loss);
-  const auto after = at::getDeviceAllocator(at::kCUDA)->getDeviceStats(0).allocated_bytes[0];
-  std::printf("linear cross-entropy, 8192 x 4096 x 131072, both: %.1f ms, workspace %.0f MiB\n",
-              seconds * 1e3, static_cast<double>(after.peak - before.current) / (1 << 20));
+  const auto after = at::getDeviceAllocator(device().type())->getDeviceStats(0).allocated_bytes[0];
+  std::printf("linear cross-entropy, %lld x %lld x %lld, both: %.1f ms, workspace %.0f MiB\n",
+              static_cast<long long>(tokens), static_cast<long long>(dim),
+              static_cast<long long>(outputs), seconds * 1e3,
+              static_cast<double>(after.peak - before.current) / (1 << 20));
 }
 
 }  // namespace
 
 int main(int count, char** arguments) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // what was measured is there, whatever ends the rest
   auto given = arguments_of(count, arguments,
                             {{"--what", "step"},
                              {"--shape", "1b"},
@@ -340,17 +373,20 @@ int main(int count, char** arguments) {
                              {"--graphs", "no"},
                              {"--steps", "5"}});
   try {
-    use_cuda(0);
+    device();
     if (given["--what"] == "kernels") {
-      measure_kernels();
+      const bool tiny = given["--shape"] == kTiny;
+      measure_cross_entropy(tiny);
+      measure_kernels(tiny);
     } else if (given["--what"] == "generate") {
       measure_generation(given);
     } else {
       measure_step(given);
     }
     return 0;
-  } catch (const UserError& error) {
-    std::fprintf(stderr, "%s\n", error.what());
+  } catch (const std::exception& error) {
+    const std::string what = error.what();
+    std::fprintf(stderr, "gpu_bench: %s\n", what.substr(0, what.find('\n')).c_str());
     return 2;
   }
 }
