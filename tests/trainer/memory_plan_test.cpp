@@ -94,6 +94,16 @@ TEST(MemoryPlan, WhatIsOffloadedIsNoneOfTheDevices) {
   EXPECT_EQ(adapters.offloaded, 8 * adapters.trainable);  // whose masters stay
 }
 
+TEST(MemoryPlan, ADeviceMakesTheGradientOfMoreLogitsAtOnce) {
+  recipes::Recipe recipe;
+  recipe.train.precision = recipes::Dtype::kBf16;
+  recipe.data.max_length = 8192;
+  recipe.batch.micro = 1;
+  const int64_t vocabulary = llama_of({}).vocab_size, on_the_cpu = plan(recipe).buffers;
+  recipe.train.device = recipes::Device::kCuda;
+  EXPECT_EQ(plan(recipe).buffers - on_the_cpu, (4096 - 1024) * vocabulary * 2);
+}
+
 TEST(MemoryPlan, RecordedPassesBetweenRanksHaveActivationsOfTheirOwn) {
   recipes::Recipe recipe;
   const int64_t plain = plan(recipe, 2).activations;
