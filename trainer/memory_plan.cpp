@@ -381,15 +381,15 @@ MemoryPlan plan_memory(const recipes::Recipe& recipe, const ModelConfig& config,
   plan.checkpoint_bytes = stored * 4 + tensors.start + all_states + tensors.ranks;
   const int64_t snapshot = recipe.checkpoint.async ? plan.checkpoint_bytes / std::max<int64_t>(1, ranks) : 0;
   if (on_gpu(recipe)) plan.offloaded += snapshot;
-  // Float32 logits, of a teacher too; their gradient overwrites them in float32 and stands beside them
-  // in sixteen bits.
+  // Float32 logits, of a teacher too; their gradient takes their place in float32 and stands beside
+  // them in sixteen bits.
   const int64_t outputs = config.num_labels > 0 ? config.num_labels : config.vocab_size;
   const int64_t models = recipe.objective.teacher ? 2 : 1;
-  const int64_t rows = head_chunk(tokens, models * outputs);
-  const int64_t logits = rows * outputs * (4 * models + (compute == 4 ? 0 : compute));
-  // Of float16 products, the left operand in float32: SwiGLU's gradient, or that of logits.
+  const HeadChunk chunk = head_chunk({.count = tokens, .vocabulary = outputs, .models = models}, on_gpu(recipe), compute);
+  const int64_t logits = outputs * (4 * chunk.logits * (compute == 4 ? models - 1 : models) + compute * chunk.rows);
+  // Of float16 products on the CPU, the left operand in float32: SwiGLU's gradient, or that of logits.
   const int64_t widened =
-      recipe.train.precision == recipes::Dtype::kFp16 ? 4 * std::max(tokens * 2 * config.intermediate_size, rows * outputs) : 0;
+      recipe.train.precision == recipes::Dtype::kFp16 && !on_gpu(recipe) ? 4 * std::max(tokens * 2 * config.intermediate_size, chunk.rows * outputs) : 0;
   plan.buffers = kProgram + exchange_bytes(recipe, ranks) + logits + widened + snapshot + tensors.largest * compute +
                  float8_bytes(tensors, tokens, compute);
   const bool merged = !adapters || recipe.export_.merge;

@@ -23,6 +23,7 @@
 #include "trainer/ops/gradient.h"
 #include "trainer/ops/head_cross_entropy.h"
 #include "trainer/ops/head_divergence.h"
+#include "trainer/ops/head_products.h"
 #include "trainer/ops/head_scores.h"
 #include "trainer/ops/layer_norm.h"
 #include "trainer/ops/linear.h"
@@ -212,8 +213,9 @@ TEST_P(Operators, AttentionInPages) {
   EXPECT_LT(worst(decode(test_device()), expected), 4 * tolerance(dtype));
 }
 
+// Vocabularies of any length: packs of four with what is left, many packs a thread, parts of a row.
 TEST_P(Operators, HeadAndCrossEntropy) {
-  for (const int64_t vocabulary : {30, 1031}) {
+  for (const int64_t vocabulary : {30, 1031, 9003}) {
     at::Tensor labels = at::randint(vocabulary, {5, 7}, at::kLong);
     labels[0].fill_(-100);
     for (const TokenLoss kind : {TokenLoss::kNll, TokenLoss::kDft}) {
@@ -268,6 +270,86 @@ TEST_P(Operators, HeadAndDivergence) {
     EXPECT_EQ(divergence.correct, expected.correct);
     EXPECT_NEAR(divergence.entropy, expected.entropy, 1e-3 * expected.entropy);
   }
+}
+
+// More rows than a device's chunk: one that is full, another that ends within its logits.
+class LargeHeads : public Operators {
+ protected:
+  static constexpr int64_t kVocabulary = 37, kDim = 8;
+
+  int64_t rows_for(int64_t models) const {
+    const HeadChunk chunk =
+        head_chunk({.count = 1 << 20, .vocabulary = kVocabulary, .models = models}, true,
+                   static_cast<int64_t>(c10::elementSize(dtype)));
+    return chunk.rows + chunk.logits + 77;
+  }
+};
+
+TEST_P(LargeHeads, CrossEntropy) {
+  const int64_t rows = rows_for(1);
+  const at::Tensor labels = at::randint(kVocabulary, {rows}, at::kLong);
+  labels[5].fill_(-100);
+  expect_same(
+      [&](const Tensors& in, at::Device) {
+        return head_cross_entropy(in[0], {.weight = in[1]}, labels, TokenLoss::kNll).sum;
+      },
+      {drawn({rows, kDim}), drawn({kVocabulary, kDim})}, "cross-entropy");
+}
+
+// With LoRA, whose inner product all logits of a chunk have in common.
+TEST_P(LargeHeads, TokenLogProbabilities) {
+  const int64_t rows = rows_for(1);
+  const at::Tensor positions = at::randint(rows, {rows}, at::kLong);
+  const at::Tensor labels = at::randint(kVocabulary, {rows}, at::kLong);
+  const at::Tensor weight = drawn({kVocabulary, kDim});
+  expect_same(
+      [&](const Tensors& in, at::Device device) {
+        auto lora = std::make_shared<LowRank>();
+        lora->a = in[1].detach();
+        lora->parts = {{.part = 0, .module = "m", .a = in[1], .b = in[2], .bias = {}, .scale = 2}};
+        lora->context = std::make_shared<AdapterContext>();
+        const TokenLogProbs found = token_log_probs(
+            in[0], {.weight = weight.to(device), .rows = {}, .low_rank = lora}, positions, labels,
+            {.temperature = 0.7, .entropy_gradient = true});
+        return at::cat({found.log_probs, found.entropy, found.mean_logits});
+      },
+      {drawn({rows, kDim}), drawn({3, kDim}), drawn({kVocabulary, 3})}, "log probabilities");
+}
+
+// With trained rows, which are computed beside the logits.
+TEST_P(LargeHeads, Divergence) {
+  const int64_t rows = rows_for(2);
+  const at::Tensor positions = at::arange(rows);
+  const at::Tensor labels = at::randint(kVocabulary, {rows}, at::kLong);
+  const at::Tensor weight = drawn({kVocabulary, kDim});
+  const at::Tensor teacher = drawn({rows, 12}), teacher_weight = drawn({kVocabulary, 12});
+  const at::Tensor ids = at::tensor({36, 5}, at::kLong);
+  const auto context = std::make_shared<AdapterContext>();
+  expect_same(
+      [&](const Tensors& in, at::Device device) {
+        const OutputHead head{.weight = weight.to(device),
+                              .rows = std::make_shared<TrainedRows>(
+                                  TrainedRows{ids.to(device), in[1], context})};
+        return head_divergence(in[0], head, teacher.to(device),
+                               {.weight = teacher_weight.to(device)}, positions, labels,
+                               {.beta = 0.3, .temperature = 0.7})
+            .sum;
+      },
+      {drawn({rows, kDim}), drawn({2, kDim})}, "divergence");
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, LargeHeads, testing::Values(at::kFloat, at::kBFloat16));
+
+TEST_P(Operators, OfTokensThatAreAsProbableTheFirstIsTheMostProbable) {
+  const at::Tensor positions = at::arange(4), labels = at::tensor({4600, 9001, 4601, 0}, at::kLong);
+  at::Tensor weight = at::zeros({9003, 4}).to(dtype);
+  weight.narrow(0, 4600, 2).fill_(1);
+  weight[9001].fill_(1);
+  const OnDevice here;
+  const TokenLogProbs found =
+      token_log_probs(at::ones({4, 4}).to(dtype).to(test_device()),
+                      {.weight = weight.to(test_device())}, positions, labels);
+  EXPECT_TRUE(found.correct.cpu().equal(at::tensor({1, 0, 0, 0}, at::kFloat)));
 }
 
 TEST_P(Operators, ScoresAndValues) {

@@ -123,6 +123,16 @@ TEST(MemoryPlan, ADevicePacksNoWeightsAndRecordsItsSteps) {
   EXPECT_EQ(plan(recipe).rollouts, (3 + 8 * 3) * kPage + logits + 4 * largest);
 }
 
+TEST(MemoryPlan, ADeviceMakesTheGradientOfMoreLogitsAtOnce) {
+  recipes::Recipe recipe;
+  recipe.train.precision = recipes::Dtype::kBf16;
+  recipe.data.max_length = 8192;
+  recipe.batch.micro = 1;
+  const int64_t vocabulary = llama_of({}).vocab_size, on_the_cpu = plan(recipe).buffers;
+  recipe.train.device = recipes::Device::kCuda;
+  EXPECT_EQ(plan(recipe).buffers - on_the_cpu, (4096 - 1024) * vocabulary * 2);
+}
+
 TEST(MemoryPlan, RecordedPassesBetweenRanksHaveActivationsOfTheirOwn) {
   recipes::Recipe recipe;
   const int64_t plain = plan(recipe, 2).activations;

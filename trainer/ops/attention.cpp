@@ -496,7 +496,22 @@ struct Attention : torch::autograd::Function<Attention> {
 DocumentLayout on_device(DocumentLayout documents, at::Device device) {
   if (documents.device_ends.defined()) return documents;
   documents.device_ends = sent_to(device, documents.ends);
-  if (documents.prefixes.defined()) documents.device_prefixes = sent_to(device, documents.prefixes);
+  if (!documents.prefixes.defined()) return documents;
+  documents.device_prefixes = sent_to(device, documents.prefixes);
+  if (device.is_cpu()) return documents;
+  const int32_t* ends = input<int32_t>(documents.ends);
+  const int32_t* prefixes = input<int32_t>(documents.prefixes);
+  std::vector<int64_t> seen;
+  std::vector<int32_t> seen_ends = {0};
+  for (int64_t d = 0; d < documents.prefixes.numel(); ++d) {
+    for (const int64_t from : {int64_t{prefixes[d]}, d}) {
+      if (from < 0 || ends[d] == ends[d + 1]) continue;
+      for (int64_t token = ends[from]; token < ends[from + 1]; ++token) seen.push_back(token);
+    }
+    seen_ends.push_back(static_cast<int32_t>(seen.size()));
+  }
+  documents.device_seen = sent_to(device, at::tensor(seen, at::kLong));
+  documents.device_seen_ends = sent_to(device, at::tensor(seen_ends, at::kInt));
   return documents;
 }
 

@@ -17,11 +17,13 @@ struct AttentionHeads {
 
 /// The documents of a packed batch: boundaries [S + 1] int32, and of each document the one that
 /// stands in front of it, [S] int32 or -1 (undefined: no document has a prefix); data::Batch. Both on the host, and where
-/// on_device() has put them there, also on the model's device.
+/// on_device() has put them there, also on the model's device: with prefixes, and unless that is the CPU, also the tokens that
+/// each document sees, its prefix's and then its own.
 struct DocumentLayout {
   at::Tensor ends;
   at::Tensor prefixes{};
   at::Tensor device_ends{}, device_prefixes{};
+  at::Tensor device_seen{}, device_seen_ends{};  // [n] int64, [S + 1] int32
 };
 
 /// The layout with its copies on `device`; what is there already is not copied again.

@@ -9,6 +9,7 @@
 
 #include "trainer/ops/device.h"
 #include "trainer/ops/dispatch.h"
+#include "trainer/ops/head_products.h"
 
 namespace temper::trainer {
 namespace {
@@ -18,22 +19,26 @@ using torch::autograd::variable_list;
 
 struct State : torch::CustomClassHolder {
   AttentionHeads heads;
-  at::Tensor ends, prefixes;  // on the device
-  int64_t longest = 0;        // document
+  at::Tensor ends, prefixes, seen, seen_ends;  // on the device
+  int64_t longest = 0, longest_seen = 0;       // document
 };
 
 double scale_of(const AttentionHeads& heads) {
   return 1.0 / std::sqrt(static_cast<double>(heads.head_dim));
 }
 
-// Queries, keys and values of qkv, [N, heads, E] views.
+// Queries of qkv, [N, H, E], and the keys and values they see, [n, K, E]: of the same tokens, or of a
+// prefix again for each document behind it.
 struct Parts {
   at::Tensor queries, keys, values;
 };
-Parts parts_of(const at::Tensor& qkv, const AttentionHeads& h) {
+Parts parts_of(const at::Tensor& qkv, const State& state) {
+  const AttentionHeads& h = state.heads;
   const at::Tensor all = qkv.view({qkv.size(0), h.heads + 2 * h.kv_heads, h.head_dim});
-  return {all.narrow(1, 0, h.heads), all.narrow(1, h.heads, h.kv_heads),
-          all.narrow(1, h.heads + h.kv_heads, h.kv_heads)};
+  at::Tensor seen = all.narrow(1, h.heads, 2 * h.kv_heads);
+  if (state.seen.defined()) seen = seen.index_select(0, state.seen);
+  return {all.narrow(1, 0, h.heads), seen.narrow(1, 0, h.kv_heads),
+          seen.narrow(1, h.kv_heads, h.kv_heads)};
 }
 
 // How many keys before its own position a query of the flash kernel sees; none: all.
@@ -45,12 +50,12 @@ struct Flash : torch::autograd::Function<Flash> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& qkv,
                             const c10::intrusive_ptr<State>& state) {
     const AttentionHeads& h = state->heads;
-    const Parts p = parts_of(qkv, h);
+    const Parts p = parts_of(qkv, *state);
     const auto window = window_of(h);
     auto [out, lse, random, unused, mask] = at::_flash_attention_forward(
-        p.queries, p.keys, p.values, state->ends, state->ends, state->longest, state->longest,
-        /*dropout_p=*/0.0, /*is_causal=*/true, /*return_debug_mask=*/false, scale_of(h), window,
-        window ? std::optional<int64_t>(0) : std::nullopt);
+        p.queries, p.keys, p.values, state->ends, state->seen_ends, state->longest,
+        state->longest_seen, /*dropout_p=*/0.0, /*is_causal=*/true, /*return_debug_mask=*/false,
+        scale_of(h), window, window ? std::optional<int64_t>(0) : std::nullopt);
     ctx->save_for_backward({qkv, out, lse, random, unused});
     ctx->saved_data["state"] = c10::IValue::make_capsule(state);
     return out.reshape({qkv.size(0), h.heads * h.head_dim});
@@ -61,14 +66,18 @@ struct Flash : torch::autograd::Function<Flash> {
         c10::static_intrusive_pointer_cast<State>(ctx->saved_data["state"].toCapsule());
     const variable_list saved = ctx->get_saved_variables();
     const AttentionHeads& h = state->heads;
-    const Parts p = parts_of(saved[0], h);
+    const Parts p = parts_of(saved[0], *state);
     const auto window = window_of(h);
+    const int64_t tokens = saved[0].size(0);
     const auto [dq, dk, dv] = at::_flash_attention_backward(
-        grads[0].contiguous().view({saved[0].size(0), h.heads, h.head_dim}), p.queries, p.keys,
-        p.values, saved[1], saved[2], state->ends, state->ends, state->longest, state->longest,
+        grads[0].contiguous().view({tokens, h.heads, h.head_dim}), p.queries, p.keys, p.values,
+        saved[1], saved[2], state->ends, state->seen_ends, state->longest, state->longest_seen,
         /*dropout_p=*/0.0, /*is_causal=*/true, saved[3], saved[4], scale_of(h), window,
         window ? std::optional<int64_t>(0) : std::nullopt);
-    return {at::cat({dq, dk, dv}, 1).view(saved[0].sizes()), {}};
+    if (!state->seen.defined()) return {at::cat({dq, dk, dv}, 1).view(saved[0].sizes()), {}};
+    const at::Tensor dseen = at::cat({dk, dv}, 1).flatten(1);
+    const at::Tensor dkeys_values = add_at(dseen, state->seen, {tokens, dseen.size(1)});
+    return {at::cat({dq.flatten(1), dkeys_values}, 1), {}};
   }
 };
 
@@ -131,11 +140,20 @@ at::Tensor device_attention(const at::Tensor& qkv, const DocumentLayout& documen
   const DocumentLayout there = on_device(documents, qkv.device());
   state->ends = there.device_ends;
   state->prefixes = there.device_prefixes;
+  state->seen = there.device_seen;
+  state->seen_ends = state->seen.defined() ? there.device_seen_ends : state->ends;
   const int32_t* ends = input<int32_t>(documents.ends);
-  for (int64_t d = 0; d + 1 < documents.ends.numel(); ++d)
-    state->longest = std::max<int64_t>(state->longest, ends[d + 1] - ends[d]);
-  const bool flash = qkv.is_cuda() && qkv.scalar_type() != at::kFloat && heads.head_dim % 8 == 0 &&
-                     !documents.prefixes.defined();
+  const int32_t* prefixes =
+      documents.prefixes.defined() ? input<int32_t>(documents.prefixes) : nullptr;
+  const auto length = [&](int64_t d) { return int64_t{ends[d + 1]} - ends[d]; };
+  for (int64_t d = 0; d + 1 < documents.ends.numel(); ++d) {
+    if (length(d) == 0) continue;
+    const int64_t before = prefixes && prefixes[d] >= 0 ? length(prefixes[d]) : 0;
+    state->longest = std::max(state->longest, length(d));
+    state->longest_seen = std::max(state->longest_seen, before + length(d));
+  }
+  const bool flash =
+      !qkv.is_cpu() && qkv.scalar_type() != at::kFloat && heads.head_dim % 8 == 0;
   return flash ? Flash::apply(qkv, state) : Own::apply(qkv, state);
 }
 

@@ -9,12 +9,12 @@ struct LabelRows {
   at::Tensor log_prob, entropy, log_sum_exp, mean, correct;
 };
 
-/// logits [n, V] float32, labels [n] int64, on one device.
+/// logits [n, V] float32, their rows apart or not, labels [n] int64, on one device.
 LabelRows label_rows(const at::Tensor& logits, const at::Tensor& labels);
 
 /// out [n, V] = d log p[label] / d logits * dlog_prob + d entropy / d logits * dentropy.
 /// log_sum_exp, dlog_prob, entropy and dentropy [n] float32 on the device; the last two may both be
-/// undefined. A float32 out may be logits itself.
+/// undefined. A float32 out may be logits itself; rows of both may be apart.
 struct LabelGradient {
   at::Tensor log_sum_exp, dlog_prob, entropy{}, dentropy{};
 };

@@ -96,39 +96,37 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
     at::Tensor dx = with_gradients ? at::empty_like(x) : at::Tensor();
     const float scale = LossGradient::value();
 
-    const int64_t chunk = head_chunk(count, vocabulary);
-    at::Tensor logits = at::empty({chunk, vocabulary}, hidden.options().dtype(at::kFloat));
-    // In float32 the gradient overwrites the logits.
-    at::Tensor dlogits = !with_gradients ? at::Tensor()
-                         : hidden.scalar_type() == at::kFloat
-                             ? logits
-                             : at::empty({chunk, vocabulary}, hidden.options());
+    const HeadMemory memory(hidden, {.count = count, .vocabulary = vocabulary}, with_gradients);
+    const HeadChunk& chunk = memory.chunk();
     std::optional<DeviceChunks> device;
     if (kernels_for(hidden)) {
       device.emplace(targets, hidden.device());
     } else {
       values->tokens.resize(count);
     }
-    for (int64_t begin = 0; begin < count; begin += chunk) {
-      const int64_t size = std::min(chunk, count - begin);
-      const at::Tensor x_chunk = x.narrow(0, begin, size);
-      const at::Tensor logits_chunk = logits.narrow(0, 0, size);
-      HeadProducts products(head, x_chunk, begin);
-      products.logits_into(logits_chunk);
-      if (device) {
-        device->add(logits_chunk, begin, dft, scale,
-                    with_gradients ? dlogits.narrow(0, 0, size) : at::Tensor());
-      } else {
+    for (int64_t begin = 0; begin < count; begin += chunk.rows) {
+      const int64_t size = std::min(chunk.rows, count - begin);
+      HeadProducts products(head, x.narrow(0, begin, size), begin);
+      for (int64_t offset = 0; offset < size; offset += chunk.logits) {
+        const int64_t part = std::min(chunk.logits, size - offset);
+        const at::Tensor logits = memory.logits(offset, part);
+        const at::Tensor dlogits = memory.dlogits(offset, part);
+        products.logits_into(logits, offset);
+        if (device) {
+          device->add(logits, begin + offset, dft, scale, dlogits);
+          continue;
+        }
         with_kernel_type(hidden.scalar_type(), [&](auto type) {
           using T = decltype(type);
-          at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
+          at::parallel_for(0, part, 1, [&](int64_t first, int64_t last) {
             for (int64_t r = first; r < last; ++r) {
+              const int64_t i = begin + offset + r;
               const float* row = input<float>(logits) + r * vocabulary;
-              const int64_t label = target[begin + r];
+              const int64_t label = target[i];
               const cpu::SoftmaxRow softmax = cpu::kernels().softmax_row(row, vocabulary);
               const float nll = softmax.log_sum_exp - row[label];
               const float factor = dft ? std::exp(-nll) : 1.0f;
-              values->tokens[begin + r] = {nll * factor, softmax.entropy, softmax.argmax == label};
+              values->tokens[i] = {nll * factor, softmax.entropy, softmax.argmax == label};
               if (with_gradients) {
                 cpu::row_kernels<T>().softmax_gradient(row, softmax.log_sum_exp, label,
                                                        factor * scale,
@@ -139,7 +137,7 @@ struct HeadCrossEntropy : torch::autograd::Function<HeadCrossEntropy> {
           });
         });
       }
-      if (with_gradients) products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
+      if (with_gradients) products.gradients(memory.dlogits(0, size), dx.narrow(0, begin, size));
     }
     if (with_gradients) {
       if (!all) dx = at::zeros_like(rows).index_copy_(0, where, dx);

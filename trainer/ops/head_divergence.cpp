@@ -75,14 +75,9 @@ struct Function : torch::autograd::Function<Function> {
     at::Tensor dx =
         with_gradients ? at::empty({count, rows.size(1)}, rows.options()) : at::Tensor();
 
-    const int64_t chunk = head_chunk(count, 2 * vocabulary);
-    at::Tensor logits = at::empty({chunk, vocabulary}, hidden.options().dtype(at::kFloat));
-    at::Tensor teacher_logits = at::empty_like(logits);
-    // In float32 the gradient overwrites the logits.
-    at::Tensor dlogits = !with_gradients ? at::Tensor()
-                         : hidden.scalar_type() == at::kFloat
-                             ? logits
-                             : at::empty({chunk, vocabulary}, hidden.options());
+    const HeadMemory memory(hidden, {.count = count, .vocabulary = vocabulary, .models = 2},
+                            with_gradients);
+    const HeadChunk& chunk = memory.chunk();
     const auto beta = static_cast<float>(values->options.beta);
     const double temperature = values->options.temperature;
     const float loss_gradient = LossGradient::value();
@@ -92,41 +87,44 @@ struct Function : torch::autograd::Function<Function> {
     const at::Tensor all_where = sent_to(hidden.device(), positions);
     const at::Tensor device_labels = on_device ? sent_to(hidden.device(), labels) : at::Tensor();
     std::vector<at::Tensor> chunks;
-    for (int64_t begin = 0; begin < count; begin += chunk) {
-      const int64_t size = std::min(chunk, count - begin);
+    for (int64_t begin = 0; begin < count; begin += chunk.rows) {
+      const int64_t size = std::min(chunk.rows, count - begin);
       const at::Tensor where = all_where.narrow(0, begin, size);
       HeadProducts products(head, rows.index_select(0, where), begin);
       HeadProducts teacher(values->teacher_head, teacher_rows.index_select(0, where), begin);
-      products.logits_into(logits.narrow(0, 0, size), temperature);
-      teacher.logits_into(teacher_logits.narrow(0, 0, size), temperature);
-      if (on_device) {
-        chunks.push_back(
-            device_divergence(logits.narrow(0, 0, size), teacher_logits.narrow(0, 0, size),
-                              device_labels.narrow(0, begin, size), values->options.beta, scale,
-                              with_gradients ? dlogits.narrow(0, 0, size) : at::Tensor()));
-        if (with_gradients) {
-          products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
+      for (int64_t offset = 0; offset < size; offset += chunk.logits) {
+        const int64_t part = std::min(chunk.logits, size - offset);
+        const at::Tensor logits = memory.logits(offset, part);
+        const at::Tensor teacher_logits = memory.logits(offset, part, 1);
+        const at::Tensor dlogits = memory.dlogits(offset, part);
+        products.logits_into(logits, offset, temperature);
+        teacher.logits_into(teacher_logits, offset, temperature);
+        if (on_device) {
+          chunks.push_back(device_divergence(logits, teacher_logits,
+                                             device_labels.narrow(0, begin + offset, part),
+                                             values->options.beta, scale, dlogits));
+          continue;
         }
-        continue;
-      }
-      with_kernel_type(hidden.scalar_type(), [&](auto type) {
-        using T = decltype(type);
-        at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
-          for (int64_t r = first; r < last; ++r) {
-            float* own = output<float>(logits) + r * vocabulary;
-            float* other = output<float>(teacher_logits) + r * vocabulary;
-            const cpu::SoftmaxRow s = cpu::kernels().softmax_row(own, vocabulary);
-            const cpu::SoftmaxRow t = cpu::kernels().softmax_row(other, vocabulary);
-            T* out = with_gradients ? output<T>(dlogits) + r * vocabulary : nullptr;
-            const float divergence =
-                cpu::row_kernels<T>().divergence(own, s, other, t, beta, static_cast<float>(scale),
-                                                 out, vocabulary);
-            values->tokens[static_cast<size_t>(begin + r)] = {divergence, s.entropy,
-                                                              s.argmax == label[begin + r]};
-          }
+        with_kernel_type(hidden.scalar_type(), [&](auto type) {
+          using T = decltype(type);
+          at::parallel_for(0, part, 1, [&](int64_t first, int64_t last) {
+            for (int64_t r = first; r < last; ++r) {
+              const int64_t i = begin + offset + r;
+              float* own = output<float>(logits) + r * vocabulary;
+              float* other = output<float>(teacher_logits) + r * vocabulary;
+              const cpu::SoftmaxRow s = cpu::kernels().softmax_row(own, vocabulary);
+              const cpu::SoftmaxRow t = cpu::kernels().softmax_row(other, vocabulary);
+              T* out = with_gradients ? output<T>(dlogits) + r * vocabulary : nullptr;
+              const float divergence =
+                  cpu::row_kernels<T>().divergence(own, s, other, t, beta,
+                                                   static_cast<float>(scale), out, vocabulary);
+              values->tokens[static_cast<size_t>(i)] = {divergence, s.entropy,
+                                                        s.argmax == label[i]};
+            }
+          });
         });
-      });
-      if (with_gradients) products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
+      }
+      if (with_gradients) products.gradients(memory.dlogits(0, size), dx.narrow(0, begin, size));
     }
     if (with_gradients) {
       ctx->save_for_backward({add_at(dx, all_where, hidden.sizes())});

@@ -14,10 +14,43 @@
 
 namespace temper::trainer {
 
-int64_t head_chunk(int64_t count, int64_t vocabulary) {
+HeadChunk head_chunk(const HeadSizes& sizes, bool on_device, int64_t element) {
   constexpr int64_t kBytes = int64_t{128} << 20;  // float32 logits that exist at once
-  const int64_t rows = kBytes / static_cast<int64_t>(sizeof(float)) / vocabulary;
-  return std::min(std::clamp<int64_t>(rows, 64, 1024), std::max<int64_t>(count, 1));
+  constexpr int64_t kLogit = sizeof(float), kLargest = 1024;
+  constexpr int64_t kTile = 128;  // rows that a device's products compute together
+  const int64_t count = std::max<int64_t>(sizes.count, 1);
+  const int64_t fitting = kBytes / kLogit / (sizes.models * sizes.vocabulary);
+  if (!on_device) {
+    const int64_t rows = std::min(std::clamp<int64_t>(fitting, 64, kLargest), count);
+    return {.rows = rows, .logits = rows};
+  }
+  const int64_t logits = std::clamp((fitting + kTile / 2) / kTile * kTile, kTile, kLargest);
+  const int64_t rows = logits * 2 * sizes.models * kLogit / element;
+  return {.rows = std::min(rows, count), .logits = std::min(logits, count)};
+}
+
+HeadMemory::HeadMemory(const at::Tensor& hidden, const HeadSizes& sizes, bool with_gradients) {
+  const bool on_device = kernels_for(hidden) != nullptr;
+  chunk_ = head_chunk(sizes, on_device, hidden.element_size());
+  // There neither cuBLAS nor our own kernels read a row well that begins just anywhere.
+  const int64_t stride = on_device ? (sizes.vocabulary + 7) / 8 * 8 : sizes.vocabulary;
+  const auto empty = [&](int64_t rows, at::ScalarType type) {
+    return at::empty({rows, stride}, hidden.options().dtype(type)).narrow(1, 0, sizes.vocabulary);
+  };
+  if (with_gradients) dlogits_ = empty(chunk_.rows, hidden.scalar_type());
+  const bool in_place = with_gradients && hidden.scalar_type() == at::kFloat;
+  for (int64_t model = 0; model < sizes.models; ++model) {
+    logits_.push_back(in_place && model == 0 ? at::Tensor() : empty(chunk_.logits, at::kFloat));
+  }
+}
+
+at::Tensor HeadMemory::logits(int64_t first, int64_t count, int64_t model) const {
+  const at::Tensor& own = logits_[static_cast<size_t>(model)];
+  return own.defined() ? own.narrow(0, 0, count) : dlogits(first, count);
+}
+
+at::Tensor HeadMemory::dlogits(int64_t first, int64_t count) const {
+  return dlogits_.defined() ? dlogits_.narrow(0, first, count) : at::Tensor();
 }
 
 std::vector<at::Tensor> head_leaves(const OutputHead& head) {
@@ -60,26 +93,28 @@ HeadProducts::HeadProducts(const OutputHead& head, const at::Tensor& x, int64_t 
   if (!head.low_rank || !head.low_rank->context->enabled) return;
   lora_ = *head.low_rank;
   lora_->parts.front().module += "/" + std::to_string(first);
+  h_ = low_rank_inner(*lora_, x_);
 }
 
 const TrainedRows* HeadProducts::rows() const {
   return head_.rows && head_.rows->context->enabled ? head_.rows.get() : nullptr;
 }
 
-void HeadProducts::logits_into(const at::Tensor& logits, double temperature) {
+void HeadProducts::logits_into(const at::Tensor& logits, int64_t first, double temperature) const {
+  const int64_t count = logits.size(0);
+  const at::Tensor x = x_.narrow(0, first, count);
   GemmOptions options{.weight = true};
   if (lora_) {
-    h_ = low_rank_inner(*lora_, x_);
-    options.a2 = h_;
+    options.a2 = h_.narrow(0, first, count);
     options.b2 = lora_->parts.front().b.t();
   }
-  gemm(logits, x_, head_.weight.t(), options);
+  gemm(logits, x, head_.weight.t(), options);
   if (lora_ && lora_->parts.front().bias.defined()) {
     logits.add_(lora_->parts.front().bias.detach(), lora_->parts.front().scale);
   }
   if (rows()) {
-    at::Tensor own = at::empty({x_.size(0), rows()->ids.numel()}, logits.options());
-    gemm(own, x_, rows()->values.detach().t());
+    at::Tensor own = at::empty({count, rows()->ids.numel()}, logits.options());
+    gemm(own, x, rows()->values.detach().t());
     logits.index_copy_(1, rows()->ids, own);
   }
   if (temperature != 1.0) logits.div_(temperature);

@@ -40,9 +40,6 @@ struct Function : torch::autograd::Function<Function> {
     const at::Tensor all = hidden.reshape({-1, hidden.size(-1)});
     const at::Tensor rows = all.index_select(0, positions);
     HeadProducts products(with->head, rows, 0);
-    at::Tensor scores =
-        at::empty(grads.front().sizes(), hidden.options().dtype(grads.front().scalar_type()));
-    products.logits_into(scores);  // LoRA of the head keeps what its gradient needs
     at::Tensor dx = at::empty_like(rows);
     products.gradients(grads.front().to(hidden.options(), false, /*copy=*/true), dx);
     variable_list result(static_cast<size_t>(ctx->saved_data["inputs"].toInt()));

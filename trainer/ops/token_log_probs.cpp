@@ -49,47 +49,51 @@ struct Function : torch::autograd::Function<Function> {
     if (squares) values->log_sum_squares = at::empty({count}, floats);
     const double temperature = values->options.temperature;
     const int64_t* label = labels.const_data_ptr<int64_t>();
-    const int64_t chunk = head_chunk(count, vocabulary);
-    at::Tensor logits = at::empty({chunk, vocabulary}, floats);
+    const HeadMemory memory(hidden, {.count = count, .vocabulary = vocabulary},
+                            /*with_gradients=*/false);
+    const HeadChunk& chunk = memory.chunk();
     const bool on_device = kernels_for(hidden) != nullptr;
     const at::Tensor where = sent_to(hidden.device(), positions);
     const at::Tensor labels_there = sent_to(hidden.device(), labels);
-    for (int64_t begin = 0; begin < count; begin += chunk) {
-      const int64_t size = std::min(chunk, count - begin);
+    for (int64_t begin = 0; begin < count; begin += chunk.rows) {
+      const int64_t size = std::min(chunk.rows, count - begin);
       HeadProducts products(values->head, rows.index_select(0, where.narrow(0, begin, size)), begin);
-      const at::Tensor logits_chunk = logits.narrow(0, 0, size);
-      products.logits_into(logits_chunk, temperature);
-      if (on_device) {
-        const LabelRows found = label_rows(logits_chunk, labels_there.narrow(0, begin, size));
-        const auto keep = [&](const at::Tensor& all, const at::Tensor& part) {
-          all.narrow(0, begin, size).copy_(part);
-        };
-        keep(log_probs, found.log_prob);
-        keep(entropy, found.entropy);
-        keep(values->log_sum_exp, found.log_sum_exp);
-        keep(values->mean_logits, found.mean * temperature);
-        keep(values->correct, found.correct);
-        if (squares) {
-          keep(values->log_sum_squares,
-               at::logsumexp(2 * logits_chunk, 1).sub_(found.log_sum_exp, 2));
+      for (int64_t offset = 0; offset < size; offset += chunk.logits) {
+        const int64_t part = std::min(chunk.logits, size - offset), start = begin + offset;
+        const at::Tensor logits = memory.logits(offset, part);
+        products.logits_into(logits, offset, temperature);
+        if (on_device) {
+          const LabelRows found = label_rows(logits, labels_there.narrow(0, start, part));
+          const auto keep = [&](const at::Tensor& all, const at::Tensor& of_part) {
+            all.narrow(0, start, part).copy_(of_part);
+          };
+          keep(log_probs, found.log_prob);
+          keep(entropy, found.entropy);
+          keep(values->log_sum_exp, found.log_sum_exp);
+          keep(values->mean_logits, found.mean * temperature);
+          keep(values->correct, found.correct);
+          if (squares) {
+            keep(values->log_sum_squares,
+                 at::logsumexp(2 * logits, 1).sub_(found.log_sum_exp, 2));
+          }
+          continue;
         }
-        continue;
+        at::parallel_for(0, part, 1, [&](int64_t first, int64_t last) {
+          for (int64_t r = first; r < last; ++r) {
+            const float* row = input<float>(logits) + r * vocabulary;
+            const cpu::SoftmaxRow softmax = cpu::kernels().softmax_row(row, vocabulary);
+            const int64_t i = start + r;
+            output<float>(log_probs)[i] = row[label[i]] - softmax.log_sum_exp;
+            output<float>(entropy)[i] = softmax.entropy;
+            output<float>(values->log_sum_exp)[i] = softmax.log_sum_exp;
+            output<float>(values->mean_logits)[i] = softmax.mean * static_cast<float>(temperature);
+            output<float>(values->correct)[i] = softmax.argmax == label[i] ? 1.0f : 0.0f;
+            if (!squares) continue;
+            output<float>(values->log_sum_squares)[i] =
+                log_sum_squares(row, vocabulary, softmax.log_sum_exp);
+          }
+        });
       }
-      at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
-        for (int64_t r = first; r < last; ++r) {
-          const float* row = input<float>(logits) + r * vocabulary;
-          const cpu::SoftmaxRow softmax = cpu::kernels().softmax_row(row, vocabulary);
-          const int64_t i = begin + r;
-          output<float>(log_probs)[i] = row[label[i]] - softmax.log_sum_exp;
-          output<float>(entropy)[i] = softmax.entropy;
-          output<float>(values->log_sum_exp)[i] = softmax.log_sum_exp;
-          output<float>(values->mean_logits)[i] = softmax.mean * static_cast<float>(temperature);
-          output<float>(values->correct)[i] = softmax.argmax == label[i] ? 1.0f : 0.0f;
-          if (!squares) continue;
-          output<float>(values->log_sum_squares)[i] =
-              log_sum_squares(row, vocabulary, softmax.log_sum_exp);
-        }
-      });
     }
     ctx->save_for_backward({hidden, where, labels_there, entropy});
     ctx->saved_data["values"] = at::IValue::make_capsule(values);
@@ -118,42 +122,43 @@ struct Function : torch::autograd::Function<Function> {
     const at::Tensor dlog_prob = of_log_prob / temperature, dentropy = of_entropy / temperature;
     const at::Tensor rows = hidden.reshape({-1, hidden.size(-1)});
     at::Tensor dx = at::empty({count, rows.size(1)}, rows.options());
-    const int64_t chunk = head_chunk(count, vocabulary);
-    at::Tensor logits = at::empty({chunk, vocabulary}, hidden.options().dtype(at::kFloat));
-    // In float32 the gradient overwrites the logits.
-    at::Tensor dlogits = hidden.scalar_type() == at::kFloat
-                             ? logits
-                             : at::empty({chunk, vocabulary}, hidden.options());
+    const HeadMemory memory(hidden, {.count = count, .vocabulary = vocabulary},
+                            /*with_gradients=*/true);
+    const HeadChunk& chunk = memory.chunk();
     const int64_t* target = taken.const_data_ptr<int64_t>();
     const int64_t* label = labels.const_data_ptr<int64_t>();
-    for (int64_t begin = 0; begin < count; begin += chunk) {
-      const int64_t size = std::min(chunk, count - begin);
+    for (int64_t begin = 0; begin < count; begin += chunk.rows) {
+      const int64_t size = std::min(chunk.rows, count - begin);
       HeadProducts products(values->head, rows.index_select(0, where.narrow(0, begin, size)), begin);
-      products.logits_into(logits.narrow(0, 0, size), temperature);
-      if (on_device) {
-        const auto part = [&](const at::Tensor& all) { return all.narrow(0, begin, size); };
-        label_gradient(logits.narrow(0, 0, size), part(labels),
-                       {.log_sum_exp = part(values->log_sum_exp),
-                        .dlog_prob = part(dlog_prob),
-                        .entropy = part(entropy),
-                        .dentropy = part(dentropy)},
-                       dlogits.narrow(0, 0, size));
-        products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
-        continue;
-      }
-      with_kernel_type(hidden.scalar_type(), [&](auto type) {
-        using T = decltype(type);
-        at::parallel_for(0, size, 1, [&](int64_t first, int64_t last) {
-          for (int64_t r = first; r < last; ++r) {
-            const int64_t i = target[begin + r];
-            cpu::row_kernels<T>().log_prob_gradient(
-                input<float>(logits) + r * vocabulary, input<float>(values->log_sum_exp)[i],
-                input<float>(entropy)[i], label[i], input<float>(dlog_prob)[i],
-                input<float>(dentropy)[i], output<T>(dlogits) + r * vocabulary, vocabulary);
-          }
+      for (int64_t offset = 0; offset < size; offset += chunk.logits) {
+        const int64_t part = std::min(chunk.logits, size - offset), start = begin + offset;
+        const at::Tensor logits = memory.logits(offset, part);
+        const at::Tensor dlogits = memory.dlogits(offset, part);
+        products.logits_into(logits, offset, temperature);
+        if (on_device) {
+          const auto of_part = [&](const at::Tensor& all) { return all.narrow(0, start, part); };
+          label_gradient(logits, of_part(labels),
+                         {.log_sum_exp = of_part(values->log_sum_exp),
+                          .dlog_prob = of_part(dlog_prob),
+                          .entropy = of_part(entropy),
+                          .dentropy = of_part(dentropy)},
+                         dlogits);
+          continue;
+        }
+        with_kernel_type(hidden.scalar_type(), [&](auto type) {
+          using T = decltype(type);
+          at::parallel_for(0, part, 1, [&](int64_t first, int64_t last) {
+            for (int64_t r = first; r < last; ++r) {
+              const int64_t i = target[start + r];
+              cpu::row_kernels<T>().log_prob_gradient(
+                  input<float>(logits) + r * vocabulary, input<float>(values->log_sum_exp)[i],
+                  input<float>(entropy)[i], label[i], input<float>(dlog_prob)[i],
+                  input<float>(dentropy)[i], output<T>(dlogits) + r * vocabulary, vocabulary);
+            }
+          });
         });
-      });
-      products.gradients(dlogits.narrow(0, 0, size), dx.narrow(0, begin, size));
+      }
+      products.gradients(memory.dlogits(0, size), dx.narrow(0, begin, size));
     }
     variable_list result(ctx->saved_data["inputs"].toInt());
     result[0] = add_at(dx, where, hidden.sizes());

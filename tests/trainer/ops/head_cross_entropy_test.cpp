@@ -1,11 +1,14 @@
 #include "trainer/ops/head_cross_entropy.h"
 
+#include <utility>
+
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "tests/trainer/ops/compare.h"
 #include "trainer/ops/gradient.h"
+#include "trainer/ops/head_products.h"
 
 namespace temper::trainer {
 namespace {
@@ -21,6 +24,31 @@ Problem problem_of(at::ScalarType dtype) {
             at::randint(77, {2, 900}, at::kLong)};
   p.labels.masked_fill_(at::rand({2, 900}) < 0.3, -100);
   return p;
+}
+
+TEST(HeadChunk, IsBoundedOnTheCpuAndOnADevice) {
+  using Rows = std::pair<int64_t, int64_t>;  // of a chunk, of logits
+  const auto chunk = [](int64_t count, int64_t vocabulary, bool on_device, int64_t element) {
+    const HeadChunk found = head_chunk({.count = count, .vocabulary = vocabulary}, on_device, element);
+    return Rows(found.rows, found.logits);
+  };
+  EXPECT_EQ(chunk(8192, 131072, false, 2), Rows(256, 256));
+  EXPECT_EQ(chunk(8192, 1000000, false, 2), Rows(64, 64));
+  EXPECT_EQ(chunk(8192, 131072, true, 2), Rows(1024, 256));
+  EXPECT_EQ(chunk(8192, 131072, true, 4), Rows(512, 256));
+  EXPECT_EQ(chunk(8192, 50257, true, 2), Rows(2560, 640));
+  EXPECT_EQ(chunk(300, 131072, true, 2), Rows(300, 256));
+  for (const bool on_device : {false, true}) {
+    EXPECT_EQ(chunk(100, 3000, on_device, 2), Rows(100, 100));
+    EXPECT_EQ(chunk(0, 3000, on_device, 2), Rows(1, 1));
+  }
+  const HeadChunk two =
+      head_chunk({.count = 8192, .vocabulary = 131072, .models = 2}, true, 2);
+  EXPECT_EQ(Rows(two.rows, two.logits), Rows(1024, 128));
+  for (int64_t vocabulary = 1000; vocabulary <= 262144; vocabulary += 61) {
+    const auto [rows, logits] = chunk(1 << 20, vocabulary, true, 2);
+    EXPECT_LE((2 * rows + 4 * logits) * vocabulary, 512 << 20) << vocabulary;
+  }
 }
 
 TEST(HeadCrossEntropy, ValuesAndGradientsEqualTheWholeLogits) {

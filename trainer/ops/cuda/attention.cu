@@ -1,6 +1,6 @@
-// Attention for what LibTorch's kernels do not take (float32, shared prefixes, odd head sizes) and
-// for decoding: a warp a query and head, a lane a key of 32 at a time, sums in a fixed order and
-// without atomics. Correct before it is fast.
+// Attention for what LibTorch's kernels do not take (float32, odd head sizes) and for decoding:
+// a warp a query and head, a lane a key of 32 at a time, sums in a fixed order and without atomics.
+// Correct before it is fast.
 #include "trainer/ops/cuda/kernels.h"
 #include "trainer/ops/cuda/launch.h"
 

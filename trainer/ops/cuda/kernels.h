@@ -80,10 +80,11 @@ struct DropoutView {
 };
 int dropout(Element type, const DropoutView& view, CUstream_st* stream);
 
-/// Of each row of logits [rows, vocabulary]: log p of its label, entropy (nats), log sum exp, mean
-/// logit, 1 where the label is the first of the most probable tokens.
+/// Of each row of logits [rows, vocabulary], rows `stride` elements apart: log p of its label, entropy
+/// (nats), log sum exp, mean logit, 1 where the label is the first of the most probable tokens.
 struct TokenRowsView {
   const float* logits = nullptr;
+  int64_t stride = 0;
   const int64_t* labels = nullptr;
   float *log_prob = nullptr, *entropy = nullptr, *log_sum_exp = nullptr, *mean = nullptr,
         *correct = nullptr;
@@ -95,9 +96,11 @@ int token_values(const TokenRowsView& view, CUstream_st* stream);
 /// place. entropy and dentropy may be null.
 struct TokenGradientView {
   const float* logits = nullptr;
+  int64_t stride = 0;
   const int64_t* labels = nullptr;
   const float *log_sum_exp = nullptr, *entropy = nullptr, *dlog_prob = nullptr, *dentropy = nullptr;
   void* out = nullptr;
+  int64_t stride_out = 0;
   int64_t rows = 0, vocabulary = 0;
 };
 int token_gradient(Element type, const TokenGradientView& view, CUstream_st* stream);
