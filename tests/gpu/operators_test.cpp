@@ -1,6 +1,7 @@
 // Every operator on a device against the same operator on the CPU (which tests/trainer/ops holds
 // against formulas in double precision): results and gradients, in float32 and bfloat16.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -81,8 +82,13 @@ class Operators : public testing::TestWithParam<at::ScalarType> {
   at::ScalarType dtype = GetParam();
 };
 
+// With and without packs; a warp, a block; as few registers as hold them, and more than there are.
+constexpr int64_t kNormSizes[] = {7, 64, 96, 400, 768, 1031, 1152, 2080, 4104, 8200};
+// More of them than one pass of the backward's blocks takes.
+constexpr std::array<int64_t, 2> kManyVectors[] = {{2100, 7}, {8300, 16}, {600, 1032}};
+
 TEST_P(Operators, RmsNormWithItsResidual) {
-  for (const int64_t dim : {7, 64, 96, 1152, 2080}) {
+  for (const int64_t dim : kNormSizes) {
     expect_same(
         [](const Tensors& in, at::Device) {
           const auto [residual, y] = rms_norm(in[0], in[1], 1e-5);
@@ -92,14 +98,15 @@ TEST_P(Operators, RmsNormWithItsResidual) {
   }
 }
 
-// More vectors than one pass of the backward's blocks takes.
 TEST_P(Operators, RmsNormOfManyRows) {
-  expect_same([](const Tensors& in, at::Device) { return rms_norm(in[0], in[1], 1e-5).second; },
-              {drawn({2100, 16}), drawn({16})}, "many rows");
+  for (const auto& [rows, dim] : kManyVectors) {
+    expect_same([](const Tensors& in, at::Device) { return rms_norm(in[0], in[1], 1e-5).second; },
+                {drawn({rows, dim}), drawn({dim})}, "dim " + std::to_string(dim));
+  }
 }
 
 TEST_P(Operators, LayerNormWithItsResidual) {
-  for (const int64_t dim : {7, 64, 768, 1152, 2080}) {
+  for (const int64_t dim : kNormSizes) {
     expect_same(
         [](const Tensors& in, at::Device) {
           const auto [residual, y] = layer_norm(in[0], in[1], in[2], 1e-5);
@@ -110,9 +117,11 @@ TEST_P(Operators, LayerNormWithItsResidual) {
 }
 
 TEST_P(Operators, LayerNormOfManyRows) {
-  expect_same(
-      [](const Tensors& in, at::Device) { return layer_norm(in[0], in[1], in[2], 1e-5).second; },
-      {drawn({2100, 16}), drawn({16}), drawn({16})}, "many rows");
+  for (const auto& [rows, dim] : kManyVectors) {
+    expect_same(
+        [](const Tensors& in, at::Device) { return layer_norm(in[0], in[1], in[2], 1e-5).second; },
+        {drawn({rows, dim}), drawn({dim}), drawn({dim})}, "dim " + std::to_string(dim));
+  }
 }
 
 TEST_P(Operators, QueryAndKeyNorm) {
