@@ -27,6 +27,7 @@
 #include "trainer/ops/head_scores.h"
 #include "trainer/ops/layer_norm.h"
 #include "trainer/ops/linear.h"
+#include "trainer/ops/low_rank.h"
 #include "trainer/ops/paged_attention.h"
 #include "trainer/ops/qk_norm.h"
 #include "trainer/ops/quantized.h"
@@ -156,6 +157,36 @@ TEST_P(Operators, GeluInBothForms) {
       expect_same([form](const Tensors& in, at::Device) { return gelu(in[0], form); },
                   {drawn({9, dim}) * 3}, "dim " + std::to_string(dim));
     }
+  }
+}
+
+// Where exp() overflows and shares are 0 or 1.
+TEST_P(Operators, SwigluAndGeluFarFromZero) {
+  const at::Tensor far =
+      at::tensor({-1e4, -100.0, -89.0, -88.0, -87.5, -9.0, 9.0, 88.0, 100.0, 1e4}).to(dtype);
+  expect_same([](const Tensors& in, at::Device) { return swiglu(in[0]); },
+              {at::cat({far, at::ones_like(far)}).view({1, -1})}, "swiglu");
+  for (const Gelu form : {Gelu::kErf, Gelu::kTanh}) {
+    expect_same([form](const Tensors& in, at::Device) { return gelu(in[0], form); },
+                {far.view({1, -1})}, "gelu");
+  }
+}
+
+// In packs; an odd number; not aligned.
+TEST_P(Operators, DropoutHasTheCpusBits) {
+  AdapterContext context;
+  context.training = true;
+  context.seed = 11;
+  for (const int64_t count : {int64_t{4096}, int64_t{35}, int64_t{4097}}) {
+    const at::Tensor x = drawn({count});
+    const auto drop = [&](at::Device device) {
+      const at::Tensor there = x.to(device);
+      const at::Tensor from = count == 4097 ? there.narrow(0, 1, 4096) : there;
+      return adapter_dropout(from, 0.25, "m", context).cpu();
+    };
+    const at::Tensor expected = drop(at::kCPU);
+    const OnDevice here;
+    EXPECT_TRUE(drop(test_device()).equal(expected)) << count;
   }
 }
 
