@@ -398,6 +398,34 @@ TEST_P(Float8Operators, CastsToFloat8HaveTheCpusBits) {
   }
 }
 
+// All codes, what lies in the middle of two, and what is beside that, with a scale of 1.
+TEST_P(Float8Operators, CastsToFloat8RoundAsTheCpu) {
+  for (const auto role : {Float8Role::kValue, Float8Role::kGradient}) {
+    const bool wide = role == Float8Role::kGradient;
+    const at::Tensor codes = at::arange(wide ? 0x7c : 0x7f, at::kInt)
+                                 .to(at::kByte)
+                                 .view(wide ? at::kFloat8_e5m2 : at::kFloat8_e4m3fn)
+                                 .to(at::kFloat);
+    const at::Tensor middles =
+        (codes.narrow(0, 1, codes.size(0) - 1) + codes.narrow(0, 0, codes.size(0) - 1)) / 2;
+    const at::Tensor positive =
+        at::cat({codes, middles, at::nextafter(middles, at::zeros({})),
+                 at::nextafter(middles, at::full({}, std::numeric_limits<float>::infinity()))});
+    const at::Tensor all = at::stack({positive, -positive}).to(dtype);
+    for (const bool transposed : {false, true}) {
+      const auto cast = [&](at::Device device) {
+        const at::Tensor matrix = all.to(device);
+        return to_float8(transposed ? matrix.t() : matrix, role, Float8Scaling::kTensorwise)
+            .codes.view(at::kByte)
+            .cpu();
+      };
+      const at::Tensor expected = cast(at::kCPU);
+      const OnDevice here;
+      EXPECT_TRUE(cast(test_device()).equal(expected)) << wide << transposed;
+    }
+  }
+}
+
 // Two parts, the second with LoRA; another one that does not fit.
 TEST_P(Float8Operators, LinearInFloat8) {
   if (test_device().is_cuda() && compute_capability(test_device()) < 89) {
