@@ -1,6 +1,7 @@
 // Every operator on a device against the same operator on the CPU (which tests/trainer/ops holds
 // against formulas in double precision): results and gradients, in float32 and bfloat16.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -27,6 +28,7 @@
 #include "trainer/ops/head_scores.h"
 #include "trainer/ops/layer_norm.h"
 #include "trainer/ops/linear.h"
+#include "trainer/ops/low_rank.h"
 #include "trainer/ops/paged_attention.h"
 #include "trainer/ops/qk_norm.h"
 #include "trainer/ops/quantized.h"
@@ -82,8 +84,13 @@ class Operators : public testing::TestWithParam<at::ScalarType> {
   at::ScalarType dtype = GetParam();
 };
 
+// With and without packs; a warp, a block; as few registers as hold them, and more than there are.
+constexpr int64_t kNormSizes[] = {7, 64, 96, 400, 768, 1031, 1152, 2080, 4104, 8200};
+// More of them than one pass of the backward's blocks takes.
+constexpr std::array<int64_t, 2> kManyVectors[] = {{2100, 7}, {8300, 16}, {600, 1032}};
+
 TEST_P(Operators, RmsNormWithItsResidual) {
-  for (const int64_t dim : {7, 64, 96, 1152, 2080}) {
+  for (const int64_t dim : kNormSizes) {
     expect_same(
         [](const Tensors& in, at::Device) {
           const auto [residual, y] = rms_norm(in[0], in[1], 1e-5);
@@ -93,14 +100,15 @@ TEST_P(Operators, RmsNormWithItsResidual) {
   }
 }
 
-// More vectors than one pass of the backward's blocks takes.
 TEST_P(Operators, RmsNormOfManyRows) {
-  expect_same([](const Tensors& in, at::Device) { return rms_norm(in[0], in[1], 1e-5).second; },
-              {drawn({2100, 16}), drawn({16})}, "many rows");
+  for (const auto& [rows, dim] : kManyVectors) {
+    expect_same([](const Tensors& in, at::Device) { return rms_norm(in[0], in[1], 1e-5).second; },
+                {drawn({rows, dim}), drawn({dim})}, "dim " + std::to_string(dim));
+  }
 }
 
 TEST_P(Operators, LayerNormWithItsResidual) {
-  for (const int64_t dim : {7, 64, 768, 1152, 2080}) {
+  for (const int64_t dim : kNormSizes) {
     expect_same(
         [](const Tensors& in, at::Device) {
           const auto [residual, y] = layer_norm(in[0], in[1], in[2], 1e-5);
@@ -111,9 +119,11 @@ TEST_P(Operators, LayerNormWithItsResidual) {
 }
 
 TEST_P(Operators, LayerNormOfManyRows) {
-  expect_same(
-      [](const Tensors& in, at::Device) { return layer_norm(in[0], in[1], in[2], 1e-5).second; },
-      {drawn({2100, 16}), drawn({16}), drawn({16})}, "many rows");
+  for (const auto& [rows, dim] : kManyVectors) {
+    expect_same(
+        [](const Tensors& in, at::Device) { return layer_norm(in[0], in[1], in[2], 1e-5).second; },
+        {drawn({rows, dim}), drawn({dim}), drawn({dim})}, "dim " + std::to_string(dim));
+  }
 }
 
 TEST_P(Operators, QueryAndKeyNorm) {
@@ -148,6 +158,36 @@ TEST_P(Operators, GeluInBothForms) {
       expect_same([form](const Tensors& in, at::Device) { return gelu(in[0], form); },
                   {drawn({9, dim}) * 3}, "dim " + std::to_string(dim));
     }
+  }
+}
+
+// Where exp() overflows and shares are 0 or 1.
+TEST_P(Operators, SwigluAndGeluFarFromZero) {
+  const at::Tensor far =
+      at::tensor({-1e4, -100.0, -89.0, -88.0, -87.5, -9.0, 9.0, 88.0, 100.0, 1e4}).to(dtype);
+  expect_same([](const Tensors& in, at::Device) { return swiglu(in[0]); },
+              {at::cat({far, at::ones_like(far)}).view({1, -1})}, "swiglu");
+  for (const Gelu form : {Gelu::kErf, Gelu::kTanh}) {
+    expect_same([form](const Tensors& in, at::Device) { return gelu(in[0], form); },
+                {far.view({1, -1})}, "gelu");
+  }
+}
+
+// In packs; an odd number; not aligned.
+TEST_P(Operators, DropoutHasTheCpusBits) {
+  AdapterContext context;
+  context.training = true;
+  context.seed = 11;
+  for (const int64_t count : {int64_t{4096}, int64_t{35}, int64_t{4097}}) {
+    const at::Tensor x = drawn({count});
+    const auto drop = [&](at::Device device) {
+      const at::Tensor there = x.to(device);
+      const at::Tensor from = count == 4097 ? there.narrow(0, 1, 4096) : there;
+      return adapter_dropout(from, 0.25, "m", context).cpu();
+    };
+    const at::Tensor expected = drop(at::kCPU);
+    const OnDevice here;
+    EXPECT_TRUE(drop(test_device()).equal(expected)) << count;
   }
 }
 
@@ -440,6 +480,34 @@ TEST_P(Float8Operators, CastsToFloat8HaveTheCpusBits) {
   }
 }
 
+// All codes, what lies in the middle of two, and what is beside that, with a scale of 1.
+TEST_P(Float8Operators, CastsToFloat8RoundAsTheCpu) {
+  for (const auto role : {Float8Role::kValue, Float8Role::kGradient}) {
+    const bool wide = role == Float8Role::kGradient;
+    const at::Tensor codes = at::arange(wide ? 0x7c : 0x7f, at::kInt)
+                                 .to(at::kByte)
+                                 .view(wide ? at::kFloat8_e5m2 : at::kFloat8_e4m3fn)
+                                 .to(at::kFloat);
+    const at::Tensor middles =
+        (codes.narrow(0, 1, codes.size(0) - 1) + codes.narrow(0, 0, codes.size(0) - 1)) / 2;
+    const at::Tensor positive =
+        at::cat({codes, middles, at::nextafter(middles, at::zeros({})),
+                 at::nextafter(middles, at::full({}, std::numeric_limits<float>::infinity()))});
+    const at::Tensor all = at::stack({positive, -positive}).to(dtype);
+    for (const bool transposed : {false, true}) {
+      const auto cast = [&](at::Device device) {
+        const at::Tensor matrix = all.to(device);
+        return to_float8(transposed ? matrix.t() : matrix, role, Float8Scaling::kTensorwise)
+            .codes.view(at::kByte)
+            .cpu();
+      };
+      const at::Tensor expected = cast(at::kCPU);
+      const OnDevice here;
+      EXPECT_TRUE(cast(test_device()).equal(expected)) << wide << transposed;
+    }
+  }
+}
+
 // Two parts, the second with LoRA; another one that does not fit.
 TEST_P(Float8Operators, LinearInFloat8) {
   if (test_device().is_cuda() && compute_capability(test_device()) < 89) {
@@ -477,21 +545,39 @@ INSTANTIATE_TEST_SUITE_P(Types, Float8Operators, testing::Values(at::kFloat, at:
 TEST(DeviceQuantized, DequantisesToTheCpusBitsAndMultiplies) {
   TEMPER_NEEDS_DEVICE();
   at::manual_seed(3);
-  for (const QuantKind kind : {QuantKind::kNf4, QuantKind::kFp4, QuantKind::kInt8}) {
-    for (const bool twice : {false, true}) {
-      if (twice && kind == QuantKind::kInt8) continue;
-      const QuantizedMatrix m = quantize(at::randn({37, 90}) * 0.02, kind, twice, "weight");
-      const at::Tensor x = at::randn({13, 90}).to(at::kBFloat16);
-      at::Tensor expected = at::empty({13, 37}, at::kBFloat16);
-      multiply_quantized(expected, x, m);
-      const at::Tensor wide = dequantize(m, at::kFloat), narrow = dequantize(m, at::kBFloat16);
-      const OnDevice here;
-      const QuantizedMatrix there = on_device(m, test_device());
-      EXPECT_TRUE(dequantize(there, at::kFloat).cpu().equal(wide));
-      EXPECT_TRUE(dequantize(there, at::kBFloat16).cpu().equal(narrow));
-      at::Tensor y = at::empty({13, 37}, x.options().device(test_device()));
-      multiply_quantized(y, x.to(test_device()), there);
-      EXPECT_LT(worst(y.cpu(), expected), 2 * tolerance(at::kBFloat16));
+  struct Way {
+    QuantKind kind;
+    bool twice;
+  };
+  for (const auto& [kind, twice] : {Way{QuantKind::kNf4, false}, Way{QuantKind::kNf4, true},
+                                    Way{QuantKind::kFp4, false}, Way{QuantKind::kFp4, true},
+                                    Way{QuantKind::kInt8, false}}) {
+    for (const int64_t columns : {90, 328}) {  // without and with packs
+      const QuantizedMatrix m = quantize(at::randn({37, columns}) * 0.02, kind, twice, "weight");
+      for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16, at::kHalf}) {
+        const at::Tensor expected = dequantize(m, dtype);
+        const OnDevice here;
+        const QuantizedMatrix there = on_device(m, test_device());
+        EXPECT_TRUE(dequantize(there, dtype).cpu().equal(expected)) << dtype;
+        // The rows from the fifth on, aligned and not.
+        for (const int64_t first : {0, 1}) {
+          const at::Tensor all =
+              at::zeros({1 + 31 * columns}, expected.options().device(test_device()));
+          const at::Tensor some = all.narrow(0, first, 31 * columns).view({31, columns});
+          dequantize_rows(there, 5, 36, some);
+          EXPECT_TRUE(some.cpu().equal(expected.narrow(0, 5, 31))) << dtype << ", " << first;
+        }
+      }
+      for (const int64_t first : {0, 1}) {
+        const at::Tensor x = at::randn({13, columns + 8}).to(at::kBFloat16);
+        at::Tensor expected = at::empty({13, 37}, at::kBFloat16);
+        multiply_quantized(expected, x.narrow(1, first, columns), m);
+        const OnDevice here;
+        const QuantizedMatrix there = on_device(m, test_device());
+        at::Tensor y = at::empty({13, 37}, x.options().device(test_device()));
+        multiply_quantized(y, x.to(test_device()).narrow(1, first, columns), there);
+        EXPECT_LT(worst(y.cpu(), expected), 2 * tolerance(at::kBFloat16));
+      }
     }
   }
 }

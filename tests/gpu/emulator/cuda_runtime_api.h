@@ -167,6 +167,7 @@ T exchange(T value, unsigned from_lane) {
 
 }  // namespace emulator
 
+inline float __fdividef(float x, float y) { return x / y; }
 inline unsigned atomicOr(unsigned* to, unsigned bits) {
   const unsigned before = *to;
   *to |= bits;

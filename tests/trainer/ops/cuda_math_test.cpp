@@ -49,23 +49,32 @@ cuda::QuantizedView view_of(const QuantizedMatrix& m) {
 
 class CudaMath : public testing::TestWithParam<Way> {};
 
-TEST_P(CudaMath, DequantisesToTheCpusBits) {
-  const QuantizedMatrix m = quantized(GetParam());
+// Rows 5 to 36, kWide elements at a time.
+template <int kWide, class T>
+at::Tensor dequantized(const QuantizedMatrix& m, at::ScalarType dtype) {
   const cuda::QuantizedView view = view_of(m);
   const int64_t begin = 5 * m.columns, end = 36 * m.columns;
-  at::Tensor wide = at::empty({31, m.columns}, at::kFloat);
-  at::Tensor narrow = at::empty({31, m.columns}, at::kBFloat16);
-  for (int64_t thread = 0; thread < (end - begin + 7) / 8; ++thread) {
-    cuda::dequantize_eight(view, begin, end, thread, wide.mutable_data_ptr<float>());
-    cuda::dequantize_eight(view, begin, end, thread,
-                           static_cast<cuda::Bf16Bits*>(narrow.mutable_data_ptr()));
-  }
-  EXPECT_TRUE(at::equal(wide, dequantize(m, at::kFloat).narrow(0, 5, 31)));
-  EXPECT_TRUE(at::equal(narrow, dequantize(m, at::kBFloat16).narrow(0, 5, 31)));
+  at::Tensor out = at::empty({31, m.columns}, dtype);
+  for (int64_t i = begin; i < end; i += kWide)
+    cuda::store_pack(static_cast<T*>(out.mutable_data_ptr()) + (i - begin),
+                     cuda::rounded_elements<kWide, T>(view, i));
+  return out;
+}
+
+TEST_P(CudaMath, DequantisesToTheCpusBits) {
+  const QuantizedMatrix m = quantized(GetParam()), in_packs = quantized(GetParam(), 328);
+  const auto expected = [](const QuantizedMatrix& matrix, at::ScalarType dtype) {
+    return dequantize(matrix, dtype).narrow(0, 5, 31);
+  };
+  EXPECT_TRUE((dequantized<1, float>(m, at::kFloat).equal(expected(m, at::kFloat))));
+  EXPECT_TRUE((dequantized<1, cuda::Bf16Bits>(m, at::kBFloat16).equal(expected(m, at::kBFloat16))));
+  EXPECT_TRUE((dequantized<4, float>(in_packs, at::kFloat).equal(expected(in_packs, at::kFloat))));
+  EXPECT_TRUE((dequantized<8, cuda::Bf16Bits>(in_packs, at::kBFloat16)
+                   .equal(expected(in_packs, at::kBFloat16))));
 }
 
 TEST_P(CudaMath, ThirtyTwoLanesMakeTheCpusProduct) {
-  for (const int64_t columns : {int64_t{90}, int64_t{128}}) {
+  for (const int64_t columns : {int64_t{90}, int64_t{128}, int64_t{328}}) {
     const QuantizedMatrix m = quantized(GetParam(), columns);
     const cuda::QuantizedView view = view_of(m);
     const at::Tensor x =
@@ -77,7 +86,11 @@ TEST_P(CudaMath, ThirtyTwoLanesMakeTheCpusProduct) {
     for (int64_t output = 0; output < m.rows; ++output) {
       float sums[4] = {};
       for (int64_t lane = 0; lane < 32; ++lane)
-        cuda::add_lane_products<4>(view, in, columns, output, lane, sums);
+        if (columns % 8 == 0) {
+          cuda::add_lane_products<4, 8>(view, in, columns, output, lane, sums);
+        } else {
+          cuda::add_lane_products<4, 1>(view, in, columns, output, lane, sums);
+        }
       for (int64_t row = 0; row < 4; ++row) found[row][output] = sums[row];
     }
     const at::Tensor exact = at::mm(x.to(at::kDouble), dequantize(m, at::kBFloat16).to(at::kDouble).t());

@@ -65,14 +65,17 @@ struct AdamWView {
   bool fused = false;
 };
 
+/// All is read before anything is stored, so that a thread waits for memory once.
 TEMPER_HOST_DEVICE void adamw_element(const AdamWView& t, const AdamWStep& s, int64_t i) {
   const Moments old{t.exp_avg[i], t.exp_avg_sq[i]};
+  const float gradient = t.gradient[i], weight = t.weight[i];
   const Moments moments =
-      t.fused ? fused_moments(s, old, t.gradient[i]) : plain_moments(s, old, t.gradient[i]);
+      t.fused ? fused_moments(s, old, gradient) : plain_moments(s, old, gradient);
+  const float updated = updated_weight(s, weight, moments);
   t.exp_avg[i] = moments.m;
   t.exp_avg_sq[i] = moments.v;
-  t.weight[i] = updated_weight(s, t.weight[i], moments);
-  store_value(t.value, i, t.weight[i]);
+  t.weight[i] = updated;
+  store_value(t.value, i, updated);
 }
 
 }  // namespace temper::trainer::cuda

@@ -41,6 +41,11 @@ TEMPER_HOST_DEVICE float widened(Bf16Bits x) {
   return float_of_bits(static_cast<uint32_t>(x.bits) << 16);
 }
 TEMPER_HOST_DEVICE float widened(F16Bits x) {
+#ifdef __CUDA_ARCH__
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
+  return value;
+#else
   // The exponent moves by 112; what has none (zero, subnormal) is a multiple of 2^-24.
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
   const uint32_t magnitude = x.bits & 0x7fffu;
@@ -48,18 +53,28 @@ TEMPER_HOST_DEVICE float widened(F16Bits x) {
   const float value = magnitude < 0x400u ? static_cast<float>(magnitude) * 5.9604644775390625e-8f
                                          : float_of_bits((magnitude << 13) + (112u << 23));
   return float_of_bits(bits_of_float(value) | sign);
+#endif
 }
 
-/// To nearest, ties to even. Returns what is stored.
+/// To nearest, ties to even. Returns what is stored. The device's own conversions give the host's
+/// bits, but for those of a NaN.
 TEMPER_HOST_DEVICE float rounded_store(float* to, float x) { return *to = x; }
 TEMPER_HOST_DEVICE float rounded_store(Bf16Bits* to, float x) {
+#ifdef __CUDA_ARCH__
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(to->bits) : "f"(x));
+  return widened(*to);
+#else
   uint32_t bits = bits_of_float(x);
   // A NaN must not be rounded to infinity.
   bits = x == x ? (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u : 0x7fc00000u;
   to->bits = static_cast<uint16_t>(bits >> 16);
   return float_of_bits(bits);
+#endif
 }
 TEMPER_HOST_DEVICE float rounded_store(F16Bits* to, float x) {
+#ifdef __CUDA_ARCH__
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to->bits) : "f"(x));
+#else
   const uint32_t bits = bits_of_float(x);
   const auto sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
   const uint32_t magnitude = bits & 0x7fffffffu;
@@ -75,6 +90,7 @@ TEMPER_HOST_DEVICE float rounded_store(F16Bits* to, float x) {
     to->bits = static_cast<uint16_t>(
         sign | ((magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13));
   }
+#endif
   return widened(*to);
 }
 

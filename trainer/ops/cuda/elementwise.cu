@@ -28,6 +28,9 @@ __global__ void rope_kernel(RopeView v) {
   }
 }
 
+// The quick division is within 2 ulp, and 0 where the denominator is above 2^126.
+__device__ inline float sigmoid(float x) { return __fdividef(1.0f, 1.0f + expf(-x)); }
+
 template <class T, int kWide>
 __global__ void swiglu_kernel(const T* gate_up, T* out, int64_t dim) {
   const T* gate = gate_up + blockIdx.x * 2 * dim;
@@ -36,7 +39,7 @@ __global__ void swiglu_kernel(const T* gate_up, T* out, int64_t dim) {
     Pack<T, kWide> to;
     for (int k = 0; k < kWide; ++k) {
       const float x = widened(g.at[k]);
-      rounded_store(&to.at[k], x / (1.0f + expf(-x)) * widened(up.at[k]));
+      rounded_store(&to.at[k], x * sigmoid(x) * widened(up.at[k]));
     }
     store_pack(out + blockIdx.x * dim + i, to);
   }
@@ -52,10 +55,9 @@ __global__ void swiglu_backward_kernel(const T* dout, const T* gate_up, T* dgate
     Pack<T, kWide> to_gate, to_up;
     for (int k = 0; k < kWide; ++k) {
       const float x = widened(g.at[k]), dy = widened(d.at[k]);
-      const float sigmoid = 1.0f / (1.0f + expf(-x));
-      rounded_store(&to_gate.at[k],
-                    dy * widened(up.at[k]) * sigmoid * (1.0f + x * (1.0f - sigmoid)));
-      rounded_store(&to_up.at[k], dy * x * sigmoid);
+      const float share = sigmoid(x);
+      rounded_store(&to_gate.at[k], dy * widened(up.at[k]) * share * (1.0f + x * (1.0f - share)));
+      rounded_store(&to_up.at[k], dy * x * share);
     }
     store_pack(dgate + i, to_gate);
     store_pack(dgate + dim + i, to_up);
@@ -65,9 +67,13 @@ __global__ void swiglu_backward_kernel(const T* dout, const T* gate_up, T* dgate
 // As in ops/cpu/rows.inl.
 constexpr float kGeluSlope = 0.79788456080286535588f;
 constexpr float kGeluCubic = 0.044715f;
-__device__ inline float normal_share(float x, bool tanh) {
-  return tanh ? 1.0f / (1.0f + expf(-2.0f * kGeluSlope * (x + kGeluCubic * x * x * x)))
-              : 0.5f * erfcf(x * -0.70710678118654752f);
+template <class T>
+__device__ float normal_share(float x, bool tanh) {
+  if (tanh) return sigmoid(2.0f * kGeluSlope * (x + kGeluCubic * x * x * x));
+  // 1 + erf is within 1e-7, which is enough for 16 bits; erfc, which keeps all digits of the left
+  // tail, costs twice as much.
+  if constexpr (sizeof(T) == 2) return 0.5f + 0.5f * erff(x * 0.70710678118654752f);
+  return 0.5f * erfcf(x * -0.70710678118654752f);
 }
 
 template <class T, int kWide>
@@ -78,7 +84,7 @@ __global__ void gelu_kernel(const T* x, T* out, int64_t count, bool tanh) {
   Pack<T, kWide> to;
   for (int k = 0; k < kWide; ++k) {
     const float v = widened(in.at[k]);
-    rounded_store(&to.at[k], v * normal_share(v, tanh));
+    rounded_store(&to.at[k], v * normal_share<T>(v, tanh));
   }
   store_pack(out + i, to);
 }
@@ -90,7 +96,7 @@ __global__ void gelu_backward_kernel(const T* dout, const T* x, T* dx, int64_t c
   const auto in = load_pack<kWide>(x + i), d = load_pack<kWide>(dout + i);
   Pack<T, kWide> to;
   for (int k = 0; k < kWide; ++k) {
-    const float v = widened(in.at[k]), share = normal_share(v, tanh);
+    const float v = widened(in.at[k]), share = normal_share<T>(v, tanh);
     const float density =
         tanh ? share * (1.0f - share) * (2.0f * kGeluSlope * (1.0f + 3.0f * kGeluCubic * v * v))
              : expf(-0.5f * v * v) * (0.5f * kGeluSlope);
@@ -99,19 +105,27 @@ __global__ void gelu_backward_kernel(const T* dout, const T* x, T* dx, int64_t c
   store_pack(dx + i, to);
 }
 
-// SplitMix64 of the pair's number, as on the CPU (ops/low_rank.cpp).
-template <class T>
-__global__ void dropout_kernel(DropoutView v) {
-  const int64_t pair = thread_number();
-  uint64_t z = v.seed + static_cast<uint64_t>(pair) + 0x9e3779b97f4a7c15;
+// SplitMix64 of a pair's number, as on the CPU (ops/low_rank.cpp): 32 bits for each of the two.
+__device__ inline uint64_t draws_of_pair(uint64_t seed, int64_t pair) {
+  uint64_t z = seed + static_cast<uint64_t>(pair) + 0x9e3779b97f4a7c15;
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
   z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-  z ^= z >> 31;
-  for (int64_t i = 2 * pair; i < 2 * pair + 2 && i < v.count; ++i) {
-    const auto draw = static_cast<uint32_t>(z >> (32 * (i & 1)));
-    const float x = widened(static_cast<const T*>(v.from)[i]);
-    rounded_store(static_cast<T*>(v.to) + i, draw < v.limit ? 0.0f : x * v.scale);
+  return z ^ (z >> 31);
+}
+
+template <class T, int kWide>
+__global__ void dropout_kernel(DropoutView v) {
+  const int64_t i = thread_number() * kWide;
+  if (i >= v.count) return;
+  const auto from = load_pack<kWide>(static_cast<const T*>(v.from) + i);
+  Pack<T, kWide> to;
+  uint64_t draws = 0;
+  for (int k = 0; k < kWide; ++k) {
+    if (k % 2 == 0) draws = draws_of_pair(v.seed, (i + k) / 2);
+    const auto draw = static_cast<uint32_t>(draws >> (32 * ((i + k) & 1)));
+    rounded_store(&to.at[k], draw < v.limit ? 0.0f : widened(from.at[k]) * v.scale);
   }
+  store_pack(static_cast<T*>(v.to) + i, to);
 }
 
 }  // namespace
@@ -175,7 +189,11 @@ int gelu_backward(Element type, const void* dout, const void* x, void* dx, int64
 
 int dropout(Element type, const DropoutView& v, CUstream_st* stream) {
   return with_element(type, [&](auto element) {
-    return launch(dropout_kernel<decltype(element)>, blocks_of((v.count + 1) / 2), stream, v);
+    using T = decltype(element);
+    return with_width<T>(aligned(v.from) && aligned(v.to), v.count, [&](auto width) {
+      constexpr int kWide = decltype(width)::value;
+      return launch(dropout_kernel<T, kWide>, blocks_of(v.count / kWide), stream, v);
+    });
   });
 }
 

@@ -13,6 +13,8 @@ constexpr int kTileColumns = kWarp * kLaneColumns;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kWarpRows = 8;
 constexpr int kTileRows = kWarps * kWarpRows;
+constexpr int kWord = 4;  // codes that are stored together
+static_assert(kLaneColumns == kWord);
 
 __host__ __device__ inline int64_t tiles_across(const Float8View& v) {
   return (v.columns + kTileColumns - 1) / kTileColumns;
@@ -25,6 +27,7 @@ int64_t tiles(const Float8View& v) {
 struct Place {
   int64_t first_row, first_column;
   int warp_row, lane_column;  // within the tile
+  int rows, columns;          // from there to the matrix's end, none where below 1
 
   __device__ explicit Place(const Float8View& v)
       : warp_row(static_cast<int>(threadIdx.x) / kWarp * kWarpRows),
@@ -32,19 +35,30 @@ struct Place {
     const int64_t tile = blockIdx.x;
     first_row = tile / tiles_across(v) * kTileRows + warp_row;
     first_column = tile % tiles_across(v) * kTileColumns + lane_column;
+    rows = least(v.rows - first_row, kWarpRows);
+    columns = least(v.columns - first_column, kLaneColumns);
   }
+  __device__ static int least(int64_t a, int b) { return a < b ? static_cast<int>(a) : b; }
 };
 
-// Zeros outside of the matrix.
+// What a thread has of the matrix, and behind its end the last row or columns again. All of it is
+// asked for before anything is stored or waited for.
 template <class T, int kWide>
-__device__ void load(const Float8View& v, int64_t row, int64_t column, float* to) {
-  const T* from = static_cast<const T*>(v.from) + row * v.stride + column;
-  for (int k = 0; k < kLaneColumns; k += kWide) {
-    const bool there = row < v.rows && column + k < v.columns;
-    const auto pack = there ? load_pack<kWide>(from + k) : Pack<T, kWide>{};
-    for (int i = 0; i < kWide; ++i) to[k + i] = widened(pack.at[i]);
+struct Rows {
+  Pack<T, kWide> at[kWarpRows][kLaneColumns / kWide];
+
+  __device__ Rows(const Float8View& v, const Place& place) {
+    const T* from = static_cast<const T*>(v.from) + place.first_row * v.stride + place.first_column;
+    for (int i = 0; i < kWarpRows; ++i) {
+      const T* row = from + Place::least(place.rows - 1, i) * v.stride;
+      for (int k = 0; k < kLaneColumns; k += kWide)
+        at[i][k / kWide] = load_pack<kWide>(row + Place::least(place.columns - kWide, k));
+    }
   }
-}
+  __device__ float operator()(int i, int k) const {
+    return widened(at[i][k / kWide].at[k % kWide]);
+  }
+};
 
 // Magnitudes are compared as bits, in which NaN is above all.
 __device__ inline uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
@@ -54,40 +68,53 @@ __device__ inline uint32_t warp_larger(uint32_t x) {
   return x;
 }
 
+__device__ inline uint32_t magnitude(float x) { return bits_of_float(x) & 0x7fffffffu; }
+
 template <class T, int kWide>
-__global__ void amax_kernel(Float8View v) {
+__global__ void amax_of_rows_kernel(Float8View v) {
+  const Place place(v);
+  const Rows<T, kWide> x(v, place);
+  for (int i = 0; i < kWarpRows; ++i) {
+    uint32_t largest = 0;
+    for (int k = 0; k < kLaneColumns; ++k) largest = larger(largest, magnitude(x(i, k)));
+    largest = warp_larger(largest);
+    if (lane() == 0 && i < place.rows) atomicMax(v.amax + place.first_row + i, largest);
+  }
+}
+
+template <class T, int kWide>
+__global__ void amax_of_columns_kernel(Float8View v) {
   __shared__ uint32_t of_warps[kWarps][kTileColumns];
   const Place place(v);
-  const bool of_rows = v.by_row && !v.transposed;
-  uint32_t of_columns[kLaneColumns] = {};
-  for (int i = 0; i < kWarpRows; ++i) {
-    float x[kLaneColumns];
-    load<T, kWide>(v, place.first_row + i, place.first_column, x);
-    uint32_t of_row = 0;
-    for (int k = 0; k < kLaneColumns; ++k) {
-      const uint32_t magnitude = bits_of_float(x[k]) & 0x7fffffffu;
-      of_columns[k] = larger(of_columns[k], magnitude);
-      of_row = larger(of_row, magnitude);
-    }
-    if (!of_rows) continue;
-    of_row = warp_larger(of_row);
-    if (lane() == 0 && place.first_row + i < v.rows) atomicMax(v.amax + place.first_row + i, of_row);
-  }
-  if (of_rows) return;
+  const Rows<T, kWide> x(v, place);
   for (int k = 0; k < kLaneColumns; ++k) {
-    of_warps[threadIdx.x / kWarp][place.lane_column + k] = of_columns[k];
+    uint32_t largest = 0;
+    for (int i = 0; i < kWarpRows; ++i) largest = larger(largest, magnitude(x(i, k)));
+    of_warps[threadIdx.x / kWarp][place.lane_column + k] = largest;
   }
   __syncthreads();
   if (threadIdx.x >= kTileColumns) return;
   uint32_t largest = 0;
   for (int warp = 0; warp < kWarps; ++warp) largest = larger(largest, of_warps[warp][threadIdx.x]);
   const int64_t column = int64_t{blockIdx.x} % tiles_across(v) * kTileColumns + threadIdx.x;
-  if (v.by_row) {
-    if (column < v.columns) atomicMax(v.amax + column, largest);
-    return;
-  }
+  if (column < v.columns) atomicMax(v.amax + column, largest);
+}
+
+template <class T, int kWide>
+__global__ void amax_of_all_kernel(Float8View v) {
+  __shared__ uint32_t of_warps[kWarps];
+  const Place place(v);
+  const Rows<T, kWide> x(v, place);
+  uint32_t largest = 0;
+  for (int i = 0; i < kWarpRows; ++i)
+    for (int k = 0; k < kLaneColumns; ++k) largest = larger(largest, magnitude(x(i, k)));
   largest = warp_larger(largest);
-  if (lane() == 0) atomicMax(v.amax, largest);
+  if (lane() == 0) of_warps[threadIdx.x / kWarp] = largest;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int warp = 0; warp < kWarps; ++warp) largest = larger(largest, of_warps[warp]);
+  // Most blocks find a larger one there, and need not queue for the one address.
+  if (largest > *static_cast<const volatile uint32_t*>(v.amax)) atomicMax(v.amax, largest);
 }
 
 __global__ void scales_kernel(Float8View v, int64_t count) {
@@ -97,42 +124,56 @@ __global__ void scales_kernel(Float8View v, int64_t count) {
   v.inverse_scales[i] = 1.0f / v.scales[i];
 }
 
+__device__ inline void store_word(uint8_t* to, uint32_t codes) {
+  *reinterpret_cast<uint32_t*>(to) = codes;
+}
+
 template <class T, int kWide>
 __global__ void codes_kernel(Float8View v) {
-  alignas(kLaneColumns) __shared__ uint8_t turned[kTileColumns][kTileRows + kLaneColumns];
   const Place place(v);
-  float scales[kLaneColumns];
-  for (int k = 0; k < kLaneColumns; ++k) {
-    const int64_t column = place.first_column + k;
-    const bool own = v.by_row && v.transposed && column < v.columns;
-    scales[k] = v.scales[own ? column : 0];
-  }
+  const Rows<T, kWide> x(v, place);
+  float scales[kWarpRows];
+  for (int i = 0; i < kWarpRows; ++i)
+    scales[i] = v.scales[v.by_row && i < place.rows ? place.first_row + i : 0];
+  if (place.first_column >= v.padded) return;
+  uint8_t* codes = v.codes + place.first_row * v.padded + place.first_column;
   for (int i = 0; i < kWarpRows; ++i) {
-    const int64_t row = place.first_row + i;
-    float x[kLaneColumns];
-    load<T, kWide>(v, row, place.first_column, x);
-    const bool of_row = v.by_row && !v.transposed && row < v.rows;
-    alignas(kLaneColumns) uint8_t codes[kLaneColumns];
-    for (int k = 0; k < kLaneColumns; ++k) {
-      const bool there = row < v.rows && place.first_column + k < v.columns;
-      const float scale = of_row ? v.scales[row] : scales[k];
-      codes[k] = there ? float8_code(x[k] * scale, v.e5m2) : 0;
-      if (v.transposed) turned[place.lane_column + k][place.warp_row + i] = codes[k];
-    }
-    if (v.transposed || row >= v.rows || place.first_column >= v.padded) continue;
-    store_pack(v.codes + row * v.padded + place.first_column, load_pack<kLaneColumns>(codes));
+    if (i >= place.rows) break;
+    float scaled[kLaneColumns];
+    for (int k = 0; k < kLaneColumns; ++k)
+      scaled[k] = k < place.columns ? x(i, k) * scales[i] : 0.0f;
+    store_word(codes + i * v.padded, four_float8_codes(scaled, v.e5m2));
   }
-  if (!v.transposed) return;
+}
+
+// A row of `turned` is a column of the tile. They stand in such an order, and so far apart, that
+// lanes write to different banks.
+template <class T, int kWide>
+__global__ void turned_codes_kernel(Float8View v) {
+  __shared__ uint32_t turned[kTileColumns][kTileRows / kWord + 1];
+  const Place place(v);
+  const Rows<T, kWide> x(v, place);
+  float scales[kLaneColumns];
+  for (int k = 0; k < kLaneColumns; ++k)
+    scales[k] = v.scales[v.by_row && k < place.columns ? place.first_column + k : 0];
+  TEMPER_UNROLL for (int k = 0; k < kLaneColumns; ++k) {
+    TEMPER_UNROLL for (int i = 0; i < kWarpRows; i += kWord) {
+      float scaled[kWord];
+      for (int j = 0; j < kWord; ++j)
+        scaled[j] = i + j < place.rows ? x(i + j, k) * scales[k] : 0.0f;
+      turned[k * kWarp + lane()][(place.warp_row + i) / kWord] = four_float8_codes(scaled, v.e5m2);
+    }
+  }
   __syncthreads();
   const int64_t tile_row = place.first_row - place.warp_row;
   const int64_t tile_column = place.first_column - place.lane_column;
-  constexpr int kPacks = kTileRows / kLaneColumns;
-  for (int i = static_cast<int>(threadIdx.x); i < kTileColumns * kPacks; i += kThreads) {
-    const int64_t column = tile_column + i / kPacks;
-    const int row = i % kPacks * kLaneColumns;
-    if (column >= v.columns || tile_row + row >= v.padded) continue;
-    store_pack(v.codes + column * v.padded + tile_row + row,
-               load_pack<kLaneColumns>(&turned[i / kPacks][row]));
+  constexpr int kWords = kTileRows / kWord;
+  for (int i = static_cast<int>(threadIdx.x); i < kTileColumns * kWords; i += kThreads) {
+    const int at = i / kWords, word = i % kWords;
+    const int64_t column = tile_column + at % kWarp * kLaneColumns + at / kWarp;
+    const int64_t row = tile_row + word * kWord;
+    if (column >= v.columns || row >= v.padded) continue;
+    store_word(v.codes + column * v.padded + row, turned[at][word]);
   }
 }
 
@@ -152,10 +193,15 @@ int to_float8(Element type, const Float8View& v, CUstream_st* stream) {
     return with_lane_width<T>(v, [&](auto width) {
       constexpr int kWide = decltype(width)::value;
       const int64_t scales = !v.by_row ? 1 : v.transposed ? v.columns : v.rows;
-      const int error = launch(amax_kernel<T, kWide>, tiles(v), stream, v);
+      const auto amax = !v.by_row     ? amax_of_all_kernel<T, kWide>
+                        : v.transposed ? amax_of_columns_kernel<T, kWide>
+                                       : amax_of_rows_kernel<T, kWide>;
+      const int error = launch(amax, tiles(v), stream, v);
       if (error != 0) return error;
       const int next = launch(scales_kernel, blocks_of(scales), stream, v, scales);
-      return next != 0 ? next : launch(codes_kernel<T, kWide>, tiles(v), stream, v);
+      if (next != 0) return next;
+      const auto codes = v.transposed ? turned_codes_kernel<T, kWide> : codes_kernel<T, kWide>;
+      return launch(codes, tiles(v), stream, v);
     });
   });
 }

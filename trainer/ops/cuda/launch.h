@@ -8,6 +8,14 @@
 /// tests/gpu/emulator compiles the same files for the host, where `cuda_runtime_api.h` is its own.
 namespace temper::trainer::cuda {
 
+/// Before a loop through an array that is to stay in registers, where the compiler finds its body
+/// too long to unroll it by itself.
+#ifdef __CUDACC__
+#define TEMPER_UNROLL _Pragma("unroll")
+#else
+#define TEMPER_UNROLL
+#endif
+
 constexpr int kThreads = 256;  // a block
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;

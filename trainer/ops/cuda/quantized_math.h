@@ -32,36 +32,55 @@ TEMPER_HOST_DEVICE float scale_of_block(const QuantizedView& m, int64_t block) {
   return product + m.offset;
 }
 
-/// Element `i` of the flat matrix in float32.
-TEMPER_HOST_DEVICE float element(const QuantizedView& m, int64_t i) {
+/// Elements `i` to i + kWide of the flat matrix in float32. More than one have one scale and are
+/// read together: `i` and, in 8 bits, `columns` are multiples of kWide, and `codes` is aligned.
+template <int kWide>
+TEMPER_HOST_DEVICE Pack<float, kWide> elements(const QuantizedView& m, int64_t i) {
+  Pack<float, kWide> x;
   if (!m.values) {
     constexpr float kReciprocalOf127 = 7.874015718698502e-3f;
-    const auto code = static_cast<float>(static_cast<int8_t>(m.codes[i]));
-    return code * m.absmax[i / m.columns] * kReciprocalOf127;
+    const auto codes = load_pack<kWide>(m.codes + i);
+    // Packs are few enough to be counted in 32 bits, which divide quickly.
+    const int64_t row = kWide == 1 ? i / m.columns
+                                   : static_cast<uint32_t>(i / kWide) /
+                                         static_cast<uint32_t>(m.columns / kWide);
+    const float scale = m.absmax[row];
+    for (int k = 0; k < kWide; ++k)
+      x.at[k] = static_cast<float>(static_cast<int8_t>(codes.at[k])) * scale * kReciprocalOf127;
+    return x;
   }
-  const uint8_t both = m.codes[i / 2];
-  return m.values[i % 2 == 0 ? both >> 4 : both & 15] * scale_of_block(m, i / kElementsOf4Bits);
+  const auto codes = load_pack<(kWide + 1) / 2>(m.codes + i / 2);
+  const float scale = scale_of_block(m, i / kElementsOf4Bits);
+  for (int k = 0; k < kWide; ++k) {
+    const uint8_t both = codes.at[k / 2];
+    const bool upper = (kWide == 1 ? i : k) % 2 == 0;
+    x.at[k] = m.values[upper ? both >> 4 : both & 15] * scale;
+  }
+  return x;
 }
 
-/// Thread `thread` of a dequantisation of elements begin..end: the eight elements of its own.
-template <class T>
-TEMPER_HOST_DEVICE void dequantize_eight(const QuantizedView& m, int64_t begin, int64_t end,
-                                         int64_t thread, T* out) {
-  const int64_t first = begin + 8 * thread;
-  for (int64_t i = first; i < first + 8 && i < end; ++i)
-    rounded_store(out + (i - begin), element(m, i));
+/// The same rounded to T.
+template <int kWide, class T>
+TEMPER_HOST_DEVICE Pack<T, kWide> rounded_elements(const QuantizedView& m, int64_t i) {
+  const auto x = elements<kWide>(m, i);
+  Pack<T, kWide> stored;
+  for (int k = 0; k < kWide; ++k) rounded_store(&stored.at[k], x.at[k]);
+  return stored;
 }
 
 /// Lane `lane` of 32 of one output of y = x W^T: adds to sums[r] its part of the product of row r
-/// of x [kRows, columns] and row `output` of the matrix, whose elements are rounded to T first. The
-/// order of the sum depends on nothing but `columns`.
-template <int kRows, class T>
+/// of x [kRows, columns] and row `output` of the matrix, whose elements are rounded to T first. Of
+/// kWide elements at a time where rows of both are multiples of them, and aligned. The order of the
+/// sum depends on nothing but `columns` and kWide.
+template <int kRows, int kWide, class T>
 TEMPER_HOST_DEVICE void add_lane_products(const QuantizedView& m, const T* x, int64_t stride_x,
                                           int64_t output, int64_t lane, float* sums) {
-  for (int64_t i = lane; i < m.columns; i += 32) {
-    T stored;
-    const float w = rounded_store(&stored, element(m, output * m.columns + i));
-    for (int r = 0; r < kRows; ++r) sums[r] = fmaf(w, widened(x[r * stride_x + i]), sums[r]);
+  for (int64_t i = lane * kWide; i < m.columns; i += 32 * kWide) {
+    const auto w = rounded_elements<kWide, T>(m, output * m.columns + i);
+    for (int r = 0; r < kRows; ++r) {
+      const auto in = load_pack<kWide>(x + r * stride_x + i);
+      for (int k = 0; k < kWide; ++k) sums[r] = fmaf(widened(w.at[k]), widened(in.at[k]), sums[r]);
+    }
   }
 }
 
