@@ -487,7 +487,7 @@ TEST(DeviceSampling, DrawsTheCpusTokens) {
       {.temperature = 1, .repetition_penalty = 0.6},
       {.temperature = 0.8, .top_p = 0.95, .top_k = 20, .min_p = 0.02, .repetition_penalty = 1.2},
   };
-  for (const int64_t vocabulary : {1, 30, 1031}) {
+  for (const int64_t vocabulary : {1, 30, 1031, 2304}) {
     const at::Tensor logits = rows_to_draw_from(vocabulary);
     for (size_t i = 0; i < all.size(); ++i) {
       expect_same_draws(logits, all[i],
@@ -509,9 +509,11 @@ TEST(DeviceSampling, CutsBetweenEqualsWhereTheCpuDoes) {
 TEST(DeviceSampling, DrawsFromALargeVocabulary) {
   TEMPER_NEEDS_DEVICE();
   at::manual_seed(3);
-  const at::Tensor logits = at::randn({1, 262145}) * 2;
-  expect_same_draws(logits, {.temperature = 1}, "all");
-  expect_same_draws(logits, {.temperature = 1, .top_p = 0.9, .top_k = 1000}, "some");
+  for (const int64_t vocabulary : {128256, 262145}) {
+    const at::Tensor logits = at::randn({1, vocabulary}) * 2;
+    expect_same_draws(logits, {.temperature = 1}, "all");
+    expect_same_draws(logits, {.temperature = 1, .top_p = 0.9, .top_k = 1000}, "some");
+  }
 }
 
 TEST(DeviceSampling, LogitsThatAreNotFiniteAreFound) {
