@@ -230,27 +230,47 @@ TEST_P(Operators, AttentionWithinDocuments) {
   }
 }
 
-// One sequence of 37 tokens, then one more token of it and of another.
+// Sequences that end anywhere in a page get a token more, one of them three; of the largest head
+// sizes, with and without packs, in windows, and with more heads of a key than a block has warps.
+// What no token has written is NaN.
 TEST_P(Operators, AttentionInPages) {
-  const AttentionHeads heads{4, 2, 16, 0};
-  const at::Tensor qkv = drawn({37, 8 * 16}), next = drawn({2, 8 * 16});
-  const auto decode = [&](at::Device device) {
-    const PageShape shape{.layers = 2, .kv_heads = 2, .head_dim = 16, .dtype = dtype};
-    const at::Tensor memory =
-        at::zeros({4, shape.bytes()}, at::TensorOptions(device).dtype(at::kByte));
-    std::vector<char*> pages;
-    for (int64_t p = 0; p < 4; ++p) pages.push_back(static_cast<char*>(memory[p].data_ptr()));
-    const std::span<char* const> all(pages);
-    const std::vector<PagedRun> first = {{all.subspan(0, 3), 0, 37}};
-    store_in_pages(qkv.to(device), page_table(first, device), shape, 1);
-    const std::vector<PagedRun> then = {{all.subspan(0, 3), 37, 1}, {all.subspan(3, 1), 0, 1}};
-    const at::Tensor table = page_table(then, device);
-    store_in_pages(next.to(device), table, shape, 1);
-    return attention_in_pages(next.to(device), table, shape, 1, heads).cpu();
+  const std::vector<AttentionHeads> all = {
+      {4, 2, 16, 0},  {2, 2, 64, 0},   {3, 1, 64, 20}, {5, 1, 80, 0},
+      {4, 1, 128, 0}, {2, 1, 128, 33}, {4, 2, 200, 0}, {2, 1, 256, 17},
+      {2, 1, 18, 0},  {2, 2, 20, 5},   {4, 2, 99, 0},  {18, 2, 8, 0},
   };
-  const at::Tensor expected = decode(at::kCPU);
-  const OnDevice here;
-  EXPECT_LT(worst(decode(test_device()), expected), 4 * tolerance(dtype));
+  const std::vector<int64_t> lengths = {37, 0, 15, 16, 150};
+  const int64_t kPages = 3 + 1 + 1 + 2 + 10;
+  for (const AttentionHeads& heads : all) {
+    const int64_t width = (heads.heads + 2 * heads.kv_heads) * heads.head_dim;
+    const at::Tensor qkv = drawn({150, width}), next = drawn({7, width});
+    const auto decode = [&](at::Device device) {
+      const PageShape shape{
+          .layers = 2, .kv_heads = heads.kv_heads, .head_dim = heads.head_dim, .dtype = dtype};
+      const at::Tensor memory =
+          at::full({kPages, shape.bytes()}, 0xff, at::TensorOptions(device).dtype(at::kByte));
+      std::vector<char*> pages;
+      for (int64_t p = kPages; p-- > 0;) pages.push_back(static_cast<char*>(memory[p].data_ptr()));
+      std::span<char* const> left(pages);
+      std::vector<PagedRun> runs;
+      for (const int64_t length : lengths) {
+        const int64_t more = length == 150 ? 3 : 1;
+        const auto count = static_cast<size_t>((length + more + kPageTokens - 1) / kPageTokens);
+        runs.push_back({left.first(count), length, more});
+        left = left.subspan(count);
+        if (length == 0) continue;
+        const PagedRun before[] = {{runs.back().pages, 0, length}};
+        store_in_pages(qkv.narrow(0, 0, length).to(device), page_table(before, device), shape, 1);
+      }
+      const at::Tensor table = page_table(runs, device);
+      store_in_pages(next.to(device), table, shape, 1);
+      return attention_in_pages(next.to(device), table, shape, 1, heads).cpu();
+    };
+    const at::Tensor expected = decode(at::kCPU);
+    const OnDevice here;
+    EXPECT_LT(worst(decode(test_device()), expected), 4 * tolerance(dtype))
+        << heads.heads << " heads of " << heads.head_dim;
+  }
 }
 
 // Vocabularies of any length: packs of four with what is left, many packs a thread, parts of a row.
@@ -655,7 +675,7 @@ TEST(DeviceSampling, DrawsTheCpusTokens) {
       {.temperature = 1, .repetition_penalty = 0.6},
       {.temperature = 0.8, .top_p = 0.95, .top_k = 20, .min_p = 0.02, .repetition_penalty = 1.2},
   };
-  for (const int64_t vocabulary : {1, 30, 1031}) {
+  for (const int64_t vocabulary : {1, 30, 1031, 2304}) {
     const at::Tensor logits = rows_to_draw_from(vocabulary);
     for (size_t i = 0; i < all.size(); ++i) {
       expect_same_draws(logits, all[i],
@@ -677,9 +697,11 @@ TEST(DeviceSampling, CutsBetweenEqualsWhereTheCpuDoes) {
 TEST(DeviceSampling, DrawsFromALargeVocabulary) {
   TEMPER_NEEDS_DEVICE();
   at::manual_seed(3);
-  const at::Tensor logits = at::randn({1, 262145}) * 2;
-  expect_same_draws(logits, {.temperature = 1}, "all");
-  expect_same_draws(logits, {.temperature = 1, .top_p = 0.9, .top_k = 1000}, "some");
+  for (const int64_t vocabulary : {128256, 262145}) {
+    const at::Tensor logits = at::randn({1, vocabulary}) * 2;
+    expect_same_draws(logits, {.temperature = 1}, "all");
+    expect_same_draws(logits, {.temperature = 1, .top_p = 0.9, .top_k = 1000}, "some");
+  }
 }
 
 TEST(DeviceSampling, LogitsThatAreNotFiniteAreFound) {

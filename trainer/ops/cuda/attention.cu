@@ -1,6 +1,7 @@
-// Attention for what LibTorch's kernels do not take (float32, odd head sizes) and for decoding:
-// a warp a query and head, a lane a key of 32 at a time, sums in a fixed order and without atomics.
-// Correct before it is fast.
+// Attention for what LibTorch's kernels do not take (float32, odd head sizes) and for decoding: sums
+// in a fixed order and without atomics. Packed batches have a warp a query and head, a lane a key of
+// 32 at a time: correct before it is fast. Decoding, which does nothing but read keys and values, has
+// a kernel of its own.
 #include "trainer/ops/cuda/kernels.h"
 #include "trainer/ops/cuda/launch.h"
 
@@ -54,31 +55,14 @@ struct Packed {
   }
 };
 
-// The same of a cache in pages (ops/paged_attention.h).
-template <class T>
-struct Paged {
-  char* const* pages;
-  int64_t offset, dim;
-
-  __device__ const T* page(int64_t position) const {
-    return reinterpret_cast<const T*>(pages[position / kTokensAPage] + offset);
-  }
-  __device__ float key(int64_t position, int64_t d) const {
-    return widened(page(position)[d * kTokensAPage + position % kTokensAPage]);
-  }
-  __device__ float value(int64_t position, int64_t d) const {
-    return widened(page(position)[(kTokensAPage + position % kTokensAPage) * dim + d]);
-  }
-};
-
 __device__ int64_t first_key(int64_t position, int64_t window) {
   return window > 0 && position >= window ? position - window + 1 : 0;
 }
 
 // softmax(scale query K^T) V over positions first..last of one head by one warp: lane l holds dims
 // l, l + 32, ... of `sums`. `query` is shared. Returns log sum exp of the scores.
-template <class Source>
-__device__ float attend(const Source& source, const float* query, int64_t first, int64_t last,
+template <class T>
+__device__ float attend(const Packed<T>& source, const float* query, int64_t first, int64_t last,
                         int64_t dim, float scale, float* sums) {
   float peak = -INFINITY, total = 0;
   for (int j = 0; j < kDims; ++j) sums[j] = 0;
@@ -273,20 +257,136 @@ __global__ void store_in_pages_kernel(PagedView v) {
   }
 }
 
-template <class T>
-__global__ void attention_in_pages_kernel(PagedView v) {
-  __shared__ float queries[kWarps][kLargestHead];
-  const int64_t task = thread_number() / kWarp;
-  if (task >= v.tokens * v.heads) return;
-  const int64_t token = task / v.heads, head = task % v.heads;
-  float* query = queries[threadIdx.x / kWarp];
-  load_head(static_cast<const T*>(v.qkv) + token * v.stride + head * v.dim, v.dim, query);
-  const int64_t position = v.positions[token];
-  const int64_t kv_head = head / (v.heads / v.kv_heads);
-  const Paged<T> source{v.pages + v.first_page[token], v.offset + kv_head * v.head_bytes, v.dim};
-  float sums[kDims];
-  attend(source, query, first_key(position, v.window), position, v.dim, v.scale, sums);
-  store_head(sums, v.dim, static_cast<T*>(v.out) + (token * v.heads + head) * v.dim);
+constexpr int kPageTokens = static_cast<int>(kTokensAPage);
+// Packs of a page's keys, and as many of its values, that a lane has asked for before it looks at
+// one: a page's all, unless heads are so large that these would not fit into registers.
+template <int kLanes>
+constexpr int kAhead = kLanes < kWarp ? kLanes / 2 : 4;
+
+// query K^T of a page's keys [E, 16] by one warp: as many lanes as it takes read a dimension's, the
+// others the next ones'. A lane gets the score of token_of_lane(); two have the same.
+template <int kWide, int kPacks, class T>
+__device__ float scores_of_page(const T* keys, const float* query, int dim) {
+  constexpr int kLanes = kPageTokens / kWide, kStep = kWarp / kLanes;
+  keys += lane() % kLanes * kWide;
+  float scores[kWide] = {};
+  for (int first = lane() / kLanes; first < dim; first += kPacks * kStep) {
+    Pack<T, kWide> packs[kPacks];
+    for (int j = 0; j < kPacks; ++j) {
+      const int d = first + j * kStep < dim ? first + j * kStep : first;
+      packs[j] = load_pack<kWide>(keys + d * kPageTokens);
+    }
+    for (int j = 0; j < kPacks; ++j) {
+      const float q = first + j * kStep < dim ? query[first + j * kStep] : 0.0f;
+      for (int k = 0; k < kWide; ++k) scores[k] = fmaf(q, widened(packs[j].at[k]), scores[k]);
+    }
+  }
+  return scattered_sum<kWide, kLanes>(scores);
+}
+template <int kWide>
+__device__ int token_of_lane() {
+  return lane() % (kPageTokens / kWide) * kWide + lane() / (kWarp / kWide);
+}
+template <int kWide>
+__device__ int lane_of_token(int token) {
+  return token / kWide + token % kWide * (kWarp / kWide);
+}
+
+struct Weights {
+  float peak, total;  // of exp(score - peak)
+};
+
+// One warp's share of a head: every `step`th page from first_page on. `head` is shared, has the
+// query and gets the sums of exp(score - peak) V, of the dimensions from `column` on that kLanes
+// packs hold. So many lanes read what a page's values [16, E] have of a token, the others the next
+// tokens'.
+template <class T, int kWide, int kLanes>
+__device__ Weights attend_in_pages(const PagedView& v, char* const* pages, int64_t offset,
+                                   int first, int last, int first_page, int step, int column,
+                                   float* head) {
+  constexpr int kRows = kWarp / kLanes;  // tokens at a time
+  constexpr int kPacks = kAhead<kLanes>;
+  const int dim = static_cast<int>(v.dim), row = lane() / kLanes;
+  const int d = column + lane() % kLanes * kWide;
+  Weights weights{-INFINITY, 0};
+  float sums[kWide] = {};
+  for (int page = first_page; page * kPageTokens <= last; page += step) {
+    const T* keys = reinterpret_cast<const T*>(pages[page] + offset);
+    const T* values = keys + kPageTokens * dim + (d < dim ? d : 0);
+    const int begin = first - page * kPageTokens, end = last - page * kPageTokens;
+    const auto sees = [&](int token) { return begin <= token && token <= end; };
+    Pack<T, kWide> packs[kPacks];
+    // What the query does not see may be anything, and 0 times it no 0: in its place, something
+    // that it sees.
+    const auto load = [&](int token) {
+      for (int j = 0; j < kPacks; ++j, token += kRows) {
+        const int seen = token < begin ? begin : token > end ? end : token;
+        packs[j] = load_pack<kWide>(values + seen * dim);
+      }
+    };
+    load(row);  // before it is known what they weigh
+    const float score = scores_of_page<kWide, kPacks>(keys, head, dim) * v.scale;
+    const float seen = sees(token_of_lane<kWide>()) ? score : -INFINITY;
+    const float larger = fmaxf(weights.peak, warp_max(seen));
+    const float rescale = expf(weights.peak - larger), weight = expf(seen - larger);
+    weights.peak = larger;
+    weights.total = weights.total * rescale + weight;
+    for (int k = 0; k < kWide; ++k) sums[k] *= rescale;
+    for (int next = 0; next < kPageTokens; next += kPacks * kRows) {
+      if (next > 0) load(next + row);
+      for (int j = 0; j < kPacks; ++j) {
+        const int from = lane_of_token<kWide>(next + row + j * kRows);
+        const float of_token = __shfl_sync(kAllLanes, weight, from);
+        for (int k = 0; k < kWide; ++k) sums[k] = fmaf(of_token, widened(packs[j].at[k]), sums[k]);
+      }
+    }
+  }
+  weights.total = warp_sum(weights.total) / 2;
+  __syncwarp();  // all have read the query
+  for (int k = 0; k < kWide; ++k) {
+    for (int apart = kLanes; apart < kWarp; apart *= 2)
+      sums[k] += __shfl_xor_sync(kAllLanes, sums[k], apart);
+    if (row == 0 && d < dim) head[d + k] = sums[k];
+  }
+  return weights;
+}
+
+// `warps` warps of a block (1, 2, 4 or 8) for kLanes packs of a query and head. Of a head that is
+// larger each column of so many finds the same weights again.
+template <class T, int kWide, int kLanes>
+__global__ void __launch_bounds__(kThreads, 2) attention_in_pages_kernel(PagedView v, int warps) {
+  __shared__ float heads[kWarps][kLargestHead];
+  __shared__ Weights weights[kWarps];
+  constexpr int kColumn = kLanes * kWide;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int of_head = warp % warps, first_of_head = warp - of_head;
+  const int64_t columns = (v.dim + kColumn - 1) / kColumn;
+  const int64_t task = thread_number() / kWarp / warps;
+  const int64_t result = task / columns, token = result / v.heads, head = result % v.heads;
+  const int column = static_cast<int>(task % columns) * kColumn;
+  if (token < v.tokens) {
+    load_head(static_cast<const T*>(v.qkv) + token * v.stride + head * v.dim, v.dim, heads[warp]);
+    const int64_t last = v.positions[token], first = first_key(last, v.window);
+    const int64_t kv_head = head / (v.heads / v.kv_heads);
+    const Weights own = attend_in_pages<T, kWide, kLanes>(
+        v, v.pages + v.first_page[token], v.offset + kv_head * v.head_bytes,
+        static_cast<int>(first), static_cast<int>(last),
+        static_cast<int>(first / kTokensAPage) + of_head, warps, column, heads[warp]);
+    if (lane() == 0) weights[warp] = own;
+  }
+  __syncthreads();
+  if (token >= v.tokens) return;
+  float peak = -INFINITY, total = 0;
+  for (int w = first_of_head; w < first_of_head + warps; ++w) peak = fmaxf(peak, weights[w].peak);
+  for (int w = first_of_head; w < first_of_head + warps; ++w)
+    total = fmaf(expf(weights[w].peak - peak), weights[w].total, total);
+  T* out = static_cast<T*>(v.out) + result * v.dim;
+  for (int i = of_head * kWarp + lane(); i < kColumn && column + i < v.dim; i += warps * kWarp) {
+    float sum = 0;
+    for (int w = first_of_head; w < first_of_head + warps; ++w)
+      sum = fmaf(expf(weights[w].peak - peak), heads[w][column + i], sum);
+    rounded_store(out + column + i, sum / total);
+  }
 }
 
 }  // namespace
@@ -317,9 +417,26 @@ int store_in_pages(Element type, const PagedView& v, CUstream_st* stream) {
 }
 
 int attention_in_pages(Element type, const PagedView& v, CUstream_st* stream) {
+  // A head has as many warps as leave a block to those that read the same keys and values, so that
+  // they come once.
+  int warps = kWarps;
+  while (warps > 1 && warps * v.heads > kWarps * v.kv_heads) warps /= 2;
   return with_element(type, [&](auto element) {
-    return launch(attention_in_pages_kernel<decltype(element)>,
-                  blocks_of(v.tokens * v.heads * kWarp), stream, v);
+    using T = decltype(element);
+    const auto start = [&](auto* kernel, int64_t column) {
+      const int64_t columns = (v.dim + column - 1) / column;
+      return launch(kernel, blocks_of(v.tokens * v.heads * columns * warps * kWarp), stream, v,
+                    warps);
+    };
+    // Memory of pages is aligned; what is in them begins at multiples of `dim` elements.
+    return with_width<T>(true, v.dim, [&](auto width) {
+      constexpr int kWide = decltype(width)::value;
+      if constexpr (kWide > 1) {
+        if (v.dim <= 8 * kWide) return start(attention_in_pages_kernel<T, kWide, 8>, 8 * kWide);
+        if (v.dim <= 16 * kWide) return start(attention_in_pages_kernel<T, kWide, 16>, 16 * kWide);
+      }
+      return start(attention_in_pages_kernel<T, kWide, kWarp>, kWarp * kWide);
+    });
   });
 }
 

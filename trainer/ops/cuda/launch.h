@@ -23,16 +23,16 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 /// Blocks of kThreads for `threads` threads.
 inline int64_t blocks_of(int64_t threads) { return (threads + kThreads - 1) / kThreads; }
 
-/// Starts `blocks` blocks of kThreads. Returns cudaGetLastError().
-template <class... Parameters, class... Arguments>
+/// Starts `blocks` blocks of kBlock threads. Returns cudaGetLastError().
+template <int kBlock = kThreads, class... Parameters, class... Arguments>
 int launch(void (*kernel)(Parameters...), int64_t blocks, [[maybe_unused]] CUstream_st* stream,
            Arguments... arguments) {
   if (blocks <= 0) return 0;
 #ifdef __CUDACC__
-  kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(Parameters(arguments)...);
+  kernel<<<static_cast<unsigned>(blocks), kBlock, 0, stream>>>(Parameters(arguments)...);
   return cudaGetLastError();
 #else
-  return emulator::launch(blocks, kThreads, [=] { kernel(Parameters(arguments)...); });
+  return emulator::launch(blocks, kBlock, [=] { kernel(Parameters(arguments)...); });
 #endif
 }
 
@@ -74,22 +74,42 @@ __device__ inline float warp_max(float x) {
   return x;
 }
 
-/// The same over the whole block; `of_warps` is shared, and free again on return.
-template <class T>
+/// Many sums in few exchanges: over the warp's lanes that are the same modulo kApart, the sum of
+/// x[j] in the lanes from j * kWarp / kCount on, before those of j + 1. A lane hands on what it
+/// does not keep, half of it at a time.
+template <int kCount, int kApart = 1, class T>
+__device__ T scattered_sum(T (&x)[kCount]) {
+  static_assert(kCount * kApart <= kWarp, "lanes for all");
+  int apart = kWarp / 2;
+  for (int half = kCount / 2; half > 0; half /= 2, apart /= 2) {
+    const bool upper = (lane() & apart) != 0;
+    for (int j = 0; j < half; ++j) {
+      const T given = upper ? x[j] : x[j + half];
+      x[j] = (upper ? x[j + half] : x[j]) + __shfl_xor_sync(kAllLanes, given, apart);
+    }
+  }
+  for (; apart >= kApart; apart /= 2) x[0] += __shfl_xor_sync(kAllLanes, x[0], apart);
+  return x[0];
+}
+
+/// warp_sum and warp_max over a whole block of kBlock threads; `of_warps` is shared, and free again
+/// on return.
+template <int kBlock = kThreads, class T>
 __device__ T block_sum(T x, T* of_warps) {
   x = warp_sum(x);
   if (lane() == 0) of_warps[threadIdx.x / kWarp] = x;
   __syncthreads();
   T sum = 0;
-  for (int warp = 0; warp < kThreads / kWarp; ++warp) sum += of_warps[warp];
+  for (int warp = 0; warp < kBlock / kWarp; ++warp) sum += of_warps[warp];
   __syncthreads();
   return sum;
 }
-__device__ inline float block_max(float x, float* of_warps) {
+template <int kBlock = kThreads>
+__device__ float block_max(float x, float* of_warps) {
   x = warp_max(x);
   if (lane() == 0) of_warps[threadIdx.x / kWarp] = x;
   __syncthreads();
-  for (int warp = 0; warp < kThreads / kWarp; ++warp) x = fmaxf(x, of_warps[warp]);
+  for (int warp = 0; warp < kBlock / kWarp; ++warp) x = fmaxf(x, of_warps[warp]);
   __syncthreads();
   return x;
 }

@@ -1,6 +1,6 @@
 // From rows of logits to tokens: a block a draw, all that generation/sampling.cpp does to a row.
 // Probabilities relative to the largest are added up as integers, so that sums are the same in any
-// order; what is cut off is found by bisection over the bits of the numbers, which is exact and
+// order; what is cut off is found by thresholds over the bits of the numbers, which is exact and
 // asks for no sorted copy.
 #include "trainer/ops/cuda/kernels.h"
 #include "trainer/ops/cuda/launch.h"
@@ -9,86 +9,129 @@ namespace temper::trainer::cuda {
 
 namespace {
 
+constexpr int kRowThreads = 512;  // a block: rows are long and few
+constexpr int kRowWarps = kRowThreads / kWarp;
+constexpr int kAhead = 4;       // packs that a thread has asked for before it looks at the first
+constexpr int kThresholds = 8;  // of a pass, which gives three bits
+
 // A probability relative to the largest, in [0, 1], in units of 2^-44: exact from 2^-21 on, and a
 // million of them fit.
 constexpr float kUnits = 17592186044416.0f;
 __device__ uint64_t mass_of(float relative) { return static_cast<uint64_t>(relative * kUnits); }
 
 struct Shared {
-  float floats[kThreads / kWarp];
-  uint64_t masses[kThreads / kWarp];
-  uint64_t of_threads[kThreads];
-  int64_t found;
+  float floats[kRowWarps];
+  uint64_t masses[kRowWarps];
+  uint64_t of_warps[kThresholds][kRowWarps];
 };
 
-// Elements of a row that a thread sees again and again: what it wrote itself needs no barrier.
-template <class F>
-__device__ void for_own(int64_t count, F&& f) {
-  for (int64_t i = threadIdx.x; i < count; i += kThreads) f(i);
+// f(i, pack of x[i], ...) for the packs from begin to end that `thread` of `threads` sees.
+template <int kWide, class F>
+__device__ void for_packs(const float* x, int begin, int end, int thread, int threads, F&& f) {
+  const int step = threads * kWide;
+  for (int first = begin + thread * kWide; first < end; first += kAhead * step) {
+    Pack<float, kWide> packs[kAhead] = {};
+    for (int j = 0; j < kAhead; ++j)
+      if (first + j * step < end) packs[j] = load_pack<kWide>(x + first + j * step);
+    for (int j = 0; j < kAhead; ++j)
+      if (first + j * step < end) f(first + j * step, packs[j]);
+  }
 }
 
-template <class F>
-__device__ uint64_t sum_over(int64_t count, Shared& shared, F&& f) {
+// A block's row: a thread sees the same elements again and again, and what it wrote itself needs no
+// barrier.
+template <int kWide>
+struct Row {
+  const float* x;
+  int count;
+
+  // f(i, x[i]), in order.
+  template <class F>
+  __device__ void for_own(F&& f) const {
+    for_packs<kWide>(x, 0, count, static_cast<int>(threadIdx.x), kRowThreads,
+                     [&](int i, const auto& pack) {
+                       for (int k = 0; k < kWide; ++k) f(i + k, pack.at[k]);
+                     });
+  }
+
+  // to[i] = f(i, x[i]); `to` may be x.
+  template <class F>
+  __device__ void write(float* to, F&& f) const {
+    for_packs<kWide>(x, 0, count, static_cast<int>(threadIdx.x), kRowThreads,
+                     [&](int i, auto pack) {
+                       for (int k = 0; k < kWide; ++k) pack.at[k] = f(i + k, pack.at[k]);
+                       store_pack(to + i, pack);
+                     });
+  }
+};
+
+template <int kWide, class F>
+__device__ uint64_t sum_over(const Row<kWide>& row, Shared& shared, F&& f) {
   uint64_t own = 0;
-  for_own(count, [&](int64_t i) { own += f(i); });
-  return block_sum(own, shared.masses);
+  row.for_own([&](int i, float x) { own += f(i, x); });
+  return block_sum<kRowThreads>(own, shared.masses);
 }
 
 // The first element at which the masses of all up to it are more than `wanted`, which is less than
-// all together.
-template <class F>
-__device__ int64_t find_in_order(int64_t count, uint64_t wanted, Shared& shared, F&& mass) {
-  const int64_t each = (count + kThreads - 1) / kThreads;
-  const int64_t begin = static_cast<int64_t>(threadIdx.x) * each;
-  const int64_t end = begin + each < count ? begin + each : count;
-  __syncthreads();  // elements of other threads are read
-  uint64_t own = 0;
-  for (int64_t i = begin; i < end; ++i) own += mass(i);
-  shared.of_threads[threadIdx.x] = own;
-  __syncthreads();
+// all together: each warp sums a part of what is left, and one part is left then.
+template <int kWide, class F>
+__device__ int find_in_order(const Row<kWide>& row, uint64_t wanted, Shared& shared, F&& mass) {
+  const auto warp = static_cast<int>(threadIdx.x) / kWarp;
   uint64_t before = 0;
-  for (unsigned t = 0; t < threadIdx.x; ++t) before += shared.of_threads[t];
-  if (before <= wanted && wanted < before + own) {
-    int64_t i = begin;
-    for (before += mass(i); before <= wanted; before += mass(i)) ++i;
-    shared.found = i;
+  int begin = 0, end = row.count;
+  __syncthreads();  // elements of other threads are read
+  while (end - begin > kWide) {
+    const int each = (end - begin + kRowWarps * kWide - 1) / (kRowWarps * kWide) * kWide;
+    const int first = begin + warp * each;
+    uint64_t own = 0;
+    for_packs<kWide>(row.x, first, first + each < end ? first + each : end, lane(), kWarp,
+                     [&](int i, const auto& pack) {
+                       for (int k = 0; k < kWide; ++k) own += mass(i + k, pack.at[k]);
+                     });
+    own = warp_sum(own);
+    if (lane() == 0) shared.masses[warp] = own;
+    __syncthreads();
+    for (int part = 0; before + shared.masses[part] <= wanted; ++part) {
+      before += shared.masses[part];
+      begin += each;
+    }
+    if (begin + each < end) end = begin + each;
+    __syncthreads();
   }
-  __syncthreads();
-  const int64_t found = shared.found;
-  __syncthreads();
-  return found;
+  while ((before += mass(begin, row.x[begin])) <= wanted) ++begin;
+  return begin;
 }
 
 struct Softmax {
-  float peak = 0, log_sum_exp = 0;
-  int64_t argmax = 0;  // of equal ones the first
+  float peak = 0;
+  int argmax = 0;  // of equal ones the first
   bool finite = false;
+  uint64_t total = 0;  // of masses
 };
 
 __device__ float log_of_sum(float peak, uint64_t total) {
   return peak + logf(static_cast<float>(static_cast<double>(total) / kUnits));
 }
 
-template <class F>
-__device__ Softmax softmax_of(int64_t count, Shared& shared, F&& logit) {
+template <int kWide, class F>
+__device__ Softmax softmax_of(const Row<kWide>& row, Shared& shared, F&& logit) {
   float own = -INFINITY;
-  int64_t at = 0;
-  for_own(count, [&](int64_t i) {
-    const float x = logit(i);
+  int at = 0;
+  row.for_own([&](int i, float x) {
+    x = logit(i, x);
     if (x <= own) return;
     own = x < INFINITY ? x : INFINITY;  // a NaN is seen as well
     at = i;
   });
   Softmax softmax;
-  softmax.peak = block_max(own, shared.floats);
+  softmax.peak = block_max<kRowThreads>(own, shared.floats);
   softmax.finite = softmax.peak > -INFINITY && softmax.peak < INFINITY;
   if (!softmax.finite) return softmax;
   // Ids are exact in float32.
-  softmax.argmax = -static_cast<int64_t>(
-      block_max(own == softmax.peak ? -static_cast<float>(at) : -INFINITY, shared.floats));
-  const uint64_t total =
-      sum_over(count, shared, [&](int64_t i) { return mass_of(expf(logit(i) - softmax.peak)); });
-  softmax.log_sum_exp = log_of_sum(softmax.peak, total);
+  softmax.argmax = -static_cast<int>(block_max<kRowThreads>(
+      own == softmax.peak ? -static_cast<float>(at) : -INFINITY, shared.floats));
+  softmax.total = sum_over(
+      row, shared, [&](int i, float x) { return mass_of(expf(logit(i, x) - softmax.peak)); });
   return softmax;
 }
 
@@ -101,106 +144,143 @@ __device__ float float_of_key(uint32_t key) {
   return float_of_bits(key & 0x80000000u ? key & 0x7fffffffu : ~key);
 }
 
-// The k-th largest, k <= count.
-__device__ float kth_largest(const float* x, int64_t count, int64_t k, float peak, Shared& shared) {
-  uint32_t least = 0, above = key_of(peak) + 1;  // at least k reach the first, none the second
-  while (above - least > 1) {
-    const uint32_t middle = least + (above - least) / 2;
-    const uint64_t reach =
-        sum_over(count, shared, [&](int64_t i) { return uint64_t{key_of(x[i]) >= middle}; });
-    (reach >= static_cast<uint64_t>(k) ? least : above) = middle;
+struct Edge {
+  uint32_t key = 0;
+  uint64_t below = 0;
+};
+
+// The largest key less than `above` for which goes(weights of all below it together): so it is for
+// key 0, and not for `above`. A pass tries several keys, so that there are a third as many passes
+// as bits.
+template <int kWide, class Key, class Weight, class Goes>
+__device__ Edge edge_of(const Row<kWide>& row, uint32_t above, Shared& shared, Key&& key_of_element,
+                        Weight&& weight, Goes&& goes) {
+  Edge edge;
+  while (above - edge.key > 1) {
+    const uint32_t step = (above - edge.key + kThresholds) / (kThresholds + 1);
+    uint64_t own[kThresholds] = {};
+    row.for_own([&](int, float x) {
+      const uint32_t key = key_of_element(x);
+      if (key < edge.key || key >= above) return;
+      for (int t = 0; t < kThresholds; ++t)
+        if (key - edge.key < (t + 1) * step) own[t] += weight(x);
+    });
+    const uint64_t sum = scattered_sum(own);
+    constexpr int kLanes = kWarp / kThresholds;  // that have the same sum
+    if (lane() % kLanes == 0) shared.of_warps[lane() / kLanes][threadIdx.x / kWarp] = sum;
+    __syncthreads();
+    const Edge last = edge;
+    for (int t = 0; t < kThresholds; ++t) {
+      Edge next{last.key + (t + 1) * step, last.below};
+      for (int warp = 0; warp < kRowWarps; ++warp) next.below += shared.of_warps[t][warp];
+      if (next.key >= above) break;
+      if (!goes(next.below)) {
+        above = next.key;
+        break;
+      }
+      edge = next;
+    }
+    __syncthreads();
   }
-  return float_of_key(least);
+  return edge;
 }
 
-// From the least likely up, of equal ones from the first, relative probabilities become 0 while
-// they are at most `tail` of all together; the last one stays.
-__device__ void cut_tail(float* e, int64_t count, float tail, Shared& shared) {
+// Relative probabilities that go: all whose bits are less than `edge`, of those that equal it the
+// ones before `first`.
+struct Tail {
+  uint32_t edge = 0;
+  int first = 0;
+};
+
+// From the least likely up, of equal ones from the first, relative probabilities go while they are
+// at most `tail` of all together; the last one stays.
+template <int kWide>
+__device__ Tail tail_of(const Row<kWide>& e, float tail, Shared& shared) {
   const auto total =
-      static_cast<double>(sum_over(count, shared, [&](int64_t i) { return mass_of(e[i]); }));
+      static_cast<double>(sum_over(e, shared, [](int, float x) { return mass_of(x); }));
   const auto share = [&](uint64_t mass) { return static_cast<double>(mass) / total; };
   const auto goes = [&](double part) { return static_cast<float>(part) <= tail; };
-  // All that is less than `edge` goes, and what equals it goes in part; the largest is 1.
-  uint32_t edge = 0, above = bits_of_float(1.0f) + 1;
-  uint64_t below = 0;
-  while (above - edge > 1) {
-    const uint32_t middle = edge + (above - edge) / 2;
-    const uint64_t between = sum_over(count, shared, [&](int64_t i) {
-      const uint32_t bits = bits_of_float(e[i]);
-      return edge <= bits && bits < middle ? mass_of(e[i]) : uint64_t{0};
-    });
-    if (goes(share(below + between))) {
-      below += between;
-      edge = middle;
-    } else {
-      above = middle;
-    }
-  }
-  const auto equal = [&](int64_t i) { return uint64_t{bits_of_float(e[i]) == edge}; };
+  const Edge edge = edge_of(  // the largest is 1
+      e, bits_of_float(1.0f) + 1, shared, [](float x) { return bits_of_float(x); },
+      [](float x) { return mass_of(x); }, [&](uint64_t below) { return goes(share(below)); });
+  const auto equal = [&](int, float x) { return uint64_t{bits_of_float(x) == edge.key}; };
   // Each is rounded as the CPU's: of equals both leave the same.
-  const double each = static_cast<float>(share(mass_of(float_of_bits(edge))));
-  uint64_t gone = 0, some = sum_over(count, shared, equal);  // some is too many
+  const double each = static_cast<float>(share(mass_of(float_of_bits(edge.key))));
+  uint64_t gone = 0, some = sum_over(e, shared, equal);  // some is too many
   while (some - gone > 1) {
     const uint64_t middle = gone + (some - gone) / 2;
-    (goes(share(below) + static_cast<double>(middle) * each) ? gone : some) = middle;
+    (goes(share(edge.below) + static_cast<double>(middle) * each) ? gone : some) = middle;
   }
-  const int64_t first = find_in_order(count, gone, shared, equal);
-  for_own(count, [&](int64_t i) {
-    const uint32_t bits = bits_of_float(e[i]);
-    if (bits < edge || (bits == edge && i < first)) e[i] = 0;
-  });
+  return {edge.key, find_in_order(e, gone, shared, equal)};
 }
 
-__global__ void draw_tokens_kernel(SamplingView v) {
+// There are fewer draws than multiprocessors: registers need not leave room for a second block.
+template <int kWide>
+__global__ void __launch_bounds__(kRowThreads, 1) draw_tokens_kernel(SamplingView v) {
   __shared__ Shared shared;
-  const int64_t count = v.vocabulary;
-  const TokenDraw draw = v.draws[blockIdx.x];
-  const float* logits = v.logits + draw.row * count;
-  for_own(draw.marks, [&](int64_t i) {
+  const TokenDraw& draw = v.draws[blockIdx.x];
+  const Row<kWide> logits{v.logits + draw.row * v.vocabulary, static_cast<int>(v.vocabulary)};
+  for (int64_t i = threadIdx.x; i < draw.marks; i += kRowThreads) {
     const int32_t id = draw.marked[i];
-    if (id < count) atomicOr(draw.seen + id / 32, 1u << (id % 32));  // else the head cannot give it
-  });
+    if (id < logits.count) atomicOr(draw.seen + id / 32, 1u << (id % 32));  // else no head gives it
+  }
   __syncthreads();
-  const auto tempered = [&](int64_t i) { return logits[i] / v.temperature; };
-  const auto penalised = [&](int64_t i) {
-    float x = logits[i];
+  const auto tempered = [&](int, float x) { return v.temperature == 1 ? x : x / v.temperature; };
+  const auto penalised = [&](int i, float x) {
     if (draw.seen != nullptr && (draw.seen[i / 32] >> (i % 32) & 1u) != 0) {
       x = x < 0 ? x * v.penalty : x / v.penalty;
     }
-    return x / v.temperature;
+    return tempered(i, x);
   };
-  const Softmax trained = softmax_of(count, shared, tempered);
-  Softmax drawn = trained;
-  if (draw.seen != nullptr && trained.finite) drawn = softmax_of(count, shared, penalised);
+  Softmax drawn = softmax_of(logits, shared, tempered);
+  const float log_sum_exp = log_of_sum(drawn.peak, drawn.total);
+  if (draw.seen != nullptr && drawn.finite) drawn = softmax_of(logits, shared, penalised);
+  const auto relative = [&](int i, float x) { return expf(penalised(i, x) - drawn.peak); };
   DrawnToken token;
   token.id = -1;
-  if (trained.finite && drawn.finite && v.greedy) {
-    token.id = static_cast<int32_t>(drawn.argmax);
-  } else if (trained.finite && drawn.finite) {
-    float* e = v.scratch + int64_t{blockIdx.x} * count;
-    for_own(count, [&](int64_t i) { e[i] = penalised(i); });
-    const bool top_k = v.top_k > 0 && v.top_k < count;
-    const float least = top_k ? kth_largest(e, count, v.top_k, drawn.peak, shared) : -INFINITY;
-    for_own(count, [&](int64_t i) { e[i] = e[i] < least ? 0.0f : expf(e[i] - drawn.peak); });
-    if (v.tail > 0) cut_tail(e, count, v.tail, shared);
-    for_own(count, [&](int64_t i) {
-      if (e[i] < v.min_p) e[i] = 0;
-    });
-    const auto mass = [&](int64_t i) { return mass_of(e[i]); };
-    const uint64_t total = sum_over(count, shared, mass);
+  const auto draw_from = [&](const Row<kWide>& row, uint64_t total, auto&& mass) {
     const auto wanted = static_cast<uint64_t>(draw.uniform * static_cast<double>(total));
-    token.id = static_cast<int32_t>(
-        find_in_order(count, wanted < total ? wanted : total - 1, shared, mass));
-    token.drawn_log_prob = penalised(token.id) - log_of_sum(drawn.peak, total);
+    token.id = find_in_order(row, wanted < total ? wanted : total - 1, shared, mass);
+    token.drawn_log_prob = penalised(token.id, logits.x[token.id]) - log_of_sum(drawn.peak, total);
+  };
+  const bool top_k = v.top_k > 0 && v.top_k < v.vocabulary;
+  if (drawn.finite && v.greedy) {
+    token.id = drawn.argmax;
+  } else if (drawn.finite && !top_k && v.tail == 0 && v.min_p == 0) {
+    draw_from(logits, drawn.total, [&](int i, float x) { return mass_of(relative(i, x)); });
+  } else if (drawn.finite) {
+    float* to = v.scratch + blockIdx.x * v.vocabulary;
+    const Row<kWide> e{to, logits.count};
+    if (top_k) {
+      logits.write(to, penalised);
+      const auto others = static_cast<uint64_t>(v.vocabulary - v.top_k);
+      const float least = float_of_key(
+          edge_of(
+              e, key_of(drawn.peak) + 1, shared, [](float x) { return key_of(x); },
+              [](float) { return uint64_t{1}; }, [&](uint64_t below) { return below <= others; })
+              .key);
+      e.write(to, [&](int, float x) { return x < least ? 0.0f : expf(x - drawn.peak); });
+    } else {
+      logits.write(to, relative);
+    }
+    const Tail gone = v.tail > 0 ? tail_of(e, v.tail, shared) : Tail{};
+    const auto mass = [&](int i, float x) {
+      const uint32_t bits = bits_of_float(x);
+      const bool cut = bits < gone.edge || (bits == gone.edge && i < gone.first) || x < v.min_p;
+      return cut ? uint64_t{0} : mass_of(x);
+    };
+    draw_from(e, sum_over(e, shared, mass), mass);
   }
-  if (token.id >= 0) token.log_prob = tempered(token.id) - trained.log_sum_exp;
+  if (token.id >= 0) token.log_prob = tempered(token.id, logits.x[token.id]) - log_sum_exp;
   if (threadIdx.x == 0) v.drawn[blockIdx.x] = token;
 }
 
 }  // namespace
 
-int draw_tokens(const SamplingView& view, CUstream_st* stream) {
-  return launch(draw_tokens_kernel, view.count, stream, view);
+int draw_tokens(const SamplingView& v, CUstream_st* stream) {
+  return with_width<float>(aligned(v.logits) && aligned(v.scratch), v.vocabulary, [&](auto width) {
+    return launch<kRowThreads>(draw_tokens_kernel<decltype(width)::value>, v.count, stream, v);
+  });
 }
 
 }  // namespace temper::trainer::cuda
