@@ -112,10 +112,12 @@ struct Function : torch::autograd::Function<Function> {
         grads[1].defined() ? grads[1].contiguous() : at::zeros_like(of_log_prob);
     const bool on_device = kernels_for(hidden) != nullptr;
     // Targets without a gradient (clipped, masked, without an advantage) cost nothing. A device is not
-    // asked which they are: it would have to be waited for.
-    const at::Tensor taken =
-        on_device ? at::arange(of_log_prob.numel(), positions.options())
-                  : of_log_prob.ne(0).logical_or(of_entropy.ne(0)).nonzero().squeeze(1);
+    // asked which they are: it would have to be waited for. Masks of dropout are those of forward, where
+    // a row is the same one.
+    const std::shared_ptr<const LowRank>& lora = values->head.low_rank;
+    const bool all = on_device || (lora && lora->drops());
+    const at::Tensor taken = all ? at::arange(of_log_prob.numel(), positions.options())
+                                 : of_log_prob.ne(0).logical_or(of_entropy.ne(0)).nonzero().squeeze(1);
     const at::Tensor where = positions.index_select(0, taken);
     const int64_t count = taken.numel(), vocabulary = values->head.weight.size(0);
     const double temperature = values->options.temperature;

@@ -60,6 +60,27 @@ TEST(TokenLogProbs, TargetsWithoutAGradientAddNothing) {
   EXPECT_TRUE(!p.weight.grad().defined() || p.weight.grad().abs().max().item<float>() == 0);
 }
 
+// The gradient of half of the targets and that of the others are together that of all.
+TEST(TokenLogProbs, DropoutDropsTheSameForSomeTargetsAsForAll) {
+  const auto lora = std::make_shared<LowRank>();
+  lora->dropout = 0.5;
+  lora->context = std::make_shared<AdapterContext>(AdapterContext{.training = true, .seed = 7});
+  const at::Tensor factors = at::randn({2500}), some = factors.masked_fill(at::rand({2500}) < 0.5, 0);
+  at::manual_seed(16);
+  const at::Tensor a = at::randn({4, 24}), b = at::randn({kVocabulary, 4});
+  const auto gradient = [&](const at::Tensor& of_log_prob) {
+    const Problem p = problem_of(at::kFloat);
+    const at::Tensor own_a = leaf(a, at::kFloat), own_b = leaf(b, at::kFloat);
+    lora->a = own_a.detach();
+    lora->parts = {{.part = 0, .module = "lm_head", .a = own_a, .b = own_b, .bias = {}, .scale = 2}};
+    const OutputHead head{.weight = p.weight.detach(), .rows = {}, .low_rank = lora};
+    (token_log_probs(p.hidden, head, p.positions, p.labels).log_probs * of_log_prob).sum().backward();
+    return at::cat({p.hidden.grad().flatten(), own_a.grad().flatten(), own_b.grad().flatten()});
+  };
+  const at::Tensor parts = gradient(some) + gradient(factors - some);
+  EXPECT_LT(worst(parts, gradient(factors)), tolerance(at::kFloat));
+}
+
 TEST(TokenLogProbs, GivesTheSameBitsOnAnyNumberOfThreads) {
   std::vector<at::Tensor> gradients;
   const int threads = at::get_num_threads();
