@@ -60,11 +60,11 @@ class OnDevice(sharding_test.Sharding):
     def case(self, name):
         return next(case for case in sharding_test.cases() if case.name == name)
 
-    def test_losses_follow_the_cpus(self):
+    def assert_losses_follow_the_cpus(self, cases):
         peaks = self.directory / ".cache/temper/peaks.json"
         peaks.parent.mkdir(parents=True)
         peaks.write_text(json.dumps({"emulated device": {"fp32_flops": 1e9}}))
-        for case in sharding_test.cases():
+        for case in cases:
             if LONG or case.name in OFTEN:
                 with self.subTest(case.name), unittest.mock.patch.dict(ENVIRONMENT, HOME=str(self.directory)):
                     steps = 6 if EMULATED and not LONG else 20
@@ -72,6 +72,16 @@ class OnDevice(sharding_test.Sharding):
                     self.assert_follows_cpu(case, **more)
                     if EMULATED and more:  # a GPU's peak is its data sheet's, if it has one
                         self.assertGreater(self.metrics("runs/device")[-1]["mfu"], 0)
+
+
+class Objectives(OnDevice):
+    def test_losses_follow_the_cpus(self):
+        self.assert_losses_follow_the_cpus(case for case in sharding_test.cases() if "objective" in case.tables)
+
+
+class Program(OnDevice):
+    def test_losses_follow_the_cpus(self):
+        self.assert_losses_follow_the_cpus(case for case in sharding_test.cases() if "objective" not in case.tables)
 
     def test_a_resumed_run_goes_on_with_the_same_bits(self):
         """Wherever its states were: on the host, or on pages that may go there."""
