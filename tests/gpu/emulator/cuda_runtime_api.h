@@ -6,6 +6,7 @@
 // find: races, and anything a real device does differently. `order` turned round runs the threads
 // of a block from the last to the first, so that a missing barrier between two of them is seen in
 // one order or the other.
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -39,34 +40,30 @@ inline bool backwards = false;
 
 enum class State { kRunning, kAtWarp, kAtBlock, kDone };
 
-// A fibre begins as a context and is gone on with by _longjmp, which asks nothing of the system.
+// A fibre begins as a context, runs kernel after kernel, and is gone on with by _longjmp, which
+// asks nothing of the system.
 struct Fibre {
   ucontext_t context{};
   jmp_buf at{};
   bool begun = false;
   std::vector<char> stack = std::vector<char>(256 << 10);
   State state = State::kDone;
+  std::array<uint64_t, 2> exchanged{};  // by turns: who writes one again has seen all read it
+  size_t turn = 0;
 };
 
 struct Machine {
-  ucontext_t scheduler{};
   jmp_buf at{};
   std::vector<Fibre> fibres;
-  std::vector<uint64_t> exchanged;  // a slot a thread
   std::function<void()> kernel;
 };
 inline Machine machine;
 
-// Told before and after each launch, where memory of the device is no memory of the host (memory.h).
+// Told before and after each launch, where memory of the device is no memory of the host
+// (memory.h).
 inline void (*opens)(bool) = nullptr;
 // Told of each launch, which `again` makes once more (recording.h).
 inline void (*launched)(const std::function<void()>& again) = nullptr;
-
-inline void body() {
-  machine.kernel();
-  machine.fibres[threadIdx.x].state = State::kDone;
-  _longjmp(machine.at, 1);
-}
 
 inline void wait(State at) {
   Fibre& fibre = machine.fibres[threadIdx.x];
@@ -74,11 +71,23 @@ inline void wait(State at) {
   if (_setjmp(fibre.at) == 0) _longjmp(machine.at, 1);
 }
 
+inline void body() {
+  for (;;) {
+    machine.kernel();
+    wait(State::kDone);
+  }
+}
+
 // Until the fibre waits or is done.
 inline void go_on(Fibre& fibre) {
   if (_setjmp(machine.at) != 0) return;
   if (fibre.begun) _longjmp(fibre.at, 1);
   fibre.begun = true;
+  getcontext(&fibre.context);
+  fibre.context.uc_stack.ss_sp = fibre.stack.data();
+  // Ends of stacks that lie alike would share few lines of the cache.
+  fibre.context.uc_stack.ss_size = fibre.stack.size() - threadIdx.x % 64 * 832;
+  makecontext(&fibre.context, body, 0);
   setcontext(&fibre.context);
 }
 
@@ -98,14 +107,8 @@ inline bool release(size_t first, size_t last, State state) {
 
 inline void run_block(size_t threads) {
   for (size_t t = 0; t < threads; ++t) {
-    Fibre& fibre = machine.fibres[t];
-    getcontext(&fibre.context);
-    fibre.context.uc_stack.ss_sp = fibre.stack.data();
-    fibre.context.uc_stack.ss_size = fibre.stack.size();
-    fibre.context.uc_link = &machine.scheduler;
-    makecontext(&fibre.context, body, 0);
-    fibre.state = State::kRunning;
-    fibre.begun = false;
+    machine.fibres[t].state = State::kRunning;
+    machine.fibres[t].turn = 0;
   }
   for (bool going = true; going;) {
     for (size_t i = 0; i < threads; ++i) {
@@ -127,10 +130,8 @@ inline void run_block(size_t threads) {
 }
 
 inline void run(int64_t blocks, int threads, const std::function<void()>& kernel) {
-  if (machine.fibres.size() < static_cast<size_t>(threads)) {
+  if (machine.fibres.size() < static_cast<size_t>(threads))
     machine.fibres.resize(static_cast<size_t>(threads));
-    machine.exchanged.resize(static_cast<size_t>(threads));
-  }
   machine.kernel = kernel;
   gridDim.x = static_cast<unsigned>(blocks);
   if (opens != nullptr) opens(true);
@@ -152,16 +153,18 @@ int launch(int64_t blocks, int threads, Kernel kernel) {
 template <class T>
 T exchange(T value, unsigned from_lane) {
   static_assert(sizeof(T) <= sizeof(uint64_t));
-  const size_t first = threadIdx.x / kLanes * kLanes;
-  if (machine.fibres[first + from_lane].state == State::kDone) {
-    std::fprintf(stderr, "a shuffle asks thread %zu, which has left\n", first + from_lane);
+  Fibre& own = machine.fibres[threadIdx.x];
+  Fibre& other = machine.fibres[threadIdx.x / kLanes * kLanes + from_lane];
+  if (other.state == State::kDone) {
+    std::fprintf(stderr, "a shuffle of thread %u asks lane %u, which has left\n", threadIdx.x,
+                 from_lane);
     std::abort();
   }
-  std::memcpy(&machine.exchanged[threadIdx.x], &value, sizeof value);
+  const size_t turn = own.turn++ % 2;
+  std::memcpy(&own.exchanged[turn], &value, sizeof value);
   wait(State::kAtWarp);
   T result;
-  std::memcpy(&result, &machine.exchanged[first + from_lane], sizeof result);
-  wait(State::kAtWarp);
+  std::memcpy(&result, &other.exchanged[turn], sizeof result);
   return result;
 }
 

@@ -41,6 +41,8 @@ void reserve() {
   void* const address = ::mmap(nullptr, kBytes, working > 0 ? PROT_READ | PROT_WRITE : PROT_NONE,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   TEMPER_CHECK(address != MAP_FAILED, "the emulated device has no memory");
+  // Large pages where there are some: each launch changes the protection of all that are in use.
+  ::madvise(address, kBytes, MADV_HUGEPAGE);
   base = static_cast<char*>(address);
   free_runs[0] = kBytes;
 }
