@@ -241,7 +241,9 @@ std::optional<LinkTimes> measure_device_link(parallel::Session& session) {
   constexpr double kTimeoutSeconds = 120;
   const at::Device device = trainer::use_cuda(*choice.index);
   const auto group = open_communicator(session, kTimeoutSeconds, device);
-  return measure_link(*group, device);
+  const LinkTimes times = measure_link(*group, device);
+  group->barrier();  // through the host: a group that ends takes along what it has not sent yet
+  return times;
 }
 
 /// The whole report; on ranks above 0 null. Collective.
