@@ -77,6 +77,10 @@ class Check(unittest.TestCase):
         self.assertEqual(self.result.returncode, 1)
         self.assertRegex(self.result.stdout, r"-- operators\n\[  FAILED  \] Some.test\n")
 
+    def test_what_tests_nothing_is_no_success(self):
+        self.stand_in("compute-sanitizer", "echo '[==========] 0 tests from 0 test suites ran.'; echo '[  PASSED  ] 0 tests.'; echo '========= ERROR SUMMARY: 0 errors'")
+        self.assertEqual(self.check("racecheck"), {"racecheck": "failed"})
+
     def test_what_hangs_is_ended(self):
         text = (self.tree / "check.sh").read_text()
         self.assertIn("run doctor 60 ", text)
